@@ -1,0 +1,28 @@
+/* ops: builders. Each checks shapes (CHECK: a wrong shape is a programmer's mistake), runs the forward kernel and records
+ * its backward rule; formula and shapes of every argument stand in tensor/kernels.h at the struct of the same name.
+ * One file each: autograd/ops/<op>.c.
+ *
+ * Ops with few arguments take them; the others take their params struct with the inputs and options filled in and
+ * return it with the outputs filled in. An output the caller set beforehand (a view to be filled) is used; else a fresh
+ * tensor in the step arena is. Outputs that are states are made only when want_state is set. */
+#pragma once
+
+#include "autograd/tape.h"
+
+/* y[t] = w[token[t]]: token (T) I32, w (V, D) -> (T, D) real */
+Tensor *op_embedding(Tape *tape, Tensor *w, Tensor *token);
+/* y = x w^T + bias: x (T, n_in), w (n_out, n_in), bias (n_out) or NULL -> (T, n_out) of dtype `out` */
+Tensor *op_linear(Tape *tape, Tensor *x, Tensor *w, Tensor *bias, Dtype out);
+/* h = residual + update; y = RMSNorm(h) * weight. update NULL: h = residual. *h_out gets h (may be NULL). -> y act */
+Tensor *op_add_norm(Tape *tape, Tensor *residual, Tensor *update, Tensor *weight, double eps, Tensor **h_out);
+/* y = value * silu(gate); y: a view to be filled, or NULL */
+Tensor *op_swiglu(Tape *tape, Tensor *value, Tensor *gate, Tensor *y);
+GatedNorm op_gated_norm(Tape *tape, GatedNorm in);
+Conv1d op_conv1d(Tape *tape, Conv1d in, bool want_state);
+SsmDt op_ssm_dt(Tape *tape, SsmDt in);
+SsdScan op_ssd_scan(Tape *tape, SsdScan in, bool want_state);
+Attention op_attention(Tape *tape, Attention in);
+/* nll (T, 1) real of targets (T) I32 under the classifier w over x; the gradient is seeded through tape_grad(nll) */
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int vocab_size);
+/* loss (T, 1) real */
+Tensor *op_point_loss(Tape *tape, PointLossKind kind, double delta, Tensor *prediction, Tensor *target);

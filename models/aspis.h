@@ -1,0 +1,102 @@
+/* aspis: the public header of the library: a model's configuration, the model, and what one does with it.
+ *
+ *   ModelConfig -> model_new (registers parameters) -> params_alloc -> params_init or weights_load -> model_loss / model_logits
+ */
+#pragma once
+
+#include "nn/mixer.h"
+
+typedef enum Task { TASK_LM, TASK_FORECAST } Task;
+
+#define MODEL_MAX_LAYERS 256
+
+typedef struct ModelConfig {
+  Task task;
+  int d_model, n_layer, d_intermediate; /* d_intermediate 0: no MLP; else rounded up to a multiple of 128 */
+  int d_mlp;                            /* 0: from d_intermediate; a weights file's own fc1 shape sets it */
+  int vocab_size, pad_vocab_size_multiple;
+  bool tie_embeddings, residual_in_fp32;
+  MixerConfig ssm_cfg; /* its d_model mirrors d_model */
+  int attn_layer_idx[MODEL_MAX_LAYERS], n_attn_layers;
+  AttnConfig attn_cfg;
+  int input_dim, output_dim, horizon, context; /* forecast */
+} ModelConfig;
+
+ModelConfig model_config_default(void);
+/* Rows of embedding and head: vocab_size rounded up. */
+static inline int model_padded_vocab(const ModelConfig *c) {
+  return (int)round_up(c->vocab_size, c->pad_vocab_size_multiple);
+}
+static inline int model_d_mlp(const ModelConfig *c) {
+  return c->d_mlp ? c->d_mlp : (int)round_up(c->d_intermediate, 128);
+}
+/* NULL, or what is wrong with the combination (malloc'ed), key names relative to `model.` */
+char *model_config_problem(const ModelConfig *config);
+/* Sets *config to a preset ("tiny", "mamba2-130m", ...); false if there is none of that name. */
+bool model_preset(const char *name, ModelConfig *config);
+/* Names of all presets, NULL-terminated. */
+const char *const *model_preset_names(void);
+
+/* config.json in the canonical layout (spec 6), and our own `config` JSON in checkpoints: the same text.
+ * Unknown keys of ssm_cfg/attn_cfg are refused by name; a bare Infinity is read. */
+Status model_config_from_json(const char *text, const char *where, ModelConfig *config);
+char *model_config_to_json(const ModelConfig *config); /* malloc'ed */
+
+typedef struct Block {
+  Mixer mixer;
+  Tensor *norm, *norm2, *fc1, *fc2;
+} Block;
+
+typedef struct Model {
+  ModelConfig config;
+  ParamTable params;
+  Block *blocks;
+  Tensor *embedding, *norm_f, *lm_head; /* lm_head is the embedding when tied */
+  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias;
+} Model;
+
+/* Builds the parameter table; no memory for values yet (params_alloc(&model->params, ...)). config must be valid. */
+Model *model_new(const ModelConfig *config);
+void model_free(Model *model);
+
+/* The states of all layers. */
+typedef struct ModelState {
+  LayerState *layers; /* n_layer; an attention layer's is empty */
+} ModelState;
+
+/* cu_seqlens for n_seq sequences of equal length, (n_seq + 1) I32 in the tape's step arena. */
+Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length);
+
+/* The backbone over an embedded input h (T, D) real -> normed output (T, D) act. hidden: NULL, or n_layer entries that
+ * get the residual stream after each layer. */
+Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
+                         ModelState *state_out, Tensor **hidden);
+/* token (T) I32 -> per-token nll (T, 1) real of target (T) I32 (CROSS_ENTROPY_IGNORE: 0). */
+Tensor *lm_nll(Model *model, Tape *tape, Tensor *token, Tensor *target, Tensor *cu_seqlens, const ModelState *state_in,
+               ModelState *state_out);
+/* token (T) -> logits (T, V padded) real; hidden as above */
+Tensor *lm_logits(Model *model, Tape *tape, Tensor *token, Tensor *cu_seqlens, const ModelState *state_in,
+                  ModelState *state_out, Tensor **hidden);
+/* series (n_seq * L, input_dim) real, equal lengths L -> (n_seq, horizon * output_dim) real */
+Tensor *forecaster_predict(Model *model, Tape *tape, Tensor *series, int64_t n_seq, int64_t length);
+
+/* Sampling. temperature 0 is greedy; top_k 0 and top_p 1: off. Draw i of sample s uses Philox (seed, SAMPLE, s, i). */
+typedef struct SampleOptions {
+  double temperature, top_p;
+  int top_k;
+  uint64_t seed;
+} SampleOptions;
+/* One token from a row of logits (vocab_size of them). */
+int sample_token(const Tensor *logits, int64_t row, int vocab_size, const SampleOptions *options, uint64_t draw);
+/* Continues prompt (n >= 1 tokens) by up to n_new tokens, recomputing the prefix; on_token is told each one as it is
+ * made and returns false to stop. The tape's step arena is rewound between tokens. Returns the number made. */
+int generate_tokens(Model *model, Device *device, Dtype act, const int32_t *prompt, int n_prompt, int n_new,
+                    const SampleOptions *options, bool (*on_token)(void *user, int32_t token), void *user);
+
+/* Weights: a directory with config.json and model.safetensors (canonical names). Strict: every missing, unexpected or
+ * misshapen tensor is listed and the whole refused (CODE_CHECKPOINT). A tied file may hold lm_head.weight if it equals
+ * the embedding. F32, F16 and BF16 files. */
+Status weights_read_config(const char *directory, ModelConfig *config);
+Status weights_load(Model *model, const char *directory);
+/* Writes config.json and model.safetensors (F32), each by temp file, fsync, rename. */
+Status weights_save(Model *model, const char *directory);

@@ -1,0 +1,99 @@
+/* mixer: the options and the state of one layer's mixer (Mamba-2, Mamba-3, attention) and the call they share.
+ * Options carry the canonical package's names; defaults are in mixer_config_default. */
+#pragma once
+
+#include "autograd/ops.h"
+#include "nn/params.h"
+
+typedef enum LayerKind { LAYER_MAMBA2, LAYER_MAMBA3, LAYER_ATTENTION } LayerKind;
+
+typedef struct MixerConfig { /* ssm_cfg */
+  LayerKind layer;           /* LAYER_MAMBA2 or LAYER_MAMBA3 */
+  int d_model, d_state, expand, headdim, ngroups, chunk_size;
+  double dt_min, dt_max, dt_init_floor; /* initialisation of dt_bias */
+  /* Mamba-2 only */
+  int d_conv;
+  int d_ssm; /* 0: d_inner */
+  bool D_has_hdim, rmsnorm, norm_before_gate, bias, conv_bias;
+  double dt_limit[2]; /* upper end may be infinite */
+  double A_init_range[2];
+  /* Mamba-3 only */
+  double rope_fraction, A_floor;
+  bool A_softplus; /* A_activation: heavy_tail (false) or softplus */
+  bool is_outproj_norm, is_mimo;
+  int mimo_rank;
+} MixerConfig;
+
+typedef struct AttnConfig { /* attn_cfg */
+  int num_heads, num_heads_kv, head_dim; /* kv 0: num_heads; head_dim 0: d_model / num_heads */
+  int rotary_emb_dim;
+  double rotary_emb_base;
+  bool rotary_emb_interleaved;
+  double softmax_scale; /* 0: 1/sqrt(head_dim) */
+  int d_conv;           /* 0: none */
+  bool qkv_proj_bias, out_proj_bias;
+} AttnConfig;
+
+MixerConfig mixer_config_default(LayerKind layer);
+AttnConfig attn_config_default(void);
+
+/* Derived sizes (spec 0). */
+static inline int mixer_d_inner(const MixerConfig *c) { return c->expand * c->d_model; }
+static inline int mixer_d_ssm(const MixerConfig *c) {
+  return c->layer == LAYER_MAMBA2 && c->d_ssm > 0 ? c->d_ssm : mixer_d_inner(c);
+}
+static inline int mixer_nheads(const MixerConfig *c) { return mixer_d_ssm(c) / c->headdim; }
+static inline int mixer_rank(const MixerConfig *c) { return c->layer == LAYER_MAMBA3 && c->is_mimo ? c->mimo_rank : 1; }
+int mixer_n_angles(const MixerConfig *c); /* S */
+
+/* What a layer carries from token to token (spec 5); fields a layer does not have are NULL.
+ * n_seq sequences: conv (n_seq, C, W-1), ssm (n_seq, H, P, N), angle (n_seq, H, S), k (n_seq, R, H, N), v (n_seq, H, P) */
+typedef struct LayerState {
+  Tensor *conv, *ssm, *angle, *k, *v;
+} LayerState;
+
+/* The sequences of a batch: lengths as cu_seqlens (n_seq + 1) I32. */
+typedef struct Mamba2 {
+  MixerConfig config;
+  Tensor *in_proj, *in_proj_bias, *conv_w, *conv_bias, *dt_bias, *A_log, *D, *norm, *out_proj, *out_proj_bias;
+} Mamba2;
+typedef struct Mamba3 {
+  MixerConfig config;
+  Tensor *in_proj, *dt_bias, *B_bias, *C_bias, *B_norm, *C_norm, *D, *mimo_x, *mimo_z, *mimo_o, *norm, *out_proj;
+} Mamba3;
+typedef struct AttentionLayer {
+  AttnConfig config; /* with kv heads, head_dim and scale filled in */
+  Tensor *in_proj, *in_proj_bias, *conv_w, *conv_bias, *out_proj, *out_proj_bias;
+} AttentionLayer;
+
+typedef struct Mixer {
+  LayerKind kind;
+  union {
+    Mamba2 mamba2;
+    Mamba3 mamba3;
+    AttentionLayer attention;
+  };
+} Mixer;
+
+/* Registers a mixer's parameters under `prefix` ("backbone.layers.3.mixer."); n_layer scales out_proj's init (spec 2.3).
+ * The config must be valid (mixer_config_problem). */
+void mamba2_init(Mamba2 *m, ParamTable *params, const char *prefix, const MixerConfig *config, int n_layer);
+void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerConfig *config, int n_layer);
+void attention_init(AttentionLayer *m, ParamTable *params, const char *prefix, const AttnConfig *config, int d_model,
+                    int n_layer);
+/* x (T, d_model) act -> (T, d_model) act. state_in NULL: zero. state_out NULL: not wanted; else its fields are set. */
+Tensor *mamba2_forward(Mamba2 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
+                       LayerState *state_out);
+Tensor *mamba3_forward(Mamba3 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
+                       LayerState *state_out);
+Tensor *attention_forward(AttentionLayer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens);
+/* The three above by kind. */
+Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
+                      LayerState *state_out);
+/* NULL when the combination is valid; else what is wrong and what to do, "ssm_cfg.headdim: found 60, expected a divisor
+ * of ..." (malloc'ed, free()). Key names are relative to `model.` */
+char *mixer_config_problem(const MixerConfig *config);
+char *attn_config_problem(const AttnConfig *config, int d_model);
+
+/* Zero states for n_seq sequences, in `arena`. */
+LayerState mixer_zero_state(const MixerConfig *config, Arena *arena, Dtype real, int64_t n_seq);

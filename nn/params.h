@@ -1,0 +1,59 @@
+/* params: the table of named parameters. It drives everything that walks parameters: init, gradients, clipping, AdamW,
+ * checkpoints, weights in and out, `inspect`, tests. Names are the canonical ones (spec, section 6).
+ *
+ * Memory: five flat blocks with the same order of tensors: values | gradients | m | v | masters, in the device's weights
+ * arena, so that optimiser, reduction and clipping are flat loops. */
+#pragma once
+
+#include "tensor/device.h"
+
+typedef enum InitKind {
+  INIT_CONSTANT, /* a */
+  INIT_NORMAL,   /* mean 0, standard deviation a */
+  INIT_UNIFORM,  /* [-a, a] */
+  INIT_DT_BIAS,  /* softplus^-1(dt), dt log-uniform in [a, b], floored at c (spec 2.3) */
+  INIT_LOG_UNIFORM_A /* log of uniform(a, b): A_log */
+} InitKind;
+
+typedef struct Init {
+  InitKind kind;
+  double a, b, c;
+} Init;
+
+#define PARAM_NAME_BYTES 96
+
+typedef struct Param {
+  char name[PARAM_NAME_BYTES];
+  Init init;
+  bool decay;      /* weight decay applies */
+  Tensor value;    /* act or real; value.grad points at grad */
+  Tensor grad;     /* real */
+  Tensor m, v;     /* real; AdamW */
+  Tensor master;   /* real; data NULL where value is real itself */
+} Param;
+
+typedef struct ParamTable {
+  Param **params; /* stable addresses */
+  int n_params, capacity;
+  Tensor grads_flat;     /* all gradients as one (n) real tensor */
+  Tensor *spare_grads;   /* n_spare more like it: the tree of the virtual ranks */
+  int n_spare;
+} ParamTable;
+
+/* Adds a parameter; the Tensor's address is stable, its memory comes with params_alloc.
+ * keep_real: stays real in a BF16 model (dt_bias, A_log, D, B_bias, C_bias, mimo_*; spec). */
+Tensor *params_add(ParamTable *table, const char *name, bool keep_real, int n_dim, const int64_t *dim, Init init,
+                   bool decay);
+/* Lays all parameters out in device->weights. Values have dtype `act` (keep_real ones: real). Gradients, and the
+ * optimiser's state, only when training. n_spare: further gradient blocks. */
+void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare);
+/* Values (and masters) from Philox: parameter i of the table draws stream (INIT, i). */
+void params_init(ParamTable *table, uint64_t seed);
+Param *params_find(const ParamTable *table, const char *name); /* NULL if absent */
+int64_t params_count(const ParamTable *table);                  /* elements of all parameters */
+void params_zero_grads(ParamTable *table);
+/* The tensor that holds the exact value: the master where there is one. Writing it needs params_refresh. */
+Tensor *param_exact(Param *param);
+/* value <- master. */
+void param_refresh(Param *param);
+void params_free(ParamTable *table);

@@ -1,0 +1,74 @@
+/* arena: see arena.h. Under AddressSanitizer every allocation is followed by a poisoned gap and rewound memory is
+ * poisoned, so that an overrun inside the arena is caught like one on the heap. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS, MAP_NORESERVE */
+#include "tensor/arena.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define GAP_BYTES ARENA_ALIGN
+#else
+#define GAP_BYTES 0
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+/* Dry pointers start here: never NULL, never mapped. */
+#define DRY_BASE ((char *)4096)
+
+Status arena_open(Arena *arena, const char *name, size_t capacity_bytes) {
+  size_t bytes = (size_t)round_up((int64_t)(capacity_bytes ? capacity_bytes : 1), 4096);
+  void *memory =
+      mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    return status_fail(CODE_MEMORY, "cannot reserve %.1f MiB for the %s arena: %s; lower train.micro_batch_size",
+                       (double)bytes / 1048576.0, name, strerror(errno));
+  *arena = (Arena){.name = name, .memory = memory, .capacity_bytes = bytes};
+  ASAN_POISON_MEMORY_REGION(memory, bytes);
+  return STATUS_OK;
+}
+
+/* Address space only: a dry run's headers are a few kB a layer. */
+#define DRY_HEADER_BYTES ((size_t)1 << 30)
+
+void arena_open_dry(Arena *arena, const char *name) {
+  *arena = (Arena){.name = name, .capacity_bytes = SIZE_MAX, .headers = base_zalloc(sizeof(Arena))};
+  Status status = arena_open(arena->headers, name, DRY_HEADER_BYTES);
+  CHECK(status.code == CODE_OK, "%s", status.line);
+}
+
+void arena_close(Arena *arena) {
+  if (arena->memory) {
+    ASAN_UNPOISON_MEMORY_REGION(arena->memory, arena->capacity_bytes);
+    munmap(arena->memory, arena->capacity_bytes);
+  }
+  if (arena->headers) arena_close(arena->headers);
+  free(arena->headers);
+  *arena = (Arena){0};
+}
+
+void *arena_alloc(Arena *arena, size_t bytes) {
+  size_t step = (size_t)round_up((int64_t)bytes + GAP_BYTES, ARENA_ALIGN);
+  CHECK(step <= arena->capacity_bytes - arena->used_bytes, "%s arena: %zu bytes wanted, %zu of %zu in use",
+        arena->name, bytes, arena->used_bytes, arena->capacity_bytes);
+  char *memory = (arena->memory ? arena->memory : DRY_BASE) + arena->used_bytes;
+  arena->used_bytes += step;
+  if (arena->used_bytes > arena->peak_bytes) arena->peak_bytes = arena->used_bytes;
+  if (arena->memory) ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+  return memory;
+}
+
+void *arena_header(Arena *arena, size_t bytes) {
+  void *counted = arena_alloc(arena, bytes);
+  return arena->headers ? arena_alloc(arena->headers, bytes) : counted;
+}
+
+void arena_rewind(Arena *arena, size_t mark) {
+  CHECK(mark <= arena->used_bytes, "%s arena: rewound to %zu, only %zu in use", arena->name, mark, arena->used_bytes);
+  if (arena->memory) ASAN_POISON_MEMORY_REGION(arena->memory + mark, arena->used_bytes - mark);
+  arena->used_bytes = mark;
+}

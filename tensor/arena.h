@@ -1,0 +1,29 @@
+/* arena: bump memory with one owner; nobody frees a tensor. Three arenas a device: weights, step, scratch (device.h).
+ *
+ * A dry arena counts without memory: the plan of a run is the run itself, built on dry arenas, so that prediction and
+ * truth cannot drift apart. Pages of a real arena are committed when first touched. */
+#pragma once
+
+#include "tensor/base.h"
+
+#define ARENA_ALIGN 64
+
+typedef struct Arena {
+  const char *name;
+  char *memory; /* NULL when dry */
+  size_t used_bytes, peak_bytes, capacity_bytes;
+  struct Arena *headers; /* of a dry arena: real memory for the headers */
+} Arena;
+
+/* Reserves address space. Fails with CODE_MEMORY. */
+Status arena_open(Arena *arena, const char *name, size_t capacity_bytes);
+/* An arena that only counts; what it hands out must not be touched. */
+void arena_open_dry(Arena *arena, const char *name);
+void arena_close(Arena *arena);
+/* ARENA_ALIGN-aligned, not zeroed. Running over the capacity is a CHECK: the plan was wrong. */
+void *arena_alloc(Arena *arena, size_t bytes);
+/* As arena_alloc, but real memory in a dry arena too: tensor headers and tape nodes. Counted alike. */
+void *arena_header(Arena *arena, size_t bytes);
+static inline size_t arena_mark(const Arena *arena) { return arena->used_bytes; }
+/* Gives back everything allocated since the mark. */
+void arena_rewind(Arena *arena, size_t mark);

@@ -1,0 +1,58 @@
+/* device: where a run computes: a backend (one struct of functions, made from kernels.def) and its three arenas.
+ *
+ * Backends: "cpu" (float), chosen at start among builds of the same sources for the baseline processor, AVX2 and AVX-512
+ * (ASPIS_CPU=generic|avx2|avx512 forces one); "cpu_f64", the same sources in double, for checks. */
+#pragma once
+
+#include "tensor/kernels.h"
+
+typedef struct Backend {
+  const char *name;
+  Dtype real; /* F32 or F64 */
+#define KERNEL_GRAD(op, Params) void (*op##_bwd)(const Params *p);
+#define KERNEL_PLAIN(op, Params)
+#define SCRATCH_SCRATCH(op, Params) size_t (*op##_scratch)(const Params *p, bool backward);
+#define SCRATCH_NONE(op, Params)
+#define KERNEL(op, Params, grad, scratch_kind)                                                                         \
+  void (*op##_fwd)(const Params *p);                                                                                   \
+  KERNEL_##grad(op, Params) SCRATCH_##scratch_kind(op, Params)
+#include "tensor/kernels.def"
+#undef KERNEL
+#undef KERNEL_GRAD
+#undef KERNEL_PLAIN
+#undef SCRATCH_SCRATCH
+#undef SCRATCH_NONE
+} Backend;
+
+typedef struct Device {
+  const Backend *backend;
+  Arena weights; /* values | gradients | m | v | masters; lives for the run */
+  Arena step;    /* activations, tape; rewound each micro-batch */
+  Arena scratch; /* one kernel's workspace; rewound by the dispatcher */
+  bool dry;      /* arenas count, kernels do not run: the plan of a run is the run itself, made dry */
+  double flops;  /* what the operations since the last reset would compute; counted dry or not */
+} Device;
+
+/* Arena capacities in bytes; from a plan. 0: that arena stays closed. */
+typedef struct DeviceSizes {
+  size_t weights_bytes, step_bytes, scratch_bytes;
+} DeviceSizes;
+
+/* Capacity for programs without a plan (tests, checks): address space, not memory. */
+#define DEVICE_SIZES_ROOMY ((DeviceSizes){(size_t)4 << 30, (size_t)16 << 30, (size_t)4 << 30})
+
+/* name: "auto" or "cpu" (real must be F32 or F64). "cuda" is refused with CODE_USAGE where there is none. */
+Status device_open(Device *device, const char *name, Dtype real, DeviceSizes sizes);
+Status device_open_dry(Device *device, const char *name, Dtype real);
+void device_close(Device *device);
+
+/* The dispatch: <op>_fwd(device, &params), <op>_bwd(device, &params). Scratch is taken and given back here. */
+#define KERNEL_GRAD(op, Params) void op##_bwd(Device *device, Params *p);
+#define KERNEL_PLAIN(op, Params)
+#define KERNEL(op, Params, grad, scratch_kind)                                                                         \
+  void op##_fwd(Device *device, Params *p);                                                                            \
+  KERNEL_##grad(op, Params)
+#include "tensor/kernels.def"
+#undef KERNEL
+#undef KERNEL_GRAD
+#undef KERNEL_PLAIN

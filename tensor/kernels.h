@@ -1,0 +1,209 @@
+/* kernels: one params struct per row of kernels.def, for forward and backward, CPU and CUDA alike.
+ *
+ * Conventions. T is the number of tokens of all sequences, laid end to end: sequence s owns rows
+ * [cu_seqlens[s], cu_seqlens[s+1]). A batch of equal lengths and packed documents are the same thing here.
+ * Symbols as in the specification: H heads of width P, N d_state, G groups, R rank, S rotated pairs, W taps, V padded
+ * vocabulary. "act" is the activation dtype (F32 or BF16; F64 in the double twin), "real" is F32 (F64 in the twin) and
+ * the dtype of all states, statistics, losses and parameter gradients. Parameters are act or real as their table says.
+ * Tensors (T, width) may be views (their own ld); all others are contiguous.
+ * A gradient is `d` + name, has the dtype of what it is the gradient of (parameters: real), and is ADDED to (+=).
+ * NULL means: option off, result not wanted, no gradient arrives, or gradient not wanted. */
+#pragma once
+
+#include "tensor/tensor.h"
+
+/* y[t] = w[token[t]] */
+typedef struct Embedding {
+  Tensor *token; /* (T) I32 */
+  Tensor *w;     /* (V, D) */
+  Tensor *y;     /* (T, D) real: the residual stream */
+  Tensor *dw, *dy;
+} Embedding;
+
+/* y = x w^T + bias */
+typedef struct Linear {
+  Tensor *x;    /* (T, n_in) act or real */
+  Tensor *w;    /* (n_out, n_in) */
+  Tensor *bias; /* (n_out) or NULL */
+  Tensor *y;    /* (T, n_out) act or real */
+  Tensor *dx, *dw, *dbias, *dy;
+  void *scratch;
+} Linear;
+
+/* Residual add and RMSNorm: h = residual + update; y = h / sqrt(mean(h^2) + eps) * weight. (spec 1) */
+typedef struct AddNorm {
+  Tensor *residual; /* (T, D) real */
+  Tensor *update;   /* (T, D) act, or NULL: h is the residual itself and h below is NULL */
+  Tensor *weight;   /* (D) */
+  Tensor *h;        /* (T, D) real */
+  Tensor *y;        /* (T, D) act */
+  double eps;
+  Tensor *dresidual, *dupdate, *dweight, *dh, *dy;
+  void *scratch;
+} AddNorm;
+
+/* The gate at a mixer's end. For rank r: y_r from x, g_r = silu(z * mimo_z[h,r]) (mimo_z absent: silu(z));
+ *   norm none:   o_r = y_r g_r
+ *   norm after:  o_r = RMSNorm_group(y_r g_r) * weight    (Mamba-2 default)
+ *   norm before: o_r = RMSNorm_group(y_r) * weight * g_r  (Mamba-2 option; Mamba-3)
+ * and out = sum_r o_r * mimo_o[h,r] (absent: o_0). Group: runs of `group` channels. (spec 2.1 step 5, 2.2 step 6) */
+typedef enum GateNorm { GATE_NORM_NONE, GATE_NORM_AFTER, GATE_NORM_BEFORE } GateNorm;
+typedef struct GatedNorm {
+  GateNorm norm;
+  int n_r, n_h, n_p, group; /* width E = n_h * n_p */
+  double eps;
+  Tensor *x;              /* (T, R*E) act, rank-major */
+  Tensor *z;              /* (T, E) act */
+  Tensor *weight;         /* (E) or NULL */
+  Tensor *mimo_z, *mimo_o; /* (H, R, P) or NULL */
+  Tensor *out;            /* (T, E) act */
+  Tensor *dx, *dz, *dweight, *dmimo_z, *dmimo_o, *dout;
+  void *scratch;
+} GatedNorm;
+
+/* Causal depth-wise convolution, taps end at the present token: y[t,c] = f(sum_k w[c,k] x[t-W+1+k, c] + bias[c]),
+ * f = silu or identity. Before a sequence's start x is window_in (oldest first), or zero. (spec 2.1 step 1) */
+typedef struct Conv1d {
+  bool silu;
+  Tensor *cu_seqlens; /* (n_seq + 1) I32 */
+  Tensor *x;          /* (T, C) act */
+  Tensor *w;          /* (C, 1, W) */
+  Tensor *bias;       /* (C) or NULL */
+  Tensor *window_in;  /* (n_seq, C, W-1) real or NULL */
+  Tensor *y;          /* (T, C) act */
+  Tensor *window_out; /* (n_seq, C, W-1) real or NULL: the last W-1 inputs, reaching into window_in when short */
+  Tensor *dx, *dw, *dbias, *dwindow_in, *dy, *dwindow_out;
+  void *scratch;
+} Conv1d;
+
+/* Per-token, per-head scalars of the scan, all real:
+ *   Mamba-2: dt = clamp(softplus(dt_raw + dt_bias), dt_min, dt_max); a = -exp(A_log) dt
+ *   Mamba-3: dt = softplus(dt_raw + dt_bias); a = min(-f(A_raw), -A_floor) dt; lambda = sigmoid(trap)
+ * a is the log-decay. Where a clamp is active its gradient is zero. (spec 2.1 step 3, 2.2 steps 1 and 2) */
+typedef struct SsmDt {
+  bool A_softplus;       /* Mamba-3: f is softplus, else heavy_tail */
+  double dt_min, dt_max; /* Mamba-2: dt_limit; dt_max may be infinite */
+  double A_floor;
+  Tensor *dt_raw;  /* (T, H) act */
+  Tensor *dt_bias; /* (H) real */
+  Tensor *A_log;   /* (H) real: Mamba-2 only */
+  Tensor *A_raw;   /* (T, H) act: Mamba-3 only */
+  Tensor *trap;    /* (T, H) act: Mamba-3 only */
+  Tensor *dt, *a;  /* (T, H) real */
+  Tensor *lambda;  /* (T, H) real: Mamba-3 only */
+  Tensor *ddt_raw, *ddt_bias, *dA_log, *dA_raw, *dtrap, *ddt, *da, *dlambda;
+  void *scratch;
+} SsmDt;
+
+/* The one recurrent operation (spec 2.1 step 4, 2.2 steps 3 to 5, 3):
+ *   k_t, q_t from B_t, C_t: Mamba-2 as they are; Mamba-3: RMSNorm over N, times B_norm / C_norm, plus B_bias / C_bias
+ *   of the head, rotated by theta_t = theta_{t-1} + pi tanh(angle_t) dt_t (wrapped to [0, 2 pi))
+ *   v_{t,r} = x_t * mimo_x[h,r]  (absent: x_t)
+ *   h_t = exp(a_t) (h_{t-1} + (1-lambda_t) dt_t sum_r v_{t-1,r} k_{t-1,r}^T) + lambda_t dt_t sum_r v_{t,r} k_{t,r}^T
+ *   y_{t,r} = h_t q_{t,r} + D v_{t,r}
+ * Mamba-2 is lambda = 1 (lambda NULL). Head h reads group h / (H/G). B, C are laid out (R, G, N); y is (R, H, P).
+ * Pairs of the rotation: neighbours (2i, 2i+1), or halves (i, i + N/2) when rotate_halves (MIMO).
+ * Forward saves the state entering each chunk (chunk c of sequence s at row cu_seqlens[s]/chunk_size + s + c);
+ * backward recomputes the rest. */
+typedef struct SsdScan {
+  int n_h, n_p, n_n, n_g, n_r, n_s; /* n_s = 0: no rotation */
+  int chunk_size;
+  bool rotate_halves;
+  double norm_eps;
+  Tensor *cu_seqlens;      /* (n_seq + 1) I32 */
+  Tensor *x;               /* (T, H*P) act */
+  Tensor *B, *C;           /* (T, R*G*N) act */
+  Tensor *dt, *a, *lambda; /* (T, H) real; lambda NULL: Mamba-2 */
+  Tensor *D;               /* (H) or (H*P), real */
+  Tensor *B_norm, *C_norm; /* (N), Mamba-3 only (NULL otherwise), like all below to mimo_x */
+  Tensor *B_bias, *C_bias; /* (H, R, N) real */
+  Tensor *angle;           /* (T, S) act */
+  Tensor *mimo_x;          /* (H, R, P) real, or NULL */
+  Tensor *ssm_in;          /* (n_seq, H, P, N) real or NULL: zero */
+  Tensor *angle_in;        /* (n_seq, H, S) */
+  Tensor *k_in;            /* (n_seq, R, H, N): rotated k of the token before */
+  Tensor *v_in;            /* (n_seq, H, P): x of the token before */
+  Tensor *y;               /* (T, R*H*P) act */
+  Tensor *ssm_out, *angle_out, *k_out, *v_out; /* as the _in ones, or NULL */
+  Tensor *chunk_states;    /* (ssd_scan_n_chunks, H, P, N) real: saved for backward, or NULL */
+  Tensor *dx, *dB, *dC, *ddt, *da, *dlambda, *dD, *dB_norm, *dC_norm, *dB_bias, *dC_bias, *dangle, *dmimo_x;
+  Tensor *dssm_in, *dangle_in, *dk_in, *dv_in;
+  Tensor *dy, *dssm_out, *dangle_out, *dk_out, *dv_out;
+  void *scratch;
+} SsdScan;
+/* Rows of chunk_states: an upper bound that needs no look at the lengths. */
+static inline int64_t ssd_scan_n_chunks(int64_t n_tokens, int64_t n_seq, int64_t chunk_size) {
+  return n_tokens / chunk_size + n_seq;
+}
+
+/* y = value * silu(gate). (spec 1, MLP; spec 2.1 step 6 for d_mlp) */
+typedef struct Swiglu {
+  Tensor *value, *gate, *y; /* (T, F) act */
+  Tensor *dvalue, *dgate, *dy;
+} Swiglu;
+
+/* Causal attention inside each sequence; q, k, v are column views of one projection. Query head i reads key head
+ * i / (n_heads / n_heads_kv). Rotary embedding on the first rotary_dim entries of each head of q and k, positions from
+ * the sequence's start: pairs (i, i + rotary_dim/2), or (2i, 2i+1) when interleaved, angle pos * base^(-2i/rotary_dim). */
+typedef struct Attention {
+  int n_heads, n_heads_kv, head_dim, rotary_dim;
+  bool rotary_interleaved;
+  double rotary_base, scale;
+  Tensor *cu_seqlens; /* (n_seq + 1) I32 */
+  Tensor *q;          /* (T, n_heads * head_dim) act */
+  Tensor *k, *v;      /* (T, n_heads_kv * head_dim) act */
+  Tensor *y;          /* (T, n_heads * head_dim) act */
+  Tensor *dq, *dk, *dv, *dy;
+  void *scratch;
+} Attention;
+
+/* Classifier and softmax cross-entropy in one, chunked over tokens: the (T, V) logits never exist.
+ *   nll[t] = logsumexp(x_t w^T over rows < vocab_size) - x_t . w[target_t];  0 where target is CROSS_ENTROPY_IGNORE.
+ * Targets outside [0, vocab_size) other than that are the caller's fault. (spec 2.4) */
+#define CROSS_ENTROPY_IGNORE (-1)
+typedef struct CrossEntropy {
+  int vocab_size;
+  Tensor *x;      /* (T, D) act */
+  Tensor *w;      /* (V, D) */
+  Tensor *target; /* (T) I32 */
+  Tensor *nll;    /* (T, 1) real */
+  Tensor *dx, *dw, *dnll;
+  void *scratch;
+} CrossEntropy;
+
+/* loss[t] = mean over the row of f(prediction - target): e^2, |e|, or Huber: e^2/2 below delta, delta(|e| - delta/2). */
+typedef enum PointLossKind { LOSS_MSE, LOSS_MAE, LOSS_HUBER } PointLossKind;
+typedef struct PointLoss {
+  PointLossKind kind;
+  double delta;
+  Tensor *prediction; /* (T, K) act or real */
+  Tensor *target;     /* (T, K) real */
+  Tensor *loss;       /* (T, 1) real */
+  Tensor *dprediction, *dloss;
+} PointLoss;
+
+/* y += x, elementwise; both real and contiguous. The tree of the virtual ranks. */
+typedef struct Add {
+  Tensor *x, *y;
+} Add;
+
+/* result[0] = sum of x^2 in a fixed order, as double whatever the dtype; NaN or Inf in x make it non-finite. */
+typedef struct SumSquares {
+  Tensor *x; /* real, contiguous */
+  double *result;
+  void *scratch;
+} SumSquares;
+
+/* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip).
+ * master is NULL where value is real itself; else value is rewritten from master. */
+typedef struct Adamw {
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  int64_t step; /* counts from 1 */
+  Tensor *value, *master, *grad, *m, *v;
+} Adamw;
+
+/* p -= lr (grad * grad_scale + weight_decay p) */
+typedef struct Sgd {
+  double lr, weight_decay, grad_scale;
+  Tensor *value, *master, *grad;
+} Sgd;

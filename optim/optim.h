@@ -1,0 +1,28 @@
+/* optim: the update. AdamW (or SGD) over the parameter table, learning-rate schedules, clipping by the global norm. */
+#pragma once
+
+#include "nn/params.h"
+
+typedef enum OptimKind { OPTIM_ADAMW, OPTIM_SGD } OptimKind;
+typedef enum ScheduleKind { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
+
+typedef struct OptimConfig {
+  OptimKind kind;
+  double lr, beta1, beta2, eps, weight_decay, clip; /* clip 0: off */
+  ScheduleKind schedule;
+  int64_t warmup_steps, decay_steps; /* decay_steps: WSD only */
+  double min_lr_ratio;
+} OptimConfig;
+
+/* Learning rate of step `step` (1-based) of `steps`: linear warm-up to lr, then to lr * min_lr_ratio at the last step by
+ * the schedule (WSD: constant until the last decay_steps, then linear). */
+double schedule_lr(const OptimConfig *config, int64_t step, int64_t steps);
+
+/* Global norm of all gradients, in double, in table order. *bad is NULL, or the first parameter whose gradient is not
+ * finite. */
+double optim_grad_norm(const ParamTable *params, Device *device, const Param **bad);
+/* min(1, clip / (norm + 1e-6)); 1 when clip is 0. (spec 2.4) */
+double optim_clip_scale(double norm, double clip);
+/* One update of every parameter; step counts from 1; gradients are taken times grad_scale. */
+void optim_update(ParamTable *params, Device *device, const OptimConfig *config, double lr, double grad_scale,
+                  int64_t step);

@@ -1,0 +1,52 @@
+/* config: one table (config.def) drives parsing, defaults, checks, `--set`, `aspis help config` and the resolved file.
+ *
+ * defaults < model.preset < include < file < --set. All mistakes are reported together, each
+ * `file:line:column: key: found X, expected Y`, unknown keys with the nearest name. */
+#pragma once
+
+#include "data/data.h"
+#include "models/aspis.h"
+#include "optim/optim.h"
+
+typedef enum NonfinitePolicy { NONFINITE_STOP, NONFINITE_SKIP } NonfinitePolicy;
+
+typedef struct TrainConfig {
+  int64_t steps;
+  double epochs;             /* > 0: steps follow from it */
+  int batch_size;            /* sequences of the global batch */
+  int micro_batch_size;      /* 0: auto */
+  int virtual_ranks;         /* 0: auto: the largest power of two up to 8 that divides batch_size and leaves a part 512 tokens */
+  int64_t eval_every, eval_batches, save_every, log_every, sample_every;
+  int keep;
+  NonfinitePolicy nonfinite;
+  int threads; /* 0: all */
+} TrainConfig;
+
+typedef struct Config {
+  char *name, *out_dir;
+  uint64_t seed;
+  char *device; /* auto | cpu | cuda */
+  Dtype dtype;  /* F32 or BF16 */
+  ModelConfig model;
+  char *model_preset; /* NULL: none */
+  char *init_from;    /* NULL, or a weights directory or checkpoint */
+  bool vocab_size_auto;
+  DataConfig data;
+  OptimConfig optim;
+  TrainConfig train;
+  struct {
+    bool allow;
+    char *fault; /* "", "nan_loss@STEP", "nan_grad@STEP" */
+  } debug;
+} Config;
+
+/* path NULL: defaults and sets only. sets: "a.b=c" strings. On failure the Status lists every mistake, a line each.
+ * Relative data paths are resolved against the config file's folder, then the working directory. */
+Status config_load(const char *path, const char *const *sets, int n_sets, Config *config);
+/* From YAML text (a checkpoint's resolved config); `where` stands for the file's name in messages. */
+Status config_parse(const char *text, const char *where, const char *const *sets, int n_sets, Config *config);
+/* The resolved config as YAML (malloc'ed): every key with its value; parses back to the same Config. */
+char *config_to_yaml(const Config *config);
+void config_free(Config *config);
+/* `aspis help config [KEY]`: prints the table, or one key, to stdout. CODE_USAGE for an unknown key (nearest named). */
+Status config_print_help(const char *key);

@@ -1,0 +1,35 @@
+# The few commands a person types; everything else is plain CMake (see CMakePresets.json).
+.PHONY: help setup build quickstart test sanitize bench format tidy clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## install missing packages (apt)
+	@sh scripts/setup.sh
+
+build: setup ## optimised build into build/
+	@cmake --preset release >build.log 2>&1 || { cat build.log; exit 1; }
+	@cmake --build --preset release
+
+quickstart: build ## train a small Mamba-3 to the end, score it, write its report: about a minute
+	@sh scripts/quickstart.sh
+
+test: build ## every test
+	@ctest --preset release
+
+sanitize: setup ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake --preset sanitize >build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }
+	@cmake --build --preset sanitize
+	@ctest --preset sanitize
+
+bench: build ## kernel and training-step timings of this machine
+	@build/aspis bench
+
+format: ## clang-format over our sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+tidy: build ## clang-tidy over our sources
+	@git ls-files '*.c' | grep -v '^tests/' | xargs clang-tidy -p build --quiet
+
+clean: ## remove what was built
+	@rm -rf build build-debug build-sanitize build.log build-sanitize.log

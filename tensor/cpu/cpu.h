@@ -14,11 +14,11 @@
 #ifdef ASPIS_REAL_F64
 typedef double real;
 #define REAL_DTYPE F64
-#define R(f) f
+#define R(function) function
 #else
 typedef float real;
 #define REAL_DTYPE F32
-#define R(f) f##f
+#define R(function) function##f
 #endif
 /* R(exp)(x) is expf in the float builds and exp in the double one. */
 

@@ -1,0 +1,38 @@
+/* update: one optimiser step over the parameter table (optim.h; spec 2.4). A tensor without decay gets weight_decay 0. */
+#include "optim/optim.h"
+
+static void update_adamw(Param *p, Device *device, const OptimConfig *c, double lr, double scale, int64_t step) {
+  adamw_fwd(device, &(Adamw){.lr = lr,
+                             .beta1 = c->beta1,
+                             .beta2 = c->beta2,
+                             .eps = c->eps,
+                             .weight_decay = p->decay ? c->weight_decay : 0,
+                             .grad_scale = scale,
+                             .step = step,
+                             .value = &p->value,
+                             .master = p->master.data ? &p->master : NULL,
+                             .grad = &p->grad,
+                             .m = &p->m,
+                             .v = &p->v});
+}
+
+static void update_sgd(Param *p, Device *device, const OptimConfig *c, double lr, double scale, int64_t step) {
+  (void)step;
+  sgd_fwd(device, &(Sgd){.lr = lr,
+                         .weight_decay = p->decay ? c->weight_decay : 0,
+                         .grad_scale = scale,
+                         .value = &p->value,
+                         .master = p->master.data ? &p->master : NULL,
+                         .grad = &p->grad});
+}
+
+static void (*const UPDATES[])(Param *, Device *, const OptimConfig *, double, double, int64_t) = {
+    [OPTIM_ADAMW] = update_adamw,
+    [OPTIM_SGD] = update_sgd,
+};
+
+void optim_update(ParamTable *params, Device *device, const OptimConfig *config, double lr, double grad_scale,
+                  int64_t step) {
+  for (int i = 0; i < params->n_params; i++)
+    UPDATES[config->kind](params->params[i], device, config, lr, grad_scale, step);
+}

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "tensor/base.h"
+#include "train/format.h"
 
 typedef struct RunLog RunLog;
 
@@ -16,6 +17,7 @@ typedef struct RunLogOptions {
   const char *directory;   /* exists; subfolders are made when needed */
   int64_t resume_step;     /* the checkpoint's step; lines after it are cut. -1: a fresh run, all old lines are */
   const char *config_yaml; /* NULL, or text shown under TensorBoard's "config" */
+  const char *command;     /* NULL, or the command line, for the report's corner */
   bool quiet;              /* no progress and result lines; runlog_note still speaks */
 } RunLogOptions;
 
@@ -63,8 +65,3 @@ void runlog_note(RunLog *log, const char *format, ...) PRINTF_LIKE(2, 3);
 void runlog_sync(RunLog *log);
 /* The final status.json: state, exit code and reason (NULL: none). Between, it follows the steps by itself. */
 void runlog_state(RunLog *log, RunState state, int exit_code, const char *reason);
-
-/* The shortest decimal that reads back to the same double. Non-finite is a CHECK. text: 32 bytes. */
-void json_number(double value, char *text);
-/* Eight-level bars of n values in width columns, malloc'ed; ASCII when the locale's variables do not say UTF-8. */
-char *sparkline(const double *values, int64_t n, int width);

@@ -1,0 +1,32 @@
+/* format: how numbers are written, for machines (JSON) and for people, and a string that grows. */
+#pragma once
+
+#include "tensor/base.h"
+
+/* A growing text; {0} is the empty one. `data` is NUL-terminated once something was added, and the caller's to free. */
+typedef struct Text {
+  char *data;
+  size_t n, capacity;
+} Text;
+
+void text_add(Text *text, const char *bytes, size_t n);
+void text_put(Text *text, const char *string);
+void text_printf(Text *text, const char *format, ...) PRINTF_LIKE(2, 3);
+/* The text as the whole of a file: temporary file beside it, fsync, rename. CODE_DATA. */
+Status text_save(const Text *text, const char *path);
+/* A whole file as text. CODE_DATA; a missing one too. */
+Status text_load(Text *text, const char *path);
+
+/* Room for any number below. */
+typedef struct Short {
+  char text[32];
+} Short;
+
+/* The shortest decimal that reads back to the same double. Non-finite is a CHECK. */
+Short format_double(double value);
+Short format_count(double value);      /* 950, 412k, 1.24M, 3.1G */
+Short format_bytes(double bytes);      /* 61.2 GiB, 512 MiB */
+Short format_duration(double seconds); /* 42s, 3m05s, 1h52m, 2d03h */
+/* Eight-level bars of n values in `width` columns at most, malloc'ed; ASCII when LC_ALL, LC_CTYPE or LANG (the first
+ * that is set) does not name UTF-8. Non-finite values leave a gap. */
+char *format_sparkline(const double *values, int64_t n, int width);

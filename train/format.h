@@ -4,18 +4,18 @@
 #include "tensor/base.h"
 
 /* A growing text; {0} is the empty one. `data` is NUL-terminated once something was added, and the caller's to free. */
-typedef struct Text {
+typedef struct StrBuf {
   char *data;
   size_t n, capacity;
-} Text;
+} StrBuf;
 
-void text_add(Text *text, const char *bytes, size_t n);
-void text_put(Text *text, const char *string);
-void text_printf(Text *text, const char *format, ...) PRINTF_LIKE(2, 3);
+void strbuf_add(StrBuf *buf, const char *bytes, size_t n);
+void strbuf_puts(StrBuf *buf, const char *string);
+void strbuf_printf(StrBuf *buf, const char *format, ...) PRINTF_LIKE(2, 3);
 /* The text as the whole of a file: temporary file beside it, fsync, rename. CODE_DATA. */
-Status text_save(const Text *text, const char *path);
+Status strbuf_save(const StrBuf *buf, const char *path);
 /* A whole file as text. CODE_DATA; a missing one too. */
-Status text_load(Text *text, const char *path);
+Status strbuf_load(StrBuf *buf, const char *path);
 
 /* Room for any number below. */
 typedef struct Short {

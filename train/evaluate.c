@@ -1,0 +1,96 @@
+/* evaluate: see evaluate.h. */
+#include "train/evaluate.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "train/gradient.h"
+
+static void add_nll(EvalSums *sums, const Batch *batch, const Tensor *nll) {
+  for (int64_t i = 0; i < tensor_count(nll); i++) {
+    sums->nll += tensor_get(nll, i);
+    sums->n_targets += batch->target[i] != CROSS_ENTROPY_IGNORE;
+  }
+}
+
+/* From logits: nll of every target, and whether the last token of each sequence is the most likely one. */
+static void add_logits(EvalSums *sums, const Batch *batch, const Tensor *logits, int vocab_size) {
+  int64_t width = tensor_last(logits);
+  for (int64_t t = 0; t < batch->n_seq * batch->length; t++) {
+    int32_t target = batch->target[t];
+    if (target == CROSS_ENTROPY_IGNORE) continue;
+    int best = 0;
+    double largest = tensor_get(logits, t * width), total = 0;
+    for (int v = 1; v < vocab_size; v++)
+      if (tensor_get(logits, t * width + v) > largest) largest = tensor_get(logits, t * width + (best = v));
+    for (int v = 0; v < vocab_size; v++) total += exp(tensor_get(logits, t * width + v) - largest);
+    sums->nll += largest + log(total) - tensor_get(logits, t * width + target);
+    sums->n_targets++;
+    if (t % batch->length == batch->length - 1) {
+      sums->n_last++;
+      sums->n_last_right += best == target;
+    }
+  }
+}
+
+void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums) {
+  size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, act, false);
+  Tensor token = batch_tensor(batch, batch->token), target = batch_tensor(batch, batch->target);
+  Tensor *cu_seqlens = model_equal_seqlens(&tape, batch->n_seq, batch->length);
+  if (with_logits) {
+    Tensor *logits = lm_logits(model, &tape, &token, cu_seqlens, NULL, NULL, NULL);
+    if (!device->dry) add_logits(sums, batch, logits, model->config.vocab_size);
+  } else {
+    Tensor *nll = lm_nll(model, &tape, &token, &target, cu_seqlens, NULL, NULL);
+    if (!device->dry) add_nll(sums, batch, nll);
+  }
+  tape_reset(&tape, mark);
+}
+
+int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_batch_size) {
+  int64_t length = dataset_max_length(dataset, PART_VAL);
+  return max_i64(1, train_length * micro_batch_size / length);
+}
+
+Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
+                         int64_t n_seq, void (*progress)(int64_t done, int64_t all)) {
+  double chance = 0;
+  bool scores_last = dataset_scores_last(dataset, &chance);
+  int64_t all = dataset_n_samples(dataset, part), length = dataset_max_length(dataset, part);
+  if (n_samples <= 0 || n_samples > all) n_samples = all;
+  Batch batch = {.length = length,
+                 .token = base_alloc((size_t)(n_seq * length) * sizeof(int32_t)),
+                 .target = base_alloc((size_t)(n_seq * length) * sizeof(int32_t))};
+  EvalSums sums = {0};
+  for (int64_t first = 0; first < n_samples; first += n_seq) {
+    batch.n_seq = min_i64(n_seq, n_samples - first);
+    dataset_fill(dataset, part, first, &batch);
+    evaluate_batch(model, device, act, &batch, scores_last, &sums);
+    if (progress) progress(first + batch.n_seq, n_samples);
+  }
+  free(batch.token);
+  free(batch.target);
+  double nll = sums.n_targets ? sums.nll / (double)sums.n_targets : NAN;
+  double bytes = dataset_bytes_per_token(dataset, part);
+  double accuracy = scores_last && sums.n_last ? (double)sums.n_last_right / (double)sums.n_last : NAN;
+  return (Evaluation){.nll = nll,
+                      .perplexity = exp(nll),
+                      .bits_per_byte = bytes > 0 ? nll / log(2) / bytes : NAN,
+                      .accuracy = 100 * accuracy,
+                      .scaled_accuracy = 100 * (accuracy - chance) / (1 - chance),
+                      .n_targets = sums.n_targets};
+}
+
+int evaluation_values(const Evaluation *e, bool training_names, NamedValue *values) {
+  const NamedValue all[] = {{training_names ? "val_loss" : "nll", e->nll},
+                            {"perplexity", e->perplexity},
+                            {"bits_per_byte", e->bits_per_byte},
+                            {"accuracy", e->accuracy},
+                            {"scaled_accuracy", e->scaled_accuracy},
+                            {training_names ? "val_tokens" : "tokens", (double)e->n_targets}};
+  int n = 0;
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (!isnan(all[i].value) || i == 0) values[n++] = all[i];
+  return n;
+}

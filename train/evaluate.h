@@ -1,0 +1,36 @@
+/* evaluate: a model's score on the validation part. Language model: nll in nats per target, perplexity, bits per byte;
+ * state tracking: also the accuracy at the last token of a sequence, scaled so that chance is 0 and all right is 100. */
+#pragma once
+
+#include "data/data.h"
+#include "models/aspis.h"
+#include "train/log.h"
+
+/* Sums over the sequences seen, in double, in order. */
+typedef struct EvalSums {
+  double nll;
+  int64_t n_targets, n_last, n_last_right;
+} EvalSums;
+
+typedef struct Evaluation {
+  double nll, perplexity;
+  double bits_per_byte; /* NaN where it has no meaning */
+  double accuracy, scaled_accuracy; /* NaN unless the dataset scores the last token; in percent */
+  int64_t n_targets;
+} Evaluation;
+
+/* Adds one batch. with_logits: the accuracy too (small vocabularies). Works on a dry device. */
+void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums);
+
+/* Sequences of one evaluation forward for this dataset, given the micro-batch a plan was made for. */
+int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_batch_size);
+
+/* The first n_samples samples of the part (all of them when n_samples <= 0), n_seq at a time. progress: NULL, or told
+ * (done, all) after each batch. */
+Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
+                         int64_t n_seq, void (*progress)(int64_t done, int64_t all));
+
+/* As named values for the log and for --json: at most EVALUATION_MAX_VALUES; returns their number. `prefix`: "val_" makes
+ * nll "val_loss". */
+enum { EVALUATION_MAX_VALUES = 8 };
+int evaluation_values(const Evaluation *evaluation, bool training_names, NamedValue *values);

@@ -1,0 +1,81 @@
+/* gradient: see gradient.h. */
+#include "train/gradient.h"
+
+#include <string.h>
+
+int gradient_n_spare(int virtual_ranks) {
+  int n = 0;
+  while ((1 << n) < virtual_ranks) n++;
+  return n;
+}
+
+int64_t batch_n_targets(const Batch *batch) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < batch->n_seq * batch->length; i++) n += batch->target[i] != CROSS_ENTROPY_IGNORE;
+  return n;
+}
+
+Batch batch_rows(const Batch *batch, int64_t first, int64_t n) {
+  CHECK(first >= 0 && first + n <= batch->n_seq, "rows %lld + %lld of %lld", (long long)first, (long long)n,
+        (long long)batch->n_seq);
+  Batch rows = {.n_seq = n, .length = batch->length};
+  if (batch->token) rows.token = batch->token + first * batch->length;
+  if (batch->target) rows.target = batch->target + first * batch->length;
+  return rows;
+}
+
+Tensor batch_tensor(const Batch *batch, int32_t *values) {
+  return tensor_over(values, I32, 1, (const int64_t[]){batch->n_seq * batch->length});
+}
+
+double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale) {
+  size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, act, true);
+  Tensor token = batch_tensor(batch, batch->token), target = batch_tensor(batch, batch->target);
+  Tensor *cu_seqlens = model_equal_seqlens(&tape, batch->n_seq, batch->length);
+  Tensor *nll = lm_nll(model, &tape, &token, &target, cu_seqlens, NULL, NULL);
+  Tensor *dnll = tape_grad(&tape, nll);
+  double sum = 0;
+  if (!device->dry)
+    for (int64_t i = 0; i < tensor_count(nll); i++) {
+      sum += tensor_get(nll, i);
+      tensor_set(dnll, i, grad_scale);
+    }
+  tape_backward(&tape);
+  tape_reset(&tape, mark);
+  return sum;
+}
+
+/* Part p's gradient stands in grads_flat. Level l of the spares holds the sum of 2^l finished parts while bit l of p is
+ * set: a binary counter that adds pairs, then pairs of pairs, in the same order whoever computes the parts. */
+static void tree_push(ParamTable *params, Device *device, double *losses, double *loss, int part, int n_parts) {
+  int level = 0;
+  for (; part >> level & 1; level++) {
+    add_fwd(device, &(Add){.x = &params->spare_grads[level], .y = &params->grads_flat});
+    *loss += losses[level];
+  }
+  if (part == n_parts - 1) return;
+  tensor_copy(&params->spare_grads[level], &params->grads_flat);
+  losses[level] = *loss;
+}
+
+double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch) {
+  ParamTable *params = &model->params;
+  int n_parts = shape->virtual_ranks, part_size = shape->batch_size / n_parts;
+  CHECK(batch->n_seq == shape->batch_size && part_size * n_parts == shape->batch_size &&
+            part_size % shape->micro_batch_size == 0,
+        "batch of %lld as %d parts of micro-batches of %d", (long long)batch->n_seq, n_parts, shape->micro_batch_size);
+  CHECK(params->n_spare >= gradient_n_spare(n_parts), "%d spare gradients for %d parts", params->n_spare, n_parts);
+  int64_t n_targets = batch_n_targets(batch);
+  double scale = n_targets ? 1.0 / (double)n_targets : 0, loss = 0, losses[32] = {0};
+  for (int part = 0; part < n_parts; part++) {
+    params_zero_grads(params);
+    loss = 0;
+    for (int row = 0; row < part_size; row += shape->micro_batch_size) {
+      Batch micro = batch_rows(batch, (int64_t)part * part_size + row, shape->micro_batch_size);
+      loss += gradient_micro_batch(model, device, act, &micro, scale);
+    }
+    tree_push(params, device, losses, &loss, part, n_parts);
+  }
+  return loss * scale;
+}

@@ -1,0 +1,101 @@
+/* plan: see plan.h. */
+#include "train/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "train/evaluate.h"
+
+static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
+
+Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan) {
+  Device device;
+  TRY(device_open_dry(&device, config->device, F32));
+  Model *model = model_new(&config->model);
+  bool training = shape->train_length > 0;
+  params_alloc(&model->params, &device, config->dtype, training,
+               training ? gradient_n_spare(gradient->virtual_ranks) : 0);
+  *plan = (Plan){.gradient = *gradient, .n_params = params_count(&model->params)};
+  if (training) {
+    Batch batch = {.n_seq = gradient->micro_batch_size, .length = shape->train_length};
+    device.flops = 0;
+    gradient_micro_batch(model, &device, config->dtype, &batch, 1);
+    plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
+    const Param *bad;
+    optim_grad_norm(&model->params, &device, &bad);
+  }
+  if (shape->eval_sequences > 0) {
+    Batch batch = {.n_seq = shape->eval_sequences, .length = shape->eval_length};
+    evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
+  }
+  if (shape->sample_length > 0) {
+    Batch batch = {.n_seq = 1, .length = shape->sample_length};
+    evaluate_batch(model, &device, config->dtype, &batch, true, &(EvalSums){0});
+  }
+  plan->sizes =
+      (DeviceSizes){device.weights.peak_bytes, device.step.peak_bytes, device.scratch.peak_bytes};
+  model_free(model);
+  device_close(&device);
+  return STATUS_OK;
+}
+
+/* The largest power of two up to 8 that divides the batch and leaves a part at least 512 tokens. */
+static int default_virtual_ranks(int batch_size, int64_t length) {
+  int v = 1;
+  while (v < 8 && batch_size % (2 * v) == 0 && (int64_t)(batch_size / (2 * v)) * length >= 512) v *= 2;
+  return v;
+}
+
+Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan) {
+  const TrainConfig *train = &config->train;
+  GradientShape gradient = {.batch_size = train->batch_size, .virtual_ranks = train->virtual_ranks,
+                            .micro_batch_size = train->micro_batch_size};
+  if (gradient.virtual_ranks == 0)
+    gradient.virtual_ranks = default_virtual_ranks(train->batch_size, shape->train_length);
+  int part = gradient.batch_size / gradient.virtual_ranks;
+  if (gradient.micro_batch_size > 0) {
+    if (part % gradient.micro_batch_size != 0)
+      return status_fail(CODE_USAGE,
+                         "train.micro_batch_size: found %d, expected a divisor of %d (train.batch_size %d / "
+                         "train.virtual_ranks %d)",
+                         gradient.micro_batch_size, part, gradient.batch_size, gradient.virtual_ranks);
+    TRY(plan_measure(config, shape, &gradient, plan));
+    if (plan_total_bytes(plan) > memory_bytes)
+      return status_fail(CODE_MEMORY, "this run needs %.0f MiB, %.0f MiB are available: lower train.micro_batch_size",
+                         mib(plan_total_bytes(plan)), mib(memory_bytes));
+    return STATUS_OK;
+  }
+  for (int micro = part; micro >= 1; micro--) {
+    if (part % micro != 0) continue;
+    gradient.micro_batch_size = micro;
+    TRY(plan_measure(config, shape, &gradient, plan));
+    if (plan_total_bytes(plan) <= memory_bytes) return STATUS_OK;
+  }
+  return status_fail(CODE_MEMORY,
+                     "this run needs %.0f MiB even with micro-batches of one sequence, %.0f MiB are available: "
+                     "lower data.seq_len or the model's size",
+                     mib(plan_total_bytes(plan)), mib(memory_bytes));
+}
+
+/* One number of a small /proc or /sys file; `otherwise` where there is none. */
+static size_t read_number(const char *path, const char *format, size_t unit, size_t otherwise) {
+  FILE *file = fopen(path, "r");
+  if (!file) return otherwise;
+  char line[256];
+  unsigned long long value;
+  size_t result = otherwise;
+  while (fgets(line, sizeof line, file))
+    if (sscanf(line, format, &value) == 1) result = (size_t)value * unit;
+  fclose(file);
+  return result;
+}
+
+size_t plan_memory_available(void) {
+  size_t bytes = read_number("/proc/meminfo", "MemAvailable: %llu kB", 1024, SIZE_MAX);
+  size_t group = read_number("/sys/fs/cgroup/memory.max", "%llu", 1, SIZE_MAX);
+  struct rlimit limit;
+  size_t process = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : SIZE_MAX;
+  if (group < bytes) bytes = group;
+  return process < bytes ? process : bytes;
+}

@@ -1,0 +1,32 @@
+/* plan: what a run will need, found by making the run's own steps on dry arenas (tensor/arena.h): parameters by part,
+ * bytes by arena, FLOPs a token, and the micro-batch that `auto` means. Nothing is allocated or computed. */
+#pragma once
+
+#include "train/config.h"
+#include "train/gradient.h"
+
+typedef struct PlanShape {
+  int64_t train_length;                /* longest training sequence; 0: no training (eval, score, generate) */
+  int64_t eval_sequences, eval_length; /* of one evaluation forward; 0: none */
+  bool eval_logits;                    /* evaluation reads logits instead of nll */
+  int64_t sample_length;               /* longest prefix of a sample; 0: none */
+} PlanShape;
+
+typedef struct Plan {
+  DeviceSizes sizes;         /* exact peaks of the three arenas */
+  GradientShape gradient;    /* resolved */
+  double flops_per_token;    /* one training step, forward and backward */
+  int64_t n_params;
+} Plan;
+
+/* Peaks for a resolved gradient shape. vocab_size is in config->model already. Fails as device_open does. */
+Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan);
+/* Resolves virtual_ranks (length 512-token rule of the config reference) and micro_batch_size: the largest divisor of a
+ * part whose plan fits into memory_bytes. CODE_MEMORY with the figures when not even 1 fits. */
+Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan);
+/* Bytes this process may use: what the system calls available, within the control group's and the process's limits. */
+size_t plan_memory_available(void);
+
+static inline size_t plan_total_bytes(const Plan *plan) {
+  return plan->sizes.weights_bytes + plan->sizes.step_bytes + plan->sizes.scratch_bytes;
+}

@@ -41,6 +41,10 @@ const char *const *model_preset_names(void);
  * Unknown keys of ssm_cfg/attn_cfg are refused by name; a bare Infinity is read. */
 Status model_config_from_json(const char *text, const char *where, ModelConfig *config);
 char *model_config_to_json(const ModelConfig *config); /* malloc'ed */
+/* One mixer's options, and a forecaster {"mixer": {...}, "n_layer": .., "input_dim": ..}, as the golden files' attribute
+ * `config` has them: the names of ssm_cfg, with d_model inside. */
+Status mixer_config_from_json(const char *text, const char *where, MixerConfig *config);
+Status forecaster_config_from_json(const char *text, const char *where, ModelConfig *config);
 
 typedef struct Block {
   Mixer mixer;

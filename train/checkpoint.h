@@ -1,0 +1,56 @@
+/* checkpoint: the whole state of a run in one sealed HDF5 file (tensor/h5.h), and which files of a run to trust and keep.
+ *
+ *   model/<canonical name>          float32: the exact values (masters where there are some)
+ *   optim/m/<name>, optim/v/<name>  float32: AdamW's moments; absent when the parameters were made without them
+ *   text/config.yaml, text/model.json, text/tokenizer.json, text/version, text/commit
+ *   attributes of the root: format, step, data_cursor, tokens, seed, micro_batch_size, virtual_ranks, best_loss, and
+ *   `value.<name>` for the numbers of the loop
+ *
+ * No time, host or process id is stored: equal content is equal bytes. A file of a newer format is refused with both
+ * versions named. All errors are CODE_CHECKPOINT. */
+#pragma once
+
+#include "nn/params.h"
+
+#define CHECKPOINT_FORMAT 1
+#define CHECKPOINT_MAX_VALUES 16
+
+typedef struct CheckpointValue {
+  char name[32];
+  double value;
+} CheckpointValue;
+
+typedef struct CheckpointInfo {
+  int64_t step, data_cursor, tokens;
+  uint64_t seed;
+  int micro_batch_size, virtual_ranks;           /* as resolved at the start: they order sums */
+  double best_loss;                              /* validation; INFINITY: none yet */
+  char *config_yaml, *model_json;                /* resolved; required */
+  char *tokenizer_json;                          /* NULL: none */
+  char *version, *commit;                        /* required */
+  CheckpointValue values[CHECKPOINT_MAX_VALUES]; /* small numbers the loop wants back, sorted by name when read */
+  int n_values;
+  bool has_optimizer; /* set by reading */
+} CheckpointInfo;
+
+/* Frees the texts. */
+void checkpoint_info_free(CheckpointInfo *info);
+
+/* Writes a checkpoint; the parameters' moments too, where they have them. Atomic: on any failure `path` is as before. */
+Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params);
+/* Verifies the whole file and reads everything but tensors. */
+Status checkpoint_read_info(const char *path, CheckpointInfo *info);
+/* Verifies the whole file, requires exactly the table's parameters and shapes (all differences are listed), then fills
+ * values, masters and, when asked for, moments. Nothing is written into params before everything is checked. */
+Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *params, bool with_optimizer);
+
+/* <run_dir>/checkpoints/step-%08d.h5 and <run_dir>/checkpoints/best.h5 (a file like any other: checkpoint_save);
+ * malloc'ed. */
+char *checkpoint_step_path(const char *run_dir, int64_t step);
+char *checkpoint_best_path(const char *run_dir);
+/* The newest step-*.h5 that verifies; *path is NULL when the run has none at all. *message: NULL, or what was damaged and
+ * passed over. Fails when there are some and none verifies. Both strings malloc'ed. */
+Status checkpoint_find_last(const char *run_dir, char **path, char **message);
+/* Keeps the newest `keep` (>= 1) step files, deletes older ones; best.h5 stays. Nothing is deleted unless the newest
+ * verifies. */
+Status checkpoint_prune(const char *run_dir, int keep);

@@ -1,0 +1,135 @@
+/* loop: training, read from top to bottom.
+ *
+ *   data -> model -> loss -> backward -> (virtual ranks' tree) -> clip -> AdamW -> log, evaluate, sample, checkpoint */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "train/run.h"
+#include "train/sample.h"
+#include "train/stop.h"
+
+static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
+
+static void next_batch(Run *run) {
+  run->batch.n_seq = run->config->train.batch_size;
+  run->batch.length = dataset_train_length(run->dataset, run->step);
+  dataset_fill(run->dataset, PART_TRAIN, run->cursor, &run->batch);
+}
+
+/* debug.fault "nan_loss@7" or "nan_grad@7": makes step 7 go bad, so that what follows can be tested. */
+static void plant_fault(Run *run, double *loss) {
+  const char *fault = run->config->debug.fault, *at = fault ? strchr(fault, '@') : NULL;
+  if (!at || atoll(at + 1) != run->step + 1) return;
+  if (strncmp(fault, "nan_loss@", 9) == 0) *loss = NAN;
+  if (strncmp(fault, "nan_grad@", 9) == 0) tensor_set(&run->model->params.params[0]->grad, 0, NAN);
+}
+
+static int64_t resident_bytes(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+static void log_step(Run *run, double loss, double norm, double lr, int64_t tokens_since, double seconds_since,
+                     double seconds) {
+  runlog_step(run->log, &(StepMetrics){.step = run->step,
+                                       .steps = run->config->train.steps,
+                                       .tokens = run->tokens,
+                                       .loss = loss,
+                                       .lr = lr,
+                                       .grad_norm = norm,
+                                       .tok_per_s = (double)tokens_since / seconds_since,
+                                       .seconds = seconds,
+                                       .mem_bytes = resident_bytes(),
+                                       .mfu = NAN});
+}
+
+/* The last evaluation covers the whole validation part; those on the way eval_batches batches. True: best so far. */
+static bool evaluate(Run *run) {
+  const TrainConfig *train = &run->config->train;
+  int64_t n = run->step == train->steps ? 0 : train->eval_batches * train->batch_size;
+  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n, run->eval_n_seq,
+                            NULL);
+  NamedValue values[EVALUATION_MAX_VALUES];
+  int n_values = evaluation_values(&run->last, true, values);
+  runlog_eval(run->log, run->step, run->tokens, values, n_values);
+  bool best = run->last.nll < run->best_loss;
+  if (best) run->best_loss = run->last.nll;
+  return best;
+}
+
+/* Nothing of a bad step reaches the weights: it is stopped (what was good is saved) or skipped before the update. */
+static Status refuse_update(Run *run, double loss, const Param *bad, bool *skip) {
+  *skip = false;
+  if (isfinite(loss) && !bad) return STATUS_OK;
+  char *what = bad ? base_format("the gradient of %s is not finite (loss %g)", bad->name, loss)
+                   : base_format("the loss is %g", loss);
+  Status status = STATUS_OK;
+  if (run->config->train.nonfinite == NONFINITE_SKIP) {
+    runlog_note(run->log, "step %lld skipped: %s", (long long)run->step + 1, what);
+    *skip = true;
+  } else {
+    Status saved = run->step > 0 ? run_save(run, false) : STATUS_OK;
+    status = status_fail(CODE_NONFINITE,
+                         "step %lld: %s; stopped before the update, the weights are those of step %lld%s: lower "
+                         "optim.lr, or set train.nonfinite: skip",
+                         (long long)run->step + 1, what, (long long)run->step,
+                         saved.code == CODE_OK ? "" : " (and saving them failed)");
+    status_clear(&saved);
+  }
+  free(what);
+  return status;
+}
+
+/* A failed save is told and tried again at the next interval; the third in a row ends the run. */
+static Status save(Run *run, bool best, int *failures) {
+  Status status = run_save(run, best);
+  if (status.code == CODE_OK) {
+    *failures = 0;
+    return status;
+  }
+  if (++*failures >= 3 || run->step == run->config->train.steps || stop_requested()) return status;
+  runlog_note(run->log, "%s; training goes on, the next save is tried at the next interval", status.line);
+  status_clear(&status);
+  return STATUS_OK;
+}
+
+Status loop_train(Run *run) {
+  const Config *config = run->config;
+  const TrainConfig *train = &config->train;
+  ParamTable *params = &run->model->params;
+  double start = base_seconds(), logged_at = start;
+  int64_t logged_tokens = run->tokens;
+  int save_failures = 0;
+  while (run->step < train->steps) {
+    next_batch(run);
+    double loss = gradient_step(run->model, &run->device, config->dtype, &run->plan.gradient, &run->batch);
+    plant_fault(run, &loss);
+    const Param *bad;
+    double norm = optim_grad_norm(params, &run->device, &bad);
+    bool skip;
+    TRY(refuse_update(run, loss, bad, &skip));
+    double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
+    if (!skip)
+      optim_update(params, &run->device, &config->optim, lr, optim_clip_scale(norm, config->optim.clip), run->step + 1);
+
+    run->step++;
+    run->cursor += run->batch.n_seq;
+    run->tokens += run->batch.n_seq * run->batch.length;
+    if (run->step == 1 || due(run->step, train->log_every, train->steps)) {
+      double now = base_seconds();
+      log_step(run, loss, norm, lr, run->tokens - logged_tokens, now - logged_at, now - start);
+      logged_at = now, logged_tokens = run->tokens;
+    }
+    bool best = due(run->step, train->eval_every, train->steps) && evaluate(run);
+    if (due(run->step, train->sample_every, train->steps)) sample_write(run);
+    bool stopping = stop_requested() != NULL;
+    if (best || stopping || due(run->step, train->save_every, train->steps)) TRY(save(run, best, &save_failures));
+    if (stopping && run->step < train->steps)
+      return status_fail(CODE_STOPPED, "%s: stopped after step %lld, saved in %s: continue with --resume auto",
+                         stop_requested(), (long long)run->step, run->directory);
+  }
+  return STATUS_OK;
+}

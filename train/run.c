@@ -1,0 +1,226 @@
+/* run: see run.h. */
+#include "train/run.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "train/checkpoint.h"
+#include "train/sample.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+/* mkdir -p */
+static Status make_directory(const char *path) {
+  char *part = base_strdup(path);
+  for (char *slash = part + 1; *slash; slash++) {
+    if (*slash != '/') continue;
+    *slash = 0;
+    mkdir(part, 0777);
+    *slash = '/';
+  }
+  free(part);
+  struct stat info;
+  if (mkdir(path, 0777) == 0 || (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))) return STATUS_OK;
+  return status_fail(CODE_DATA, "%s: cannot make the run directory: %s", path, strerror(errno));
+}
+
+/* Which checkpoint to start from: *path is NULL for a fresh start. */
+static Status find_resume(const Run *run, const RunOptions *options, char **path, char **message) {
+  *path = *message = NULL;
+  if (options->resume == RESUME_PATH) {
+    *path = base_strdup(options->resume_path);
+    return STATUS_OK;
+  }
+  TRY(checkpoint_find_last(run->directory, path, message));
+  if (!*path || options->resume == RESUME_AUTO) return STATUS_OK;
+  if (options->resume == RESUME_REFUSE)
+    return status_fail(CODE_USAGE,
+                       "%s already holds a checkpoint (%s): continue it with --resume auto, start anew beside it with "
+                       "--resume never, or choose another --out",
+                       run->directory, *path);
+  /* never: the old checkpoints are put aside, not lost */
+  char *from = base_format("%s/checkpoints", run->directory), *to = NULL;
+  Status status = STATUS_OK;
+  for (int i = 1; status.code == CODE_OK; i++) {
+    to = base_format("%s.old-%d", from, i);
+    if (access(to, F_OK) != 0) break;
+    free(to);
+  }
+  if (rename(from, to) != 0)
+    status = status_fail(CODE_CHECKPOINT, "%s: cannot be put aside as %s: %s", from, to, strerror(errno));
+  *message = base_format("the checkpoints of an earlier run are kept in %s", to);
+  free(from);
+  free(to);
+  free(*path);
+  *path = NULL;
+  return status;
+}
+
+/* The config must describe the checkpoint's model, and the batch its sums. */
+static Status match_checkpoint(Run *run, const char *path, const CheckpointInfo *info) {
+  char *ours = model_config_to_json(&run->config->model);
+  bool same = strcmp(ours, info->model_json) == 0;
+  free(ours);
+  if (!same)
+    return status_fail(CODE_CHECKPOINT,
+                       "%s: was trained with another model than the config describes: give the config it was trained "
+                       "with (config.yaml of its run directory), or start anew with --resume never",
+                       path);
+  TrainConfig *train = &run->config->train;
+  train->micro_batch_size = info->micro_batch_size;
+  train->virtual_ranks = info->virtual_ranks;
+  return STATUS_OK;
+}
+
+static Status open_dataset(Run *run, const CheckpointInfo *info) {
+  Config *config = run->config;
+  TRY(dataset_open(&config->data, config->seed, info ? info->tokenizer_json : NULL, &run->dataset));
+  int vocab_size = dataset_vocab_size(run->dataset);
+  if (config->vocab_size_auto) config->model.vocab_size = vocab_size;
+  else if (config->model.vocab_size < vocab_size)
+    return status_fail(CODE_USAGE, "model.vocab_size: found %d, expected at least the tokenizer's %d (or auto)",
+                       config->model.vocab_size, vocab_size);
+  if (config->train.epochs > 0)
+    config->train.steps =
+        (int64_t)ceil(config->train.epochs * (double)dataset_n_samples(run->dataset, PART_TRAIN) /
+                      config->train.batch_size);
+  return STATUS_OK;
+}
+
+static Status open_model(Run *run) {
+  Config *config = run->config;
+  double chance;
+  int64_t train_length = dataset_max_length(run->dataset, PART_TRAIN);
+  PlanShape shape = {.train_length = train_length,
+                     .eval_sequences = 1,
+                     .eval_length = dataset_max_length(run->dataset, PART_VAL),
+                     .eval_logits = dataset_scores_last(run->dataset, &chance),
+                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
+  TRY(plan_make(config, &shape, plan_memory_available(), &run->plan));
+  run->eval_n_seq = evaluate_n_seq(run->dataset, train_length, run->plan.gradient.micro_batch_size);
+  shape.eval_sequences = run->eval_n_seq;
+  TRY(plan_measure(config, &shape, &run->plan.gradient, &run->plan));
+  TRY(device_open(&run->device, config->device, F32, run->plan.sizes));
+  run->model = model_new(&config->model);
+  params_alloc(&run->model->params, &run->device, config->dtype, true,
+               gradient_n_spare(run->plan.gradient.virtual_ranks));
+  size_t tokens = (size_t)(config->train.batch_size * train_length) * sizeof(int32_t);
+  run->batch = (Batch){.token = base_alloc(tokens), .target = base_alloc(tokens)};
+  return STATUS_OK;
+}
+
+/* Fresh weights, or those of model.init_from. */
+static Status start_weights(Run *run) {
+  params_init(&run->model->params, run->config->seed);
+  if (run->config->init_from) TRY(weights_load(run->model, run->config->init_from));
+  return STATUS_OK;
+}
+
+static Status write_config(const Run *run) {
+  char *yaml = config_to_yaml(run->config), *path = base_format("%s/config.yaml", run->directory);
+  char *temp = base_format("%s.tmp-%d", path, (int)getpid());
+  FILE *file = fopen(temp, "w");
+  bool ok = file && fprintf(file, "# resolved by aspis %s (%s)\n%s", ASPIS_VERSION, ASPIS_COMMIT, yaml) > 0;
+  ok = file && fclose(file) == 0 && ok && rename(temp, path) == 0;
+  Status status = ok ? STATUS_OK : status_fail(CODE_DATA, "%s: cannot be written: %s", path, strerror(errno));
+  if (!ok) remove(temp);
+  free(yaml), free(path), free(temp);
+  return status;
+}
+
+static Status open_all(Run *run, const RunOptions *options) {
+  Config *config = run->config;
+  TRY(make_directory(run->directory));
+  TRY(runlock_take(run->directory, &run->lock));
+  CheckpointInfo info = {0};
+  char *message = NULL;
+  Status status = find_resume(run, options, &run->resumed_from, &message);
+  const char *from = status.code == CODE_OK ? run->resumed_from : NULL;
+  if (from) status = checkpoint_read_info(from, &info);
+  if (status.code == CODE_OK) status = open_dataset(run, from ? &info : NULL);
+  if (status.code == CODE_OK && from) status = match_checkpoint(run, from, &info);
+  if (status.code == CODE_OK) status = open_model(run);
+  CheckpointInfo loaded = {0};
+  if (status.code == CODE_OK)
+    status = from ? checkpoint_load(from, &loaded, &run->model->params, true) : start_weights(run);
+  checkpoint_info_free(&loaded);
+  if (status.code == CODE_OK && from) {
+    run->step = info.step, run->cursor = info.data_cursor, run->tokens = info.tokens;
+    run->best_loss = info.best_loss;
+  }
+  checkpoint_info_free(&info);
+  if (status.code == CODE_OK) {
+    char *yaml = config_to_yaml(config);
+    RunLogOptions log_options = {.directory = run->directory,
+                                 .resume_step = from ? run->step : -1,
+                                 .config_yaml = yaml,
+                                 .quiet = options->quiet};
+    status = runlog_open(&log_options, &run->log);
+    free(yaml);
+  }
+  if (status.code == CODE_OK) status = write_config(run);
+  if (status.code == CODE_OK && message) runlog_note(run->log, "%s", message);
+  free(message);
+  return status;
+}
+
+Status run_open(Run *run, Config *config, const RunOptions *options) {
+  *run = (Run){.config = config, .lock = -1, .best_loss = INFINITY, .last = {.nll = NAN}};
+  run->directory = options->directory ? base_strdup(options->directory)
+                                      : base_format("%s/%s", config->out_dir, config->name);
+#ifdef _OPENMP
+  if (config->train.threads > 0) omp_set_num_threads(config->train.threads);
+#endif
+  Status status = open_all(run, options);
+  if (status.code != CODE_OK) run_close(run);
+  return status;
+}
+
+void run_close(Run *run) {
+  runlog_close(run->log);
+  if (run->model) model_free(run->model);
+  device_close(&run->device);
+  if (run->dataset) dataset_close(run->dataset);
+  free(run->batch.token);
+  free(run->batch.target);
+  free(run->resumed_from);
+  free(run->directory);
+  if (run->lock >= 0) runlock_release(run->lock);
+  *run = (Run){.lock = -1};
+}
+
+Status run_save(Run *run, bool best) {
+  char *yaml = config_to_yaml(run->config), *json = model_config_to_json(&run->config->model);
+  const char *tokenizer = dataset_tokenizer_json(run->dataset);
+  CheckpointInfo info = {.step = run->step,
+                         .data_cursor = run->cursor,
+                         .tokens = run->tokens,
+                         .seed = run->config->seed,
+                         .micro_batch_size = run->plan.gradient.micro_batch_size,
+                         .virtual_ranks = run->plan.gradient.virtual_ranks,
+                         .best_loss = run->best_loss,
+                         .config_yaml = yaml,
+                         .model_json = json,
+                         .tokenizer_json = tokenizer ? base_strdup(tokenizer) : NULL,
+                         .version = ASPIS_VERSION,
+                         .commit = ASPIS_COMMIT};
+  runlog_sync(run->log); /* metrics up to this step are on the disk before the checkpoint that promises them */
+  char *directory = base_format("%s/checkpoints", run->directory), *path = checkpoint_step_path(run->directory, run->step);
+  Status status = make_directory(directory);
+  if (status.code == CODE_OK) status = checkpoint_save(path, &info, &run->model->params);
+  if (status.code == CODE_OK && best) {
+    char *best_path = checkpoint_best_path(run->directory);
+    status = checkpoint_save(best_path, &info, &run->model->params);
+    free(best_path);
+  }
+  if (status.code == CODE_OK) status = checkpoint_prune(run->directory, run->config->train.keep);
+  free(directory), free(path), free(yaml), free(json), free(info.tokenizer_json);
+  return status;
+}

@@ -1,0 +1,43 @@
+/* run: everything one training run consists of, opened from a config and a run directory. */
+#pragma once
+
+#include "train/config.h"
+#include "train/evaluate.h"
+#include "train/plan.h"
+
+typedef struct Run {
+  Config *config;       /* the caller's; vocab_size and the resolved shapes are filled in */
+  char *directory;      /* the run directory */
+  Dataset *dataset;
+  Device device;
+  Model *model;
+  Plan plan;
+  RunLog *log;
+  Batch batch;          /* the global batch; room for the longest */
+  int64_t eval_n_seq;   /* sequences of an evaluation forward */
+  char *resumed_from;   /* path, or NULL */
+  int lock;
+  /* what a checkpoint keeps beside the weights */
+  int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */
+  double best_loss;             /* lowest validation loss so far; infinite: none */
+  Evaluation last;              /* of the last evaluation */
+} Run;
+
+typedef enum ResumeKind { RESUME_REFUSE, RESUME_AUTO, RESUME_NEVER, RESUME_PATH } ResumeKind;
+
+typedef struct RunOptions {
+  const char *directory; /* NULL: <out_dir>/<name> */
+  ResumeKind resume;
+  const char *resume_path;
+  bool quiet;
+} RunOptions;
+
+/* Opens data, plan, device, model and log; loads the checkpoint when resuming. On failure everything is closed again. */
+Status run_open(Run *run, Config *config, const RunOptions *options);
+void run_close(Run *run);
+/* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers. */
+Status run_save(Run *run, bool best);
+
+/* The training loop, from run->step to the last step; the last evaluation, over the whole validation part, is left in
+ * run->last. CODE_STOPPED after a signal, CODE_NONFINITE before a bad update. */
+Status loop_train(Run *run);

@@ -1,0 +1,52 @@
+/* sample: see sample.h. */
+#include "train/sample.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SAMPLE_TOKENS = 200 };
+
+int64_t sample_max_length(const Config *config) {
+  if (config->model.task != TASK_LM || config->data.kind != DATA_TEXT) return 0;
+  return min_i64(SAMPLE_TOKENS, config->data.seq_len);
+}
+
+void sample_text_add(SampleText *sample, int32_t token) {
+  int n;
+  const char *piece = tokenizer_piece(sample->tokenizer, token, &n);
+  if (!piece) return; /* a padded or foreign id has no text */
+  if (sample->bytes + (size_t)n + 1 > sample->capacity) {
+    sample->capacity = 2 * (sample->bytes + (size_t)n) + 64;
+    sample->text = base_realloc(sample->text, sample->capacity);
+  }
+  memcpy(sample->text + sample->bytes, piece, (size_t)n);
+  sample->bytes += (size_t)n;
+  sample->text[sample->bytes] = 0;
+}
+
+static bool keep_token(void *user, int32_t token) {
+  sample_text_add(user, token);
+  return true;
+}
+
+void sample_write(Run *run) {
+  int64_t n = sample_max_length(run->config);
+  const char *json = dataset_tokenizer_json(run->dataset);
+  if (n < 2 || !json) return;
+  Tokenizer *tokenizer;
+  Status status = tokenizer_from_json(json, &tokenizer);
+  CHECK(status.code == CODE_OK, "our own tokenizer: %s", status.line);
+  /* The prompt is the first token of the validation part: the same at every occasion. */
+  Batch first = {.n_seq = 1, .length = dataset_max_length(run->dataset, PART_VAL)};
+  first.token = base_alloc((size_t)first.length * sizeof(int32_t));
+  first.target = base_alloc((size_t)first.length * sizeof(int32_t));
+  dataset_fill(run->dataset, PART_VAL, 0, &first);
+  SampleText sample = {.tokenizer = tokenizer};
+  sample_text_add(&sample, first.token[0]);
+  SampleOptions options = {.temperature = 0.8, .top_p = 1, .seed = run->config->seed + (uint64_t)run->step};
+  generate_tokens(run->model, &run->device, run->config->dtype, first.token, 1, (int)n - 1, &options, keep_token,
+                  &sample);
+  runlog_sample(run->log, run->step, sample.text);
+  free(sample.text), free(first.token), free(first.target);
+  tokenizer_free(tokenizer);
+}

@@ -25,6 +25,7 @@ typedef struct Init {
 typedef struct Param {
   char name[PARAM_NAME_BYTES];
   Init init;
+  bool keep_real;  /* stays real in a BF16 model */
   bool decay;      /* weight decay applies */
   Tensor value;    /* act or real; value.grad points at grad */
   Tensor grad;     /* real */
@@ -38,19 +39,33 @@ typedef struct ParamTable {
   Tensor grads_flat;     /* all gradients as one (n) real tensor */
   Tensor *spare_grads;   /* n_spare more like it: the tree of the virtual ranks */
   int n_spare;
+  bool dry;              /* laid out on a dry device: nothing may be touched */
 } ParamTable;
 
 /* Adds a parameter; the Tensor's address is stable, its memory comes with params_alloc.
  * keep_real: stays real in a BF16 model (dt_bias, A_log, D, B_bias, C_bias, mimo_*; spec). */
 Tensor *params_add(ParamTable *table, const char *name, bool keep_real, int n_dim, const int64_t *dim, Init init,
                    bool decay);
+/* The four kinds most layers are made of, named prefix + name:
+ * a Linear's weight (n_out, n_in), uniform +-1/(sqrt(n_in) * divisor), decays; ... */
+Tensor *params_add_linear(ParamTable *table, const char *prefix, const char *name, int64_t n_out, int64_t n_in,
+                          double divisor);
+/* ... a convolution's weight (n_channels, 1, n_taps), uniform +-1/sqrt(n_taps), decays; ... */
+Tensor *params_add_conv(ParamTable *table, const char *prefix, const char *name, int64_t n_channels, int64_t n_taps);
+/* ... a vector (n) that does not decay: biases and norm weights; ... */
+Tensor *params_add_vector(ParamTable *table, const char *prefix, const char *name, int64_t n, Init init);
+/* ... and what stays real and does not decay: the SSM's own parameters. */
+Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name, int n_dim, const int64_t *dim,
+                        Init init);
+#define INIT_VALUE(value) ((Init){.kind = INIT_CONSTANT, .a = (value)})
 /* Lays all parameters out in device->weights. Values have dtype `act` (keep_real ones: real). Gradients, and the
  * optimiser's state, only when training. n_spare: further gradient blocks. */
 void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare);
-/* Values (and masters) from Philox: parameter i of the table draws stream (INIT, i). */
+/* Values (and masters) from Philox: parameter i of the table draws stream (INIT, i). Nothing on a dry device. */
 void params_init(ParamTable *table, uint64_t seed);
 Param *params_find(const ParamTable *table, const char *name); /* NULL if absent */
 int64_t params_count(const ParamTable *table);                  /* elements of all parameters */
+/* All gradients to zero; nothing on a dry device. */
 void params_zero_grads(ParamTable *table);
 /* The tensor that holds the exact value: the master where there is one. Writing it needs params_refresh. */
 Tensor *param_exact(Param *param);

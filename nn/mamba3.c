@@ -1,0 +1,91 @@
+/* mamba3: the Mamba-3 mixer, SISO and MIMO (specification, section 2.2; Lahoti et al. 2026).
+ *
+ *   in_proj -> [z | x | B | C | dd_dt | dd_A | trap | angle];  dt, a, lambda from dd_dt, dd_A, trap;
+ *   y = scan(x, B, C, dt, a, lambda, angle);  out_proj(gate(y, z))
+ * There is no convolution. B and C are rank-major (R, G, N); their norm, bias and rotation belong to the scan. */
+#include <math.h>
+
+#include "nn/mixer.h"
+
+#define NORM_EPS 1e-5
+
+void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerConfig *c, int n_layer) {
+  const int64_t n_e = mixer_d_inner(c), n_h = mixer_nheads(c), n_r = mixer_rank(c), n_n = c->d_state;
+  const int64_t n_proj = 2 * n_e + 2 * n_r * c->ngroups * n_n + 3 * n_h + mixer_n_angles(c);
+  const int64_t bias_dim[] = {n_h, n_r, n_n}, rank_dim[] = {n_h, n_r, c->headdim};
+  *m = (Mamba3){.config = *c};
+  m->dt_bias = params_add_real(params, prefix, "dt_bias", 1, &n_h,
+                               (Init){.kind = INIT_DT_BIAS, .a = c->dt_min, .b = c->dt_max, .c = c->dt_init_floor});
+  m->B_bias = params_add_real(params, prefix, "B_bias", 3, bias_dim, INIT_VALUE(1));
+  m->C_bias = params_add_real(params, prefix, "C_bias", 3, bias_dim, INIT_VALUE(1));
+  if (c->is_mimo) {
+    m->mimo_x = params_add_real(params, prefix, "mimo_x", 3, rank_dim, INIT_VALUE(1.0 / (double)n_r));
+    m->mimo_z = params_add_real(params, prefix, "mimo_z", 3, rank_dim, INIT_VALUE(1));
+    m->mimo_o = params_add_real(params, prefix, "mimo_o", 3, rank_dim, INIT_VALUE(1.0 / (double)n_r));
+  }
+  m->D = params_add_real(params, prefix, "D", 1, &n_h, INIT_VALUE(1));
+  m->in_proj = params_add_linear(params, prefix, "in_proj.weight", n_proj, c->d_model, 1);
+  m->B_norm = params_add_vector(params, prefix, "B_norm.weight", n_n, INIT_VALUE(1));
+  m->C_norm = params_add_vector(params, prefix, "C_norm.weight", n_n, INIT_VALUE(1));
+  if (c->is_outproj_norm) m->norm = params_add_vector(params, prefix, "norm.weight", n_e, INIT_VALUE(1));
+  m->out_proj = params_add_linear(params, prefix, "out_proj.weight", c->d_model, n_e, sqrt(n_layer));
+}
+
+Tensor *mamba3_forward(Mamba3 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
+                       LayerState *state_out) {
+  const MixerConfig *c = &m->config;
+  const int64_t n_e = mixer_d_inner(c), n_h = mixer_nheads(c), n_s = mixer_n_angles(c);
+  const int64_t n_bc = (int64_t)mixer_rank(c) * c->ngroups * c->d_state, scalars = 2 * n_e + 2 * n_bc;
+  Arena *arena = &tape->device->step;
+
+  Tensor *proj = op_linear(tape, x, m->in_proj, NULL, tape->act);
+  SsmDt steps = op_ssm_dt(tape, (SsmDt){.A_softplus = c->A_softplus,
+                                        .A_floor = c->A_floor,
+                                        .dt_raw = tensor_cols(arena, proj, scalars, n_h),
+                                        .dt_bias = m->dt_bias,
+                                        .A_raw = tensor_cols(arena, proj, scalars + n_h, n_h),
+                                        .trap = tensor_cols(arena, proj, scalars + 2 * n_h, n_h)});
+  SsdScan scan = {.n_h = (int)n_h,
+                  .n_p = c->headdim,
+                  .n_n = c->d_state,
+                  .n_g = c->ngroups,
+                  .n_r = mixer_rank(c),
+                  .n_s = (int)n_s,
+                  .chunk_size = c->chunk_size,
+                  .rotate_halves = c->is_mimo,
+                  .norm_eps = NORM_EPS,
+                  .cu_seqlens = cu_seqlens,
+                  .x = tensor_cols(arena, proj, n_e, n_e),
+                  .B = tensor_cols(arena, proj, 2 * n_e, n_bc),
+                  .C = tensor_cols(arena, proj, 2 * n_e + n_bc, n_bc),
+                  .dt = steps.dt,
+                  .a = steps.a,
+                  .lambda = steps.lambda,
+                  .D = m->D,
+                  .B_norm = m->B_norm,
+                  .C_norm = m->C_norm,
+                  .B_bias = m->B_bias,
+                  .C_bias = m->C_bias,
+                  .angle = n_s > 0 ? tensor_cols(arena, proj, scalars + 3 * n_h, n_s) : NULL,
+                  .mimo_x = m->mimo_x};
+  if (state_in) {
+    scan.ssm_in = state_in->ssm, scan.k_in = state_in->k, scan.v_in = state_in->v;
+    if (n_s > 0) scan.angle_in = state_in->angle;
+  }
+  scan = op_ssd_scan(tape, scan, state_out != NULL);
+  if (state_out)
+    *state_out = (LayerState){.ssm = scan.ssm_out, .angle = scan.angle_out, .k = scan.k_out, .v = scan.v_out};
+
+  GatedNorm gate = op_gated_norm(tape, (GatedNorm){.norm = c->is_outproj_norm ? GATE_NORM_BEFORE : GATE_NORM_NONE,
+                                                   .n_r = mixer_rank(c),
+                                                   .n_h = (int)n_h,
+                                                   .n_p = c->headdim,
+                                                   .group = c->headdim,
+                                                   .eps = NORM_EPS,
+                                                   .x = scan.y,
+                                                   .z = tensor_cols(arena, proj, 0, n_e),
+                                                   .weight = m->norm,
+                                                   .mimo_z = m->mimo_z,
+                                                   .mimo_o = m->mimo_o});
+  return op_linear(tape, gate.out, m->out_proj, NULL, tape->act);
+}

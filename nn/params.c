@@ -1,0 +1,175 @@
+/* params: see params.h. The initial values are those of the specification, section 2.3.
+ *
+ * Every tensor starts at a multiple of FLAT_STEP elements of its block, so that it is 64-byte aligned in any dtype and
+ * has the same offset in the gradients, m, v and masters; the elements between are zero and stay zero under every flat
+ * loop. Values have their own offsets, because dtypes mix there. */
+#include "nn/params.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensor/rng.h"
+
+enum { FLAT_STEP = 32 };
+
+static int64_t flat_count(const Param *param) { return round_up(tensor_count(&param->value), FLAT_STEP); }
+
+Tensor *params_add(ParamTable *table, const char *name, bool keep_real, int n_dim, const int64_t *dim, Init init,
+                   bool decay) {
+  CHECK(!params_find(table, name), "two parameters named %s", name);
+  if (table->n_params == table->capacity) {
+    table->capacity = table->capacity ? 2 * table->capacity : 64;
+    table->params = base_realloc(table->params, (size_t)table->capacity * sizeof *table->params);
+  }
+  Param *param = base_zalloc(sizeof *param);
+  int length = snprintf(param->name, sizeof param->name, "%s", name);
+  CHECK(length < PARAM_NAME_BYTES, "name too long: %s", name);
+  param->init = init, param->keep_real = keep_real, param->decay = decay;
+  param->value = tensor_over(NULL, F32, n_dim, dim);
+  table->params[table->n_params++] = param;
+  return &param->value;
+}
+
+static Tensor *add_under(ParamTable *table, const char *prefix, const char *name, bool keep_real, int n_dim,
+                         const int64_t *dim, Init init, bool decay) {
+  char full[2 * PARAM_NAME_BYTES];
+  snprintf(full, sizeof full, "%s%s", prefix, name);
+  return params_add(table, full, keep_real, n_dim, dim, init, decay);
+}
+
+Tensor *params_add_linear(ParamTable *table, const char *prefix, const char *name, int64_t n_out, int64_t n_in,
+                          double divisor) {
+  Init init = {.kind = INIT_UNIFORM, .a = 1.0 / (sqrt((double)n_in) * divisor)};
+  return add_under(table, prefix, name, false, 2, (const int64_t[]){n_out, n_in}, init, true);
+}
+
+Tensor *params_add_conv(ParamTable *table, const char *prefix, const char *name, int64_t n_channels, int64_t n_taps) {
+  Init init = {.kind = INIT_UNIFORM, .a = 1.0 / sqrt((double)n_taps)};
+  return add_under(table, prefix, name, false, 3, (const int64_t[]){n_channels, 1, n_taps}, init, true);
+}
+
+Tensor *params_add_vector(ParamTable *table, const char *prefix, const char *name, int64_t n, Init init) {
+  return add_under(table, prefix, name, false, 1, &n, init, false);
+}
+
+Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name, int n_dim, const int64_t *dim,
+                        Init init) {
+  return add_under(table, prefix, name, true, n_dim, dim, init, false);
+}
+
+/* One block of n reals, zero. */
+static Tensor block_new(Device *device, int64_t n) {
+  Tensor block = tensor_over(NULL, device->backend->real, 1, &n);
+  block.data = arena_alloc(&device->weights, tensor_bytes(&block));
+  if (!device->dry) tensor_zero(&block);
+  return block;
+}
+
+/* The part of a block that starts at element `offset` and is shaped like `value`. */
+static Tensor block_part(const Tensor *block, int64_t offset, const Tensor *value) {
+  char *data = (char *)block->data + (size_t)offset * dtype_bytes(block->dtype);
+  return tensor_over(data, block->dtype, value->n_dim, value->dim);
+}
+
+void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare) {
+  const Dtype real = device->backend->real;
+  table->dry = device->dry;
+
+  size_t value_bytes = 0;
+  int64_t n_flat = 0;
+  for (int i = 0; i < table->n_params; i++) {
+    Param *param = table->params[i];
+    param->value.dtype = param->keep_real ? real : act;
+    value_bytes += (size_t)flat_count(param) * dtype_bytes(param->value.dtype);
+    n_flat += flat_count(param);
+  }
+  char *values = arena_alloc(&device->weights, value_bytes);
+  if (!device->dry) memset(values, 0, value_bytes);
+  for (int i = 0; i < table->n_params; i++) {
+    Param *param = table->params[i];
+    param->value.data = values;
+    values += (size_t)flat_count(param) * dtype_bytes(param->value.dtype);
+  }
+  if (!training) return;
+
+  table->grads_flat = block_new(device, n_flat);
+  Tensor m = block_new(device, n_flat), v = block_new(device, n_flat), masters = {0};
+  if (act != real) masters = block_new(device, n_flat);
+  int64_t offset = 0;
+  for (int i = 0; i < table->n_params; i++) {
+    Param *param = table->params[i];
+    param->grad = block_part(&table->grads_flat, offset, &param->value);
+    param->m = block_part(&m, offset, &param->value);
+    param->v = block_part(&v, offset, &param->value);
+    if (param->value.dtype != real) param->master = block_part(&masters, offset, &param->value);
+    param->value.grad = &param->grad;
+    param->value.needs_grad = true;
+    offset += flat_count(param);
+  }
+  table->n_spare = n_spare;
+  table->spare_grads = base_zalloc((size_t)n_spare * sizeof *table->spare_grads);
+  for (int i = 0; i < n_spare; i++) table->spare_grads[i] = block_new(device, n_flat);
+}
+
+static double init_draw(const Init *init, Rng *rng) {
+  switch (init->kind) {
+  case INIT_CONSTANT: return init->a;
+  case INIT_NORMAL: return init->a * rng_normal(rng);
+  case INIT_UNIFORM: return init->a * (2 * rng_uniform(rng) - 1);
+  case INIT_DT_BIAS: {
+    double dt = exp(log(init->a) + rng_uniform(rng) * (log(init->b) - log(init->a)));
+    dt = fmax(dt, init->c);
+    return dt + log(-expm1(-dt));
+  }
+  case INIT_LOG_UNIFORM_A: return log(init->a + rng_uniform(rng) * (init->b - init->a));
+  }
+  CHECK(false, "init kind %d", (int)init->kind);
+}
+
+void params_init(ParamTable *table, uint64_t seed) {
+  if (table->dry) return;
+#pragma omp parallel for schedule(dynamic)
+  for (int i = 0; i < table->n_params; i++) {
+    Param *param = table->params[i];
+    Tensor *exact = param_exact(param);
+    Rng rng = rng_make(seed, RNG_INIT, (uint32_t)i, 0);
+    const int64_t n = tensor_count(exact);
+    if (exact->dtype == F32)
+      for (int64_t j = 0; j < n; j++) ((float *)exact->data)[j] = (float)init_draw(&param->init, &rng);
+    else
+      for (int64_t j = 0; j < n; j++) tensor_set(exact, j, init_draw(&param->init, &rng));
+    param_refresh(param);
+  }
+}
+
+Param *params_find(const ParamTable *table, const char *name) {
+  for (int i = 0; i < table->n_params; i++)
+    if (strcmp(table->params[i]->name, name) == 0) return table->params[i];
+  return NULL;
+}
+
+int64_t params_count(const ParamTable *table) {
+  int64_t n = 0;
+  for (int i = 0; i < table->n_params; i++) n += tensor_count(&table->params[i]->value);
+  return n;
+}
+
+void params_zero_grads(ParamTable *table) {
+  CHECK(table->grads_flat.data, "gradients of a table that was not laid out for training");
+  if (!table->dry) tensor_zero(&table->grads_flat);
+}
+
+Tensor *param_exact(Param *param) { return param->master.data ? &param->master : &param->value; }
+
+void param_refresh(Param *param) {
+  if (param->master.data) tensor_copy(&param->value, &param->master);
+}
+
+void params_free(ParamTable *table) {
+  for (int i = 0; i < table->n_params; i++) free(table->params[i]);
+  free(table->params);
+  free(table->spare_grads);
+  *table = (ParamTable){0};
+}

@@ -81,6 +81,8 @@ Tensor *lm_nll(Model *model, Tape *tape, Tensor *token, Tensor *target, Tensor *
 /* token (T) -> logits (T, V padded) real; hidden as above */
 Tensor *lm_logits(Model *model, Tape *tape, Tensor *token, Tensor *cu_seqlens, const ModelState *state_in,
                   ModelState *state_out, Tensor **hidden);
+/* The logits (1, V padded) real after the last token of one sequence. */
+Tensor *lm_last_logits(Model *model, Tape *tape, Tensor *token, const ModelState *state_in, ModelState *state_out);
 /* series (n_seq * L, input_dim) real, equal lengths L -> (n_seq, horizon * output_dim) real */
 Tensor *forecaster_predict(Model *model, Tape *tape, Tensor *series, int64_t n_seq, int64_t length);
 
@@ -90,10 +92,11 @@ typedef struct SampleOptions {
   int top_k;
   uint64_t seed;
 } SampleOptions;
-/* One token from a row of logits (vocab_size of them). */
+/* One token from a row of logits (vocab_size of them); -1 when one of them is not finite. The row is the sample s. */
 int sample_token(const Tensor *logits, int64_t row, int vocab_size, const SampleOptions *options, uint64_t draw);
 /* Continues prompt (n >= 1 tokens) by up to n_new tokens, recomputing the prefix; on_token is told each one as it is
- * made and returns false to stop. The tape's step arena is rewound between tokens. Returns the number made. */
+ * made and returns false to stop. The tape's step arena is rewound between tokens. Returns the number made, or
+ * -1 when logits were not finite (CODE_NONFINITE is the caller's to report). */
 int generate_tokens(Model *model, Device *device, Dtype act, const int32_t *prompt, int n_prompt, int n_new,
                     const SampleOptions *options, bool (*on_token)(void *user, int32_t token), void *user);
 

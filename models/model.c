@@ -1,0 +1,131 @@
+/* model: defaults, validity and construction of a whole model (specification, sections 1, 2.3 and 6). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "models/aspis.h"
+
+ModelConfig model_config_default(void) {
+  ModelConfig c = {.task = TASK_LM,
+                   .d_model = 384,
+                   .n_layer = 6,
+                   .vocab_size = 256,
+                   .pad_vocab_size_multiple = 8,
+                   .tie_embeddings = true,
+                   .residual_in_fp32 = true,
+                   .ssm_cfg = mixer_config_default(LAYER_MAMBA3),
+                   .attn_cfg = attn_config_default(),
+                   .input_dim = 1,
+                   .output_dim = 1,
+                   .horizon = 1,
+                   .context = 96};
+  c.ssm_cfg.d_model = c.d_model;
+  c.ssm_cfg.d_state = 64;
+  return c;
+}
+
+static bool layer_is_attention(const ModelConfig *c, int layer) {
+  for (int i = 0; i < c->n_attn_layers; i++)
+    if (c->attn_layer_idx[i] == layer) return true;
+  return false;
+}
+
+/* The first size that is too small for the task. */
+static char *size_problem(const ModelConfig *c) {
+  const struct {
+    const char *key;
+    int value, least;
+    bool used;
+  } sizes[] = {{"d_model", c->d_model, 1, true},
+               {"n_layer", c->n_layer, 1, true},
+               {"d_intermediate", c->d_intermediate, 0, true},
+               {"vocab_size", c->vocab_size, 1, c->task == TASK_LM},
+               {"pad_vocab_size_multiple", c->pad_vocab_size_multiple, 1, c->task == TASK_LM},
+               {"input_dim", c->input_dim, 1, c->task == TASK_FORECAST},
+               {"output_dim", c->output_dim, 1, c->task == TASK_FORECAST},
+               {"horizon", c->horizon, 1, c->task == TASK_FORECAST}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    if (sizes[i].used && sizes[i].value < sizes[i].least)
+      return base_format("%s: found %d, expected at least %d", sizes[i].key, sizes[i].value, sizes[i].least);
+  return NULL;
+}
+
+char *model_config_problem(const ModelConfig *c) {
+  char *problem = size_problem(c);
+  if (problem) return problem;
+  if (c->n_layer > MODEL_MAX_LAYERS)
+    return base_format("n_layer: found %d, expected at most %d", c->n_layer, MODEL_MAX_LAYERS);
+  if (c->ssm_cfg.d_model != c->d_model)
+    return base_format("ssm_cfg.d_model: found %d, expected d_model = %d", c->ssm_cfg.d_model, c->d_model);
+  for (int i = 0; i < c->n_attn_layers; i++)
+    if (c->attn_layer_idx[i] < 0 || c->attn_layer_idx[i] >= c->n_layer)
+      return base_format("attn_layer_idx: found %d, expected layers 0 to n_layer - 1 = %d", c->attn_layer_idx[i],
+                         c->n_layer - 1);
+  if (c->n_attn_layers > 0 && (problem = attn_config_problem(&c->attn_cfg, c->d_model))) return problem;
+  return mixer_config_problem(&c->ssm_cfg);
+}
+
+static void block_init(Block *block, ParamTable *params, const ModelConfig *c, int layer) {
+  char at[64], mixer_at[64];
+  snprintf(at, sizeof at, "backbone.layers.%d.", layer);
+  snprintf(mixer_at, sizeof mixer_at, "backbone.layers.%d.mixer.", layer);
+  block->norm = params_add_vector(params, at, "norm.weight", c->d_model, INIT_VALUE(1));
+
+  Mixer *m = &block->mixer;
+  m->kind = layer_is_attention(c, layer) ? LAYER_ATTENTION : c->ssm_cfg.layer;
+  switch (m->kind) {
+  case LAYER_MAMBA2: mamba2_init(&m->mamba2, params, mixer_at, &c->ssm_cfg, c->n_layer); break;
+  case LAYER_MAMBA3: mamba3_init(&m->mamba3, params, mixer_at, &c->ssm_cfg, c->n_layer); break;
+  case LAYER_ATTENTION: attention_init(&m->attention, params, mixer_at, &c->attn_cfg, c->d_model, c->n_layer); break;
+  }
+
+  const int64_t n_f = model_d_mlp(c);
+  if (n_f == 0) return;
+  block->norm2 = params_add_vector(params, at, "norm2.weight", c->d_model, INIT_VALUE(1));
+  block->fc1 = params_add_linear(params, at, "mlp.fc1.weight", 2 * n_f, c->d_model, 1);
+  block->fc2 = params_add_linear(params, at, "mlp.fc2.weight", c->d_model, n_f, sqrt(c->n_layer));
+}
+
+Model *model_new(const ModelConfig *config) {
+  char *problem = model_config_problem(config);
+  CHECK(!problem, "the caller validates: %s", problem);
+  Model *model = base_zalloc(sizeof *model);
+  model->config = *config;
+  const ModelConfig *c = &model->config;
+  ParamTable *params = &model->params;
+  const int64_t n_v = model_padded_vocab(c), n_out = (int64_t)c->horizon * c->output_dim;
+
+  if (c->task == TASK_LM) {
+    model->embedding = params_add(params, "backbone.embedding.weight", false, 2, (const int64_t[]){n_v, c->d_model},
+                                  (Init){.kind = INIT_NORMAL, .a = 0.02}, true);
+  } else {
+    model->input_proj = params_add_linear(params, "", "input_proj.weight", c->d_model, c->input_dim, 1);
+    model->input_proj_bias = params_add_vector(params, "", "input_proj.bias", c->d_model, INIT_VALUE(0));
+  }
+  model->blocks = base_zalloc((size_t)c->n_layer * sizeof *model->blocks);
+  for (int i = 0; i < c->n_layer; i++) block_init(&model->blocks[i], params, c, i);
+  model->norm_f = params_add_vector(params, "", "backbone.norm_f.weight", c->d_model, INIT_VALUE(1));
+  if (c->task == TASK_LM) {
+    model->lm_head =
+        c->tie_embeddings ? model->embedding : params_add_linear(params, "", "lm_head.weight", n_v, c->d_model, 1);
+  } else {
+    model->output_proj = params_add_linear(params, "", "output_proj.weight", n_out, c->d_model, 1);
+    model->output_proj_bias = params_add_vector(params, "", "output_proj.bias", n_out, INIT_VALUE(0));
+  }
+  return model;
+}
+
+void model_free(Model *model) {
+  if (!model) return;
+  params_free(&model->params);
+  free(model->blocks);
+  free(model);
+}
+
+Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length) {
+  CHECK(n_seq * length <= INT32_MAX, "%lld sequences of %lld tokens", (long long)n_seq, (long long)length);
+  Tensor *cu_seqlens = tensor_new1(&tape->device->step, I32, n_seq + 1);
+  if (!tape->device->dry)
+    for (int64_t i = 0; i <= n_seq; i++) ((int32_t *)cu_seqlens->data)[i] = (int32_t)(i * length);
+  return cu_seqlens;
+}

@@ -33,7 +33,8 @@ typedef struct Batch {
 } Batch;
 
 /* Opens, checks and tokenizes. vocabulary: for kinds that build one from the data ("char"), NULL, or the JSON that
- * dataset_tokenizer_json gave when the model was trained: a token outside of it is CODE_DATA. */
+ * dataset_tokenizer_json gave when the model was trained: a token outside of it is CODE_DATA, as are missing, empty
+ * and unreadable files and parts shorter than seq_len + 1 tokens. A value the table cannot check is CODE_USAGE. */
 Status dataset_open(const DataConfig *config, uint64_t seed, const char *vocabulary, Dataset **dataset);
 void dataset_close(Dataset *dataset);
 
@@ -58,7 +59,7 @@ bool dataset_scores_last(const Dataset *dataset, double *chance);
 
 /* Tokenizers by themselves (data/tokenizer.c): what a checkpoint needs to turn text into tokens and back. */
 typedef struct Tokenizer Tokenizer;
-/* json: as dataset_tokenizer_json gives it. */
+/* json: as dataset_tokenizer_json gives it; anything else is CODE_DATA. */
 Status tokenizer_from_json(const char *json, Tokenizer **tokenizer);
 void tokenizer_free(Tokenizer *tokenizer);
 int tokenizer_vocab_size(const Tokenizer *tokenizer);

@@ -1,0 +1,133 @@
+/* files: see files.h. Names are compared as bytes, so the order does not depend on the locale. */
+#include "data/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static Status unreadable(const char *path, int error) {
+  return status_fail(CODE_DATA, "%s: cannot read: %s; check the path and its permissions (data.path)", path,
+                     strerror(error));
+}
+
+static Status read_all(int fd, const char *path, size_t expected_bytes, SourceText *source) {
+  size_t capacity = source->bytes + expected_bytes + 1; /* one more: the read that finds the end needs room to ask */
+  source->text = base_realloc(source->text, capacity);
+  for (;;) {
+    if (source->bytes == capacity) source->text = base_realloc(source->text, capacity += capacity / 2);
+    ssize_t n = read(fd, source->text + source->bytes, capacity - source->bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return unreadable(path, errno);
+    if (n == 0) return STATUS_OK;
+    source->bytes += (size_t)n;
+  }
+}
+
+static Status add_file(const char *path, SourceText *source) {
+  /* O_NONBLOCK: a named pipe must be refused, not waited for. */
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return unreadable(path, errno);
+  struct stat info;
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    close(fd);
+    return status_fail(CODE_DATA, "%s: not a regular file; give a file, a folder or a glob pattern (data.path)", path);
+  }
+  size_t begin = source->bytes;
+  Status status = read_all(fd, path, (size_t)info.st_size, source);
+  close(fd);
+  TRY(status);
+  source->file = base_realloc(source->file, sizeof *source->file * (size_t)(source->n_files + 1));
+  source->file[source->n_files++] = (SourceFile){base_strdup(path), begin, source->bytes};
+  return STATUS_OK;
+}
+
+static int by_name(const FTSENT **a, const FTSENT **b) { return strcmp((*a)->fts_name, (*b)->fts_name); }
+
+static Status add_walk(FTS *walk, SourceText *source) {
+  for (;;) {
+    errno = 0;
+    FTSENT *entry = fts_read(walk);
+    if (!entry) return errno ? status_fail(CODE_DATA, "fts_read: %s", strerror(errno)) : STATUS_OK;
+    switch (entry->fts_info) {
+    case FTS_F: TRY(add_file(entry->fts_accpath, source)); break;
+    case FTS_DNR:
+    case FTS_ERR:
+    case FTS_NS: return unreadable(entry->fts_path, entry->fts_errno);
+    case FTS_SLNONE: return unreadable(entry->fts_path, ENOENT);
+    case FTS_DC:
+      return status_fail(CODE_DATA, "%s: a symbolic link back to a folder above it; remove it (data.path)",
+                         entry->fts_path);
+    default: break; /* folders on the way down and up, pipes, sockets, devices */
+    }
+  }
+}
+
+static Status add_folder(const char *path, SourceText *source) {
+  size_t before = source->bytes;
+  char *roots[] = {(char *)path, NULL}; /* fts does not write to it */
+  FTS *walk = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_name);
+  if (!walk) return unreadable(path, errno);
+  Status status = add_walk(walk, source);
+  fts_close(walk);
+  TRY(status);
+  if (source->bytes == before)
+    return status_fail(CODE_DATA, "%s: no text in this folder or below; put files there or name others (data.path)",
+                       path);
+  return STATUS_OK;
+}
+
+static Status add_named(const char *path, SourceText *source) {
+  struct stat info;
+  if (stat(path, &info) != 0) return unreadable(path, errno);
+  if (S_ISDIR(info.st_mode)) return add_folder(path, source);
+  size_t before = source->bytes;
+  TRY(add_file(path, source));
+  if (source->bytes == before)
+    return status_fail(CODE_DATA, "%s: the file is empty; fill it or leave it out (data.path)", path);
+  return STATUS_OK;
+}
+
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static Status add_glob(const char *pattern, SourceText *source) {
+  glob_t found = {0};
+  int rc = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, &found);
+  Status status = STATUS_OK;
+  if (rc == 0) {
+    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
+    for (size_t i = 0; i < found.gl_pathc && status.code == CODE_OK; i++) status = add_named(found.gl_pathv[i], source);
+  } else if (rc == GLOB_NOMATCH) {
+    status = status_fail(CODE_DATA, "%s: no file matches this pattern; check data.path", pattern);
+  } else {
+    status =
+        status_fail(CODE_DATA, "%s: a folder on the way cannot be read; check its permissions (data.path)", pattern);
+  }
+  globfree(&found);
+  return status;
+}
+
+static Status add_path(const char *path, SourceText *source) {
+  /* A name that exists is meant literally, brackets and stars included. */
+  struct stat info;
+  bool is_pattern = stat(path, &info) != 0 && errno == ENOENT && strpbrk(path, "*?[");
+  return is_pattern ? add_glob(path, source) : add_named(path, source);
+}
+
+Status files_read(char *const *paths, int n_paths, SourceText *source) {
+  *source = (SourceText){0};
+  if (n_paths == 0) return status_fail(CODE_USAGE, "data.path: found nothing, expected files, folders or globs");
+  for (int i = 0; i < n_paths; i++) TRY_OR(add_path(paths[i], source), files_free(source));
+  return STATUS_OK;
+}
+
+void files_free(SourceText *source) {
+  for (int i = 0; i < source->n_files; i++) free(source->file[i].path);
+  free(source->file);
+  free(source->text);
+  *source = (SourceText){0};
+}

@@ -1,0 +1,22 @@
+/* files: paths from a config -> the bytes behind them, read fully and put end to end. */
+#pragma once
+
+#include "tensor/base.h"
+
+typedef struct SourceFile {
+  char *path;
+  size_t begin, end; /* its bytes in SourceText.text */
+} SourceFile;
+
+typedef struct SourceText {
+  char *text; /* not NUL-terminated */
+  size_t bytes;
+  SourceFile *file;
+  int n_files;
+} SourceText;
+
+/* Each path is a file, a folder (every regular file below it, sorted by name, folders in their place) or a glob pattern
+ * (its matches sorted by name). Order: as given. What is missing, unreadable, empty or not a regular file is CODE_DATA;
+ * an empty or special file below a folder is passed over. On failure nothing is left to free. */
+Status files_read(char *const *paths, int n_paths, SourceText *source);
+void files_free(SourceText *source);

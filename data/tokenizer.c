@@ -1,0 +1,219 @@
+/* tokenizer: text <-> tokens.
+ *   byte: token = byte, 256 of them: takes any file, never fails.
+ *   char: token = rank of a Unicode code point among those of the training text, in code point order.
+ * UTF-8 is decoded strictly (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF), so that decoding the
+ * tokens gives back the text to the byte. */
+#include "data/tokenizer.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Piece {
+  char text[4];
+  uint8_t bytes;
+} Piece;
+
+struct Tokenizer {
+  bool is_byte;
+  int vocab_size;
+  Piece *piece;        /* [vocab_size] */
+  int32_t *id_of_code; /* [N_CODE_POINTS], -1 where outside the vocabulary; NULL for bytes */
+};
+
+/* Bytes of the character at `text` and its code point; 0 when they are not UTF-8. */
+static size_t utf8_decode(const char *text, size_t left, uint32_t *code) {
+  static const struct {
+    uint8_t mask, lead;
+    uint32_t smallest;
+  } FORM[] = {{0x80, 0x00, 0}, {0xE0, 0xC0, 0x80}, {0xF0, 0xE0, 0x800}, {0xF8, 0xF0, 0x10000}};
+  uint8_t lead = (uint8_t)text[0];
+  if (lead < 0x80) { /* the common case needs no table */
+    *code = lead;
+    return 1;
+  }
+  for (size_t n = 2; n <= 4 && n <= left; n++) {
+    if ((lead & FORM[n - 1].mask) != FORM[n - 1].lead) continue;
+    uint32_t c = lead & (uint8_t)~FORM[n - 1].mask;
+    for (size_t i = 1; i < n; i++) {
+      if (((uint8_t)text[i] & 0xC0) != 0x80) return 0;
+      c = c << 6 | ((uint8_t)text[i] & 0x3F);
+    }
+    if (c < FORM[n - 1].smallest || (c >= 0xD800 && c < 0xE000) || c >= N_CODE_POINTS) return 0;
+    *code = c;
+    return n;
+  }
+  return 0;
+}
+
+static Piece utf8_encode(uint32_t c) {
+  if (c < 0x80) return (Piece){{(char)c}, 1};
+  if (c < 0x800) return (Piece){{(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))}, 2};
+  if (c < 0x10000)
+    return (Piece){{(char)(0xE0 | c >> 12), (char)(0x80 | (c >> 6 & 0x3F)), (char)(0x80 | (c & 0x3F))}, 3};
+  return (Piece){{(char)(0xF0 | c >> 18), (char)(0x80 | (c >> 12 & 0x3F)), (char)(0x80 | (c >> 6 & 0x3F)),
+                  (char)(0x80 | (c & 0x3F))},
+                 4};
+}
+
+static Status not_utf8(const char *where, const char *text, size_t offset) {
+  return status_fail(CODE_DATA,
+                     "%s: byte offset %zu: not UTF-8 (found byte 0x%02X); convert the text to UTF-8 or set "
+                     "data.tokenizer: byte",
+                     where, offset, (uint8_t)text[offset]);
+}
+
+static Status not_in_vocabulary(const Tokenizer *t, const char *where, size_t offset, uint32_t code) {
+  char shown[16] = "";
+  Piece piece = utf8_encode(code);
+  if (code >= 0xA0 || (code >= 0x20 && code < 0x7F)) snprintf(shown, sizeof shown, "'%.*s' ", piece.bytes, piece.text);
+  return status_fail(CODE_DATA,
+                     "%s: byte offset %zu: character %s(U+%04X) is not among the %d the model was trained with; remove "
+                     "it from the text, or train with data.tokenizer: byte",
+                     where, offset, shown, code, t->vocab_size);
+}
+
+static Tokenizer *new_empty_char(void) {
+  Tokenizer *t = base_zalloc(sizeof *t);
+  t->id_of_code = base_alloc(sizeof *t->id_of_code * N_CODE_POINTS);
+  memset(t->id_of_code, 0xFF, sizeof *t->id_of_code * N_CODE_POINTS);
+  return t;
+}
+
+static void append_char(Tokenizer *t, uint32_t code) {
+  if ((t->vocab_size & (t->vocab_size - 1)) == 0) /* a power of two: full */
+    t->piece = base_realloc(t->piece, sizeof *t->piece * (t->vocab_size ? 2 * (size_t)t->vocab_size : 1));
+  t->id_of_code[code] = t->vocab_size;
+  t->piece[t->vocab_size++] = utf8_encode(code);
+}
+
+Tokenizer *tokenizer_new_byte(void) {
+  Tokenizer *t = base_zalloc(sizeof *t);
+  *t = (Tokenizer){.is_byte = true, .vocab_size = 256, .piece = base_zalloc(sizeof *t->piece * 256)};
+  for (int b = 0; b < 256; b++) t->piece[b] = (Piece){{(char)b}, 1};
+  return t;
+}
+
+Tokenizer *tokenizer_new_char(const uint8_t *seen) {
+  Tokenizer *t = new_empty_char();
+  for (uint32_t code = 0; code < N_CODE_POINTS; code++)
+    if (seen[code]) append_char(t, code);
+  return t;
+}
+
+Status tokenizer_survey(const char *where, const char *text, size_t bytes, uint8_t *seen) {
+  for (size_t at = 0; at < bytes;) {
+    uint32_t code;
+    size_t n = utf8_decode(text + at, bytes - at, &code);
+    if (n == 0) return not_utf8(where, text, at);
+    seen[code] = 1;
+    at += n;
+  }
+  return STATUS_OK;
+}
+
+Status tokenizer_encode_to(const Tokenizer *t, const char *where, const char *text, size_t bytes, int width, void *to,
+                           int64_t *n) {
+  int64_t used = 0;
+  for (size_t at = 0; at < bytes; used++) {
+    uint32_t id = (uint8_t)text[at];
+    size_t step = 1;
+    if (!t->is_byte) {
+      uint32_t code;
+      step = utf8_decode(text + at, bytes - at, &code);
+      if (step == 0) return not_utf8(where, text, at);
+      if (t->id_of_code[code] < 0) return not_in_vocabulary(t, where, at, code);
+      id = (uint32_t)t->id_of_code[code];
+    }
+    switch (width) {
+    case 1: ((uint8_t *)to)[used] = (uint8_t)id; break;
+    case 2: ((uint16_t *)to)[used] = (uint16_t)id; break;
+    default: ((uint32_t *)to)[used] = id; break;
+    }
+    at += step;
+  }
+  *n = used;
+  return STATUS_OK;
+}
+
+Status tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
+  int32_t *to = base_alloc(sizeof *to * bytes);
+  TRY_OR(tokenizer_encode_to(t, "text", text, bytes, sizeof *to, to, n), free(to));
+  *tokens = to;
+  return STATUS_OK;
+}
+
+const char *tokenizer_piece(const Tokenizer *t, int32_t token, int *bytes) {
+  if (token < 0 || token >= t->vocab_size) return NULL;
+  *bytes = t->piece[token].bytes;
+  return t->piece[token].text;
+}
+
+int tokenizer_vocab_size(const Tokenizer *t) { return t->vocab_size; }
+
+const char *tokenizer_kind(const Tokenizer *t) { return t->is_byte ? "byte" : "char"; }
+
+void tokenizer_free(Tokenizer *t) {
+  if (!t) return;
+  free(t->piece);
+  free(t->id_of_code);
+  free(t);
+}
+
+char *tokenizer_to_json(const Tokenizer *t) {
+  json_t *root = json_pack("{s:s}", "kind", tokenizer_kind(t));
+  CHECK(root, "json_pack: out of memory");
+  if (!t->is_byte) {
+    json_t *vocab = json_array();
+    for (int id = 0; id < t->vocab_size; id++) {
+      int rc = json_array_append_new(vocab, json_stringn(t->piece[id].text, t->piece[id].bytes));
+      CHECK(rc == 0, "json_stringn refuses token %d", id);
+    }
+    json_object_set_new(root, "vocab", vocab);
+  }
+  char *text = json_dumps(root, JSON_COMPACT);
+  CHECK(text, "json_dumps: out of memory");
+  json_decref(root);
+  return text;
+}
+
+static Status read_vocab(const json_t *vocab, Tokenizer *t) {
+  if (json_array_size(vocab) == 0)
+    return status_fail(CODE_DATA, "tokenizer: \"vocab\": expected a list of characters that is not empty");
+  for (size_t id = 0; id < json_array_size(vocab); id++) {
+    const json_t *entry = json_array_get(vocab, id);
+    size_t bytes = json_string_length(entry);
+    uint32_t code;
+    if (bytes == 0 || utf8_decode(json_string_value(entry), bytes, &code) != bytes)
+      return status_fail(CODE_DATA, "tokenizer: \"vocab\", entry %zu: expected a string of one character", id);
+    if (t->id_of_code[code] >= 0)
+      return status_fail(CODE_DATA, "tokenizer: \"vocab\", entry %zu: U+%04X stands at entry %d already", id, code,
+                         t->id_of_code[code]);
+    append_char(t, code);
+  }
+  return STATUS_OK;
+}
+
+static Status read_root(const json_t *root, Tokenizer **tokenizer) {
+  const char *kind = json_string_value(json_object_get(root, "kind"));
+  if (kind && strcmp(kind, "byte") == 0) {
+    *tokenizer = tokenizer_new_byte();
+    return STATUS_OK;
+  }
+  if (!kind || strcmp(kind, "char") != 0)
+    return status_fail(CODE_DATA, "tokenizer: \"kind\": found %s, expected \"byte\" or \"char\"", kind ? kind : "none");
+  Tokenizer *t = new_empty_char();
+  TRY_OR(read_vocab(json_object_get(root, "vocab"), t), tokenizer_free(t));
+  *tokenizer = t;
+  return STATUS_OK;
+}
+
+Status tokenizer_from_json(const char *json, Tokenizer **tokenizer) {
+  json_error_t error;
+  json_t *root = json_loads(json, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error);
+  if (!root) return status_fail(CODE_DATA, "tokenizer: line %d, column %d: %s", error.line, error.column, error.text);
+  Status status = read_root(root, tokenizer);
+  json_decref(root);
+  return status;
+}

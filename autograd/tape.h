@@ -9,8 +9,8 @@ typedef struct TapeNode TapeNode;
 
 typedef struct Tape {
   Device *device;
-  Dtype act;        /* dtype of activations: F32, BF16, or F64 on the double backend */
-  bool recording;   /* off: evaluation; nothing is saved for backward */
+  Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
+  bool recording; /* off: evaluation; nothing is saved for backward */
   TapeNode *last;
 } Tape;
 

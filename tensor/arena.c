@@ -22,8 +22,7 @@
 
 Status arena_open(Arena *arena, const char *name, size_t capacity_bytes) {
   size_t bytes = (size_t)round_up((int64_t)(capacity_bytes ? capacity_bytes : 1), 4096);
-  void *memory =
-      mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
     return status_fail(CODE_MEMORY, "cannot reserve %.1f MiB for the %s arena: %s; lower train.micro_batch_size",
                        (double)bytes / 1048576.0, name, strerror(errno));
@@ -53,8 +52,8 @@ void arena_close(Arena *arena) {
 
 void *arena_alloc(Arena *arena, size_t bytes) {
   size_t step = (size_t)round_up((int64_t)bytes + GAP_BYTES, ARENA_ALIGN);
-  CHECK(step <= arena->capacity_bytes - arena->used_bytes, "%s arena: %zu bytes wanted, %zu of %zu in use",
-        arena->name, bytes, arena->used_bytes, arena->capacity_bytes);
+  CHECK(step <= arena->capacity_bytes - arena->used_bytes, "%s arena: %zu bytes wanted, %zu of %zu in use", arena->name,
+        bytes, arena->used_bytes, arena->capacity_bytes);
   char *memory = (arena->memory ? arena->memory : DRY_BASE) + arena->used_bytes;
   arena->used_bytes += step;
   if (arena->used_bytes > arena->peak_bytes) arena->peak_bytes = arena->used_bytes;

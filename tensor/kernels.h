@@ -52,11 +52,11 @@ typedef struct GatedNorm {
   GateNorm norm;
   int n_r, n_h, n_p, group; /* width E = n_h * n_p */
   double eps;
-  Tensor *x;              /* (T, R*E) act, rank-major */
-  Tensor *z;              /* (T, E) act */
-  Tensor *weight;         /* (E) or NULL */
+  Tensor *x;               /* (T, R*E) act, rank-major */
+  Tensor *z;               /* (T, E) act */
+  Tensor *weight;          /* (E) or NULL */
   Tensor *mimo_z, *mimo_o; /* (H, R, P) or NULL */
-  Tensor *out;            /* (T, E) act */
+  Tensor *out;             /* (T, E) act */
   Tensor *dx, *dz, *dweight, *dmimo_z, *dmimo_o, *dout;
   void *scratch;
 } GatedNorm;
@@ -110,22 +110,22 @@ typedef struct SsdScan {
   int chunk_size;
   bool rotate_halves;
   double norm_eps;
-  Tensor *cu_seqlens;      /* (n_seq + 1) I32 */
-  Tensor *x;               /* (T, H*P) act */
-  Tensor *B, *C;           /* (T, R*G*N) act */
-  Tensor *dt, *a, *lambda; /* (T, H) real; lambda NULL: Mamba-2 */
-  Tensor *D;               /* (H) or (H*P), real */
-  Tensor *B_norm, *C_norm; /* (N), Mamba-3 only (NULL otherwise), like all below to mimo_x */
-  Tensor *B_bias, *C_bias; /* (H, R, N) real */
-  Tensor *angle;           /* (T, S) act */
-  Tensor *mimo_x;          /* (H, R, P) real, or NULL */
-  Tensor *ssm_in;          /* (n_seq, H, P, N) real or NULL: zero */
-  Tensor *angle_in;        /* (n_seq, H, S) */
-  Tensor *k_in;            /* (n_seq, R, H, N): rotated k of the token before */
-  Tensor *v_in;            /* (n_seq, H, P): x of the token before */
-  Tensor *y;               /* (T, R*H*P) act */
+  Tensor *cu_seqlens;                          /* (n_seq + 1) I32 */
+  Tensor *x;                                   /* (T, H*P) act */
+  Tensor *B, *C;                               /* (T, R*G*N) act */
+  Tensor *dt, *a, *lambda;                     /* (T, H) real; lambda NULL: Mamba-2 */
+  Tensor *D;                                   /* (H) or (H*P), real */
+  Tensor *B_norm, *C_norm;                     /* (N), Mamba-3 only (NULL otherwise), like all below to mimo_x */
+  Tensor *B_bias, *C_bias;                     /* (H, R, N) real */
+  Tensor *angle;                               /* (T, S) act */
+  Tensor *mimo_x;                              /* (H, R, P) real, or NULL */
+  Tensor *ssm_in;                              /* (n_seq, H, P, N) real or NULL: zero */
+  Tensor *angle_in;                            /* (n_seq, H, S) */
+  Tensor *k_in;                                /* (n_seq, R, H, N): rotated k of the token before */
+  Tensor *v_in;                                /* (n_seq, H, P): x of the token before */
+  Tensor *y;                                   /* (T, R*H*P) act */
   Tensor *ssm_out, *angle_out, *k_out, *v_out; /* as the _in ones, or NULL */
-  Tensor *chunk_states;    /* (ssd_scan_n_chunks, H, P, N) real: saved for backward, or NULL */
+  Tensor *chunk_states;                        /* (ssd_scan_n_chunks, H, P, N) real: saved for backward, or NULL */
   Tensor *dx, *dB, *dC, *ddt, *da, *dlambda, *dD, *dB_norm, *dC_norm, *dB_bias, *dC_bias, *dangle, *dmimo_x;
   Tensor *dssm_in, *dangle_in, *dk_in, *dv_in;
   Tensor *dy, *dssm_out, *dangle_out, *dk_out, *dv_out;

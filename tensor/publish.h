@@ -20,5 +20,12 @@ Status publish_begin(Publish *publish, const char *path, int64_t expected_bytes,
 Status publish_commit(Publish *publish);
 /* Removes the temp file. Harmless when idle. */
 void publish_abandon(Publish *publish);
-/* Publishes `bytes` bytes of `data` as a file: begin, write, commit. */
+typedef struct PublishPiece {
+  const void *data;
+  size_t bytes;
+} PublishPiece;
+
+/* Writes the pieces one after another into the temp file and commits; on failure everything is as before. */
+Status publish_write(Publish *publish, const PublishPiece *pieces, int n_pieces);
+/* begin and write of one piece: `bytes` bytes of `data` as a file. */
 Status publish_bytes(const char *path, const void *data, size_t bytes, Code code);

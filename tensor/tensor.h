@@ -18,8 +18,8 @@ struct Tensor {
   int64_t dim[TENSOR_MAX_DIM];
   int64_t ld; /* elements from one row (last dimension) to the next; dim[n_dim-1] unless a view */
   bool needs_grad;
-  Tensor *grad; /* NULL until asked for (tape_grad); a parameter's is permanent */
-  Tensor *base; /* of a view: whose memory and gradient it shares; else NULL */
+  Tensor *grad;                   /* NULL until asked for (tape_grad); a parameter's is permanent */
+  Tensor *base;                   /* of a view: whose memory and gradient it shares; else NULL */
   int64_t base_offset, base_step; /* of a view: first element in the base, rows of the base per row of the view */
 };
 
@@ -28,11 +28,17 @@ const char *dtype_name(Dtype dtype); /* "f32", ... */
 
 /* bfloat16 storage: the upper half of a float, rounded to nearest even; NaN stays NaN. */
 static inline float bf16_to_float(uint16_t h) {
-  union { uint32_t u; float f; } bits = {.u = (uint32_t)h << 16};
+  union {
+    uint32_t u;
+    float f;
+  } bits = {.u = (uint32_t)h << 16};
   return bits.f;
 }
 static inline uint16_t bf16_from_float(float x) {
-  union { float f; uint32_t u; } bits = {.f = x};
+  union {
+    float f;
+    uint32_t u;
+  } bits = {.f = x};
   if ((bits.u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits.u >> 16) | 0x40u);
   return (uint16_t)((bits.u + 0x7fffu + ((bits.u >> 16) & 1u)) >> 16);
 }
@@ -52,11 +58,11 @@ Tensor *tensor_every(Arena *arena, Tensor *base, int64_t first, int64_t step, in
 /* The view that `view` is of its base, taken of `other` (shaped like that base): how a gradient is found. */
 Tensor *tensor_same_view(Arena *arena, const Tensor *view, Tensor *other);
 
-int64_t tensor_count(const Tensor *t);              /* elements */
+int64_t tensor_count(const Tensor *t); /* elements */
 static inline int64_t tensor_last(const Tensor *t) { return t->dim[t->n_dim - 1]; }
-int64_t tensor_rows(const Tensor *t);               /* product of all dimensions but the last */
+int64_t tensor_rows(const Tensor *t); /* product of all dimensions but the last */
 static inline bool tensor_contiguous(const Tensor *t) { return t->ld == tensor_last(t) || tensor_rows(t) <= 1; }
-size_t tensor_bytes(const Tensor *t);               /* of the elements */
+size_t tensor_bytes(const Tensor *t); /* of the elements */
 bool tensor_same_shape(const Tensor *a, const Tensor *b);
 /* "(2, 41, 32)" into a static thread-local buffer, for messages. */
 const char *tensor_shape_text(const Tensor *t);

@@ -83,12 +83,10 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
 }
 
 int evaluation_values(const Evaluation *e, bool training_names, NamedValue *values) {
-  const NamedValue all[] = {{training_names ? "val_loss" : "nll", e->nll},
-                            {"perplexity", e->perplexity},
-                            {"bits_per_byte", e->bits_per_byte},
-                            {"accuracy", e->accuracy},
-                            {"scaled_accuracy", e->scaled_accuracy},
-                            {training_names ? "val_tokens" : "tokens", (double)e->n_targets}};
+  const NamedValue all[] = {
+      {training_names ? "val_loss" : "nll", e->nll}, {"perplexity", e->perplexity},
+      {"bits_per_byte", e->bits_per_byte},           {"accuracy", e->accuracy},
+      {"scaled_accuracy", e->scaled_accuracy},       {training_names ? "val_tokens" : "tokens", (double)e->n_targets}};
   int n = 0;
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (!isnan(all[i].value) || i == 0) values[n++] = all[i];

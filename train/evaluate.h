@@ -14,7 +14,7 @@ typedef struct EvalSums {
 
 typedef struct Evaluation {
   double nll, perplexity;
-  double bits_per_byte; /* NaN where it has no meaning */
+  double bits_per_byte;             /* NaN where it has no meaning */
   double accuracy, scaled_accuracy; /* NaN unless the dataset scores the last token; in percent */
   int64_t n_targets;
 } Evaluation;

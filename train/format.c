@@ -91,7 +91,9 @@ Status strbuf_load(StrBuf *buf, const char *path) {
 Short format_double(double value) {
   CHECK(isfinite(value), "%g has no decimal", value);
   Short out;
-  for (int digits = 1; digits <= 17; digits++) {
+  bool whole = value == trunc(value) && fabs(value) < 1e15; /* %g would make 2000 to 2e+03 */
+  if (whole) snprintf(out.text, sizeof out.text, "%.0f", value);
+  for (int digits = 1; digits <= 17 && !whole; digits++) {
     snprintf(out.text, sizeof out.text, "%.*g", digits, value);
     if (strtod(out.text, NULL) == value) break;
   }

@@ -33,8 +33,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     Batch batch = {.n_seq = 1, .length = shape->sample_length};
     evaluate_batch(model, &device, config->dtype, &batch, true, &(EvalSums){0});
   }
-  plan->sizes =
-      (DeviceSizes){device.weights.peak_bytes, device.step.peak_bytes, device.scratch.peak_bytes};
+  plan->sizes = (DeviceSizes){device.weights.peak_bytes, device.step.peak_bytes, device.scratch.peak_bytes};
   model_free(model);
   device_close(&device);
   return STATUS_OK;
@@ -49,7 +48,8 @@ static int default_virtual_ranks(int batch_size, int64_t length) {
 
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan) {
   const TrainConfig *train = &config->train;
-  GradientShape gradient = {.batch_size = train->batch_size, .virtual_ranks = train->virtual_ranks,
+  GradientShape gradient = {.batch_size = train->batch_size,
+                            .virtual_ranks = train->virtual_ranks,
                             .micro_batch_size = train->micro_batch_size};
   if (gradient.virtual_ranks == 0)
     gradient.virtual_ranks = default_virtual_ranks(train->batch_size, shape->train_length);

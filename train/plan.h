@@ -13,9 +13,9 @@ typedef struct PlanShape {
 } PlanShape;
 
 typedef struct Plan {
-  DeviceSizes sizes;         /* exact peaks of the three arenas */
-  GradientShape gradient;    /* resolved */
-  double flops_per_token;    /* one training step, forward and backward */
+  DeviceSizes sizes;      /* exact peaks of the three arenas */
+  GradientShape gradient; /* resolved */
+  double flops_per_token; /* one training step, forward and backward */
   int64_t n_params;
 } Plan;
 

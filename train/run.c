@@ -88,9 +88,8 @@ static Status open_dataset(Run *run, const CheckpointInfo *info) {
     return status_fail(CODE_USAGE, "model.vocab_size: found %d, expected at least the tokenizer's %d (or auto)",
                        config->model.vocab_size, vocab_size);
   if (config->train.epochs > 0)
-    config->train.steps =
-        (int64_t)ceil(config->train.epochs * (double)dataset_n_samples(run->dataset, PART_TRAIN) /
-                      config->train.batch_size);
+    config->train.steps = (int64_t)ceil(config->train.epochs * (double)dataset_n_samples(run->dataset, PART_TRAIN) /
+                                        config->train.batch_size);
   return STATUS_OK;
 }
 
@@ -173,8 +172,8 @@ static Status open_all(Run *run, const RunOptions *options) {
 
 Status run_open(Run *run, Config *config, const RunOptions *options) {
   *run = (Run){.config = config, .lock = -1, .best_loss = INFINITY, .last = {.nll = NAN}};
-  run->directory = options->directory ? base_strdup(options->directory)
-                                      : base_format("%s/%s", config->out_dir, config->name);
+  run->directory =
+      options->directory ? base_strdup(options->directory) : base_format("%s/%s", config->out_dir, config->name);
 #ifdef _OPENMP
   if (config->train.threads > 0) omp_set_num_threads(config->train.threads);
 #endif
@@ -212,7 +211,8 @@ Status run_save(Run *run, bool best) {
                          .version = ASPIS_VERSION,
                          .commit = ASPIS_COMMIT};
   runlog_sync(run->log); /* metrics up to this step are on the disk before the checkpoint that promises them */
-  char *directory = base_format("%s/checkpoints", run->directory), *path = checkpoint_step_path(run->directory, run->step);
+  char *directory = base_format("%s/checkpoints", run->directory),
+       *path = checkpoint_step_path(run->directory, run->step);
   Status status = make_directory(directory);
   if (status.code == CODE_OK) status = checkpoint_save(path, &info, &run->model->params);
   if (status.code == CODE_OK && best) {

@@ -6,16 +6,16 @@
 #include "train/plan.h"
 
 typedef struct Run {
-  Config *config;       /* the caller's; vocab_size and the resolved shapes are filled in */
-  char *directory;      /* the run directory */
+  Config *config;  /* the caller's; vocab_size and the resolved shapes are filled in */
+  char *directory; /* the run directory */
   Dataset *dataset;
   Device device;
   Model *model;
   Plan plan;
   RunLog *log;
-  Batch batch;          /* the global batch; room for the longest */
-  int64_t eval_n_seq;   /* sequences of an evaluation forward */
-  char *resumed_from;   /* path, or NULL */
+  Batch batch;        /* the global batch; room for the longest */
+  int64_t eval_n_seq; /* sequences of an evaluation forward */
+  char *resumed_from; /* path, or NULL */
   int lock;
   /* what a checkpoint keeps beside the weights */
   int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */

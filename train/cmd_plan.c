@@ -1,0 +1,143 @@
+/* aspis plan CONFIG: what a run would need: parameters by part, bytes by arena, FLOPs a token, micro-batch. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/command.h"
+#include "train/plan.h"
+#include "train/sample.h"
+
+/* "80G", "512M" or bytes. */
+static Status read_bytes(const Command *command, const char *name, size_t *bytes) {
+  const char *text = command_text(command, name, NULL);
+  if (!text) return STATUS_OK;
+  char *end;
+  double value = strtod(text, &end);
+  const char *units = "KMGT", *unit = *end ? strchr(units, *end) : NULL;
+  if (end == text || value <= 0 || (*end && (!unit || end[1])))
+    return status_fail(CODE_USAGE, "--%s: found %s, expected a size like 80G or 512M", name, text);
+  for (const char *u = units; unit && u <= unit; u++) value *= 1024;
+  *bytes = (size_t)value;
+  return STATUS_OK;
+}
+
+/* The part of the model a parameter belongs to, by its canonical name. */
+static const char *part_of(const char *name) {
+  static const struct {
+    const char *piece, *part;
+  } PARTS[] = {{"embedding", "embedding"}, {"lm_head", "head"}, {"output_proj", "head"}, {"input_proj", "input"},
+               {".mixer.", "mixers"},      {".mlp.", "MLPs"},   {"norm", "norms"}};
+  for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)
+    if (strstr(name, PARTS[i].piece)) return PARTS[i].part;
+  return "other";
+}
+
+typedef struct PartCount {
+  const char *part;
+  int64_t n;
+} PartCount;
+enum { MAX_PARTS = 8 };
+
+static int count_parts(const Config *config, PartCount *counts) {
+  Model *model = model_new(&config->model);
+  int n = 0;
+  for (int i = 0; i < model->params.n_params; i++) {
+    const Param *p = model->params.params[i];
+    const char *part = part_of(p->name);
+    int at = 0;
+    while (at < n && strcmp(counts[at].part, part) != 0) at++;
+    if (at == n) counts[n++] = (PartCount){part, 0};
+    counts[at].n += tensor_count(&p->value);
+  }
+  model_free(model);
+  return n;
+}
+
+static void print_table(const Config *config, const Plan *plan, const PartCount *counts, int n, size_t memory) {
+  const double mib = 1048576.0;
+  printf("parameters   %14lld\n", (long long)plan->n_params);
+  for (int i = 0; i < n; i++) printf("  %-10s %14lld\n", counts[i].part, (long long)counts[i].n);
+  printf("memory       %14.1f MiB of %.0f\n", (double)plan_total_bytes(plan) / mib, (double)memory / mib);
+  printf("  %-10s %14.1f MiB   values, gradients, moments, masters\n", "weights",
+         (double)plan->sizes.weights_bytes / mib);
+  printf("  %-10s %14.1f MiB   activations of one micro-batch\n", "step", (double)plan->sizes.step_bytes / mib);
+  printf("  %-10s %14.1f MiB   one kernel's workspace\n", "scratch", (double)plan->sizes.scratch_bytes / mib);
+  printf("batch        %14d sequences, %d parts, micro-batch %d\n", plan->gradient.batch_size,
+         plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
+  printf("work         %14.3f MFLOP a token, forward and backward\n", plan->flops_per_token / 1e6);
+  if (config->train.steps > 0)
+    printf("run          %14lld steps, %.3g tokens, %.3g PFLOP\n", (long long)config->train.steps,
+           (double)config->train.steps * config->train.batch_size * config->data.seq_len,
+           plan->flops_per_token * (double)config->train.steps * config->train.batch_size * config->data.seq_len /
+               1e15);
+}
+
+static void print_json(const Plan *plan, const PartCount *counts, int n) {
+  printf("{\"parameters\": %lld, \"by_part\": {", (long long)plan->n_params);
+  for (int i = 0; i < n; i++) printf("%s\"%s\": %lld", i ? ", " : "", counts[i].part, (long long)counts[i].n);
+  printf("}, \"weights_bytes\": %zu, \"step_bytes\": %zu, \"scratch_bytes\": %zu, \"flops_per_token\": %.0f, "
+         "\"batch_size\": %d, \"virtual_ranks\": %d, \"micro_batch_size\": %d}\n",
+         plan->sizes.weights_bytes, plan->sizes.step_bytes, plan->sizes.scratch_bytes, plan->flops_per_token,
+         plan->gradient.batch_size, plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
+}
+
+/* The vocabulary and lengths come from the data where it is there; a text that is not there yet is planned for by the
+ * tokenizer's size. */
+static Status plan_config(Config *config, const Command *command) {
+  size_t memory = plan_memory_available();
+  TRY(read_bytes(command, "device-memory", &memory));
+  PlanShape shape = {.train_length = config->data.seq_len,
+                     .eval_sequences = 1,
+                     .eval_length = config->data.seq_len,
+                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
+  Dataset *dataset = NULL;
+  Status opened = dataset_open(&config->data, config->seed, NULL, &dataset);
+  double chance;
+  if (dataset) {
+    if (config->vocab_size_auto) config->model.vocab_size = dataset_vocab_size(dataset);
+    shape.train_length = dataset_max_length(dataset, PART_TRAIN);
+    shape.eval_length = dataset_max_length(dataset, PART_VAL);
+    shape.eval_logits = dataset_scores_last(dataset, &chance);
+  } else if (config->vocab_size_auto) return opened;
+  status_clear(&opened);
+  Plan plan;
+  Status status = plan_make(config, &shape, memory, &plan);
+  if (status.code == CODE_OK && dataset) {
+    shape.eval_sequences = evaluate_n_seq(dataset, shape.train_length, plan.gradient.micro_batch_size);
+    status = plan_measure(config, &shape, &plan.gradient, &plan);
+  }
+  if (dataset) dataset_close(dataset);
+  TRY(status);
+  PartCount counts[MAX_PARTS];
+  int n = count_parts(config, counts);
+  if (command_has(command, "json")) print_json(&plan, counts, n);
+  else print_table(config, &plan, counts, n, memory);
+  return STATUS_OK;
+}
+
+static Status cmd_plan(const Command *command) {
+  const char **sets;
+  int n_sets = command_all(command, "set", &sets);
+  Config config = {0};
+  Status status = config_load(command->args[0], sets, n_sets, &config);
+  free(sets);
+  if (status.code == CODE_OK) status = plan_config(&config, command);
+  config_free(&config);
+  return status;
+}
+
+const CommandSpec command_plan = {
+    .name = "plan",
+    .summary = "what a config would need: parameters, memory, FLOPs; nothing is run",
+    .usage = "plan CONFIG [options]",
+    .examples = {"aspis plan configs/shakespeare_char.yaml", "aspis plan c.yaml --device-memory 16G --json"},
+    .options =
+        (const OptionSpec[]){OPTION_SET,
+                             {"device-memory", "SIZE", "plan for this much memory (default: what is free)", false},
+                             OPTION_JSON,
+                             {0}},
+    .args = "CONFIG",
+    .min_args = 1,
+    .max_args = 1,
+    .run = cmd_plan,
+};

@@ -1,0 +1,87 @@
+/* aspis train CONFIG: trains, evaluates, saves. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/command.h"
+#include "train/run.h"
+#include "train/stop.h"
+
+/* "auto", "never" or a path. */
+static void read_resume(const Command *command, RunOptions *options) {
+  const char *resume = command_text(command, "resume", NULL);
+  if (!resume) options->resume = RESUME_REFUSE;
+  else if (strcmp(resume, "auto") == 0) options->resume = RESUME_AUTO;
+  else if (strcmp(resume, "never") == 0) options->resume = RESUME_NEVER;
+  else options->resume = RESUME_PATH, options->resume_path = resume;
+}
+
+static void announce(const Run *run, double seconds) {
+  const Config *c = run->config;
+  const Plan *plan = &run->plan;
+  fprintf(stderr,
+          "aspis %s | %s | %.2fM parameters | %s on %s | %lld steps of %d x %lld tokens (%d parts, micro-batch %d) | "
+          "%.0f MiB\n",
+          ASPIS_VERSION, run->directory, (double)plan->n_params / 1e6, dtype_name(c->dtype), run->device.backend->name,
+          (long long)c->train.steps, c->train.batch_size, (long long)dataset_max_length(run->dataset, PART_TRAIN),
+          plan->gradient.virtual_ranks, plan->gradient.micro_batch_size, (double)plan_total_bytes(plan) / 1048576.0);
+  if (run->resumed_from) fprintf(stderr, "resumed from %s (step %lld)\n", run->resumed_from, (long long)run->step);
+  fprintf(stderr, "ready after %.2f s\n", seconds);
+}
+
+static void print_result(const Run *run) {
+  NamedValue values[EVALUATION_MAX_VALUES];
+  int n = evaluation_values(&run->last, true, values);
+  printf("step %lld", (long long)run->step);
+  for (int i = 0; i < n; i++) printf(" | %s %.6g", values[i].name, values[i].value);
+  printf("\n");
+}
+
+static Status cmd_train(const Command *command) {
+  double start = base_seconds();
+  const char **sets;
+  int n_sets = command_all(command, "set", &sets);
+  Config config = {0};
+  Status status = config_load(command->args[0], sets, n_sets, &config);
+  free(sets);
+  TRY_OR(status, config_free(&config));
+  RunOptions options = {.directory = command_text(command, "out", NULL), .quiet = command->quiet};
+  read_resume(command, &options);
+  Run run;
+  TRY_OR(run_open(&run, &config, &options), config_free(&config));
+  stop_install();
+  if (!command->quiet) announce(&run, base_seconds() - start);
+  status = loop_train(&run);
+  if (status.code == CODE_OK && isnan(run.last.nll)) /* resumed at its end: the score still has to be told */
+    run.last = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.eval_n_seq, NULL);
+  const RunState states[] = {RUN_DONE, RUN_FAILED, RUN_STOPPED};
+  runlog_state(run.log,
+               states[status.code == CODE_OK        ? 0
+                      : status.code == CODE_STOPPED ? 2
+                                                    : 1],
+               (int)status.code, status.line);
+  if (status.code == CODE_OK) print_result(&run);
+  run_close(&run);
+  config_free(&config);
+  return status;
+}
+
+const CommandSpec command_train = {
+    .name = "train",
+    .summary = "train a model from a config; save, evaluate and resume it",
+    .usage = "train CONFIG [options]",
+    .examples = {"aspis train configs/quickstart.yaml", "aspis train c.yaml --set optim.lr=3e-4 --out runs/try-2",
+                 "aspis train c.yaml --resume auto"},
+    .options = (const OptionSpec[]){OPTION_SET,
+                                    {"out", "DIR", "run directory (default: <out_dir>/<name>)", false},
+                                    {"resume", "auto|never|PATH",
+                                     "continue the last checkpoint; put it aside and "
+                                     "start anew; continue this one",
+                                     false},
+                                    {0}},
+    .args = "CONFIG",
+    .min_args = 1,
+    .max_args = 1,
+    .run = cmd_train,
+};

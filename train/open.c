@@ -1,0 +1,98 @@
+/* open: see open.h. */
+#include "train/open.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool has_file(const char *directory, const char *name) {
+  char *path = base_format("%s/%s", directory, name);
+  bool found = access(path, R_OK) == 0;
+  free(path);
+  return found;
+}
+
+/* Fills path and is_checkpoint from what lies at `path`. */
+static Status resolve(OpenModel *open, const char *path) {
+  struct stat info;
+  if (stat(path, &info) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
+  if (!S_ISDIR(info.st_mode)) {
+    open->path = base_strdup(path);
+    open->is_checkpoint = true;
+    return STATUS_OK;
+  }
+  if (has_file(path, "model.safetensors")) {
+    open->path = base_strdup(path);
+    return STATUS_OK;
+  }
+  char *message;
+  TRY(checkpoint_find_last(path, &open->path, &message));
+  if (message) fprintf(stderr, "aspis: %s\n", message);
+  free(message);
+  if (!open->path)
+    return status_fail(CODE_CHECKPOINT,
+                       "%s: holds neither checkpoints/step-*.h5 nor model.safetensors: expected a run directory, a "
+                       "checkpoint .h5 or a weights directory",
+                       path);
+  open->is_checkpoint = true;
+  return STATUS_OK;
+}
+
+static Status find_checkpoint(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
+  TRY(checkpoint_read_info(open->path, &open->info));
+  if (config_path) TRY(config_load(config_path, sets, n_sets, &open->config));
+  else TRY(config_parse(open->info.config_yaml, open->path, sets, n_sets, &open->config));
+  TRY(model_config_from_json(open->info.model_json, open->path, &open->config.model));
+  open->config.vocab_size_auto = false;
+  return STATUS_OK;
+}
+
+static Status find_weights(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
+  if (config_path) TRY(config_load(config_path, sets, n_sets, &open->config));
+  else
+    TRY(config_parse("name: weights\ndata: {kind: synthetic, task: parity}\n", "defaults", sets, n_sets,
+                     &open->config));
+  TRY(weights_read_config(open->path, &open->config.model));
+  open->config.vocab_size_auto = false;
+  return STATUS_OK;
+}
+
+Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets) {
+  *open = (OpenModel){0};
+  Status status = resolve(open, path);
+  if (status.code == CODE_OK)
+    status = (open->is_checkpoint ? find_checkpoint : find_weights)(open, config_path, sets, n_sets);
+  if (status.code != CODE_OK) open_close(open);
+  return status;
+}
+
+Status open_load(OpenModel *open, const PlanShape *shape) {
+  Plan plan;
+  Config *config = &open->config;
+  TRY(plan_measure(config, shape, &(GradientShape){1, 1, 1}, &plan));
+  size_t available = plan_memory_available();
+  if (plan_total_bytes(&plan) > available)
+    return status_fail(CODE_MEMORY, "%s: needs %.0f MiB, %.0f MiB are available", open->path,
+                       (double)plan_total_bytes(&plan) / 1048576.0, (double)available / 1048576.0);
+  TRY(device_open(&open->device, config->device, F32, plan.sizes));
+  open->model = model_new(&config->model);
+  params_alloc(&open->model->params, &open->device, config->dtype, false, 0);
+  if (!open->is_checkpoint) return weights_load(open->model, open->path);
+  CheckpointInfo info = {0};
+  Status status = checkpoint_load(open->path, &info, &open->model->params, false);
+  checkpoint_info_free(&info);
+  return status;
+}
+
+void open_close(OpenModel *open) {
+  if (open->model) model_free(open->model);
+  device_close(&open->device);
+  checkpoint_info_free(&open->info);
+  config_free(&open->config);
+  free(open->path);
+  *open = (OpenModel){0};
+}

@@ -1,0 +1,23 @@
+/* open: what MODEL on a command line means: a run directory (its last checkpoint), a checkpoint `.h5`, or a weights
+ * directory (config.json + model.safetensors). */
+#pragma once
+
+#include "train/checkpoint.h"
+#include "train/config.h"
+#include "train/plan.h"
+
+typedef struct OpenModel {
+  char *path; /* the checkpoint, or the weights directory */
+  bool is_checkpoint;
+  Config config;       /* of the run, with --set applied; of a weights directory: defaults and its config.json */
+  CheckpointInfo info; /* of a checkpoint */
+  Device device;
+  Model *model; /* NULL until open_load */
+} OpenModel;
+
+/* Finds and reads everything but the weights. config_path: NULL, or a config to use instead of the checkpoint's own.
+ * The model itself is always the file's. */
+Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);
+/* Opens the device for the forward passes that shape tells and loads the weights. */
+Status open_load(OpenModel *open, const PlanShape *shape);
+void open_close(OpenModel *open);

@@ -1,0 +1,677 @@
+/* ssd_scan: the one recurrence of Mamba-2 and Mamba-3, walked token by token. The definition of the operation
+ * (SsdScan in tensor/kernels.h; specification, sections 2.1 step 4, 2.2 steps 3 to 5, and 3).
+ *
+ * Per head, with u_t = sum_r v_{t,r} k_{t,r}^T, gamma_t = lambda_t dt_t and delta_t = (1 - lambda_{t+1}) dt_{t+1} (zero at
+ * a sequence's last token; Mamba-2: gamma = dt, delta = 0), the state S_t = h_t + delta_t u_t obeys
+ *   S_t     = exp(a_t) S_{t-1} + (gamma_t + delta_t) u_t
+ *   y_{t,r} = exp(a_t) S_{t-1} q_{t,r} + gamma_t sum_j (q_{t,r} . k_{t,j}) v_{t,j} + D v_{t,r}
+ * from S_{-1} = h_in + (1 - lambda_0) dt_0 sum_r v_in,r k_in,r^T to S_{L-1} = h_out: one walk serves both models, and
+ * nothing is subtracted.
+ *
+ * Backward walks back with E_t, the gradient of S_t (E_{L-1} = dh_out):
+ *   dv_j = (gamma + delta) E k_j + gamma sum_r (q_r . k_j) dy_r + D dy_j
+ *   dk_j = (gamma + delta) E^T v_j + gamma sum_r (v_j . dy_r) q_r
+ *   dq_r = exp(a) S_{t-1}^T dy_r + gamma sum_j (v_j . dy_r) k_j
+ *   ddelta = sum_j v_j . E k_j,  dgamma = ddelta + sum_{r,j} (q_r . k_j)(v_j . dy_r)
+ *   da = exp(a) (<E, S_{t-1}> + sum_r q_r . S_{t-1}^T dy_r): sums only, so exact at the tiniest decays too
+ *   E_{t-1} = exp(a) (E + sum_r dy_r q_r^T)
+ * and theta collects the cross products of (k, dk) and (q, dq), summed over all later tokens.
+ *
+ * Forward saves S_{t-1} at the start of each chunk; backward recomputes the states inside one chunk at a time. Nothing
+ * depends on the chunk size.
+ *
+ * Tasks. Forward: one (sequence, head) each. Backward: one (sequence, group, part of the group's heads) each; it owns
+ * its rows of dx, ddt, da, dlambda and of its part's partial sums of what heads share (dB and dC before their norm,
+ * dangle), and its sequence's partial sums of the parameters' gradients. Later passes add the partials in order. The
+ * number of parts depends on shapes alone. */
+#include <omp.h>
+
+#include "tensor/cpu/cpu.h"
+
+/* Backward splits the heads of a group until there are about this many tasks: enough for any desktop, and the partial
+ * sums of what heads share stay few. */
+enum { TASKS_WANTED = 32 };
+
+static const real TWO_PI = (real)6.283185307179586476925286766559;
+static const real PI = (real)3.141592653589793238462643383280;
+
+/* What the passes of one call share: sizes, and the scratch that crosses tasks. */
+typedef struct Scan {
+  const SsdScan *p;
+  int64_t n_t, n_seq, n_h, n_p, n_n, n_g, n_r, n_s, n_q;
+  int64_t heads_per_group, n_parts;
+  int64_t shared_width; /* R*G*N: a row of B */
+  int64_t param_width;  /* of one head's parameter gradients: dD (P) | dB_bias (R,N) | dC_bias (R,N) | dmimo_x (R,P) */
+  const int32_t *starts;
+  real *turn;    /* (T, S): pi tanh(angle) */
+  real *dB, *dC; /* (parts, T, R*G*N): gradients of B, C after their norm */
+  real *dturn;   /* (G*parts, T, S) */
+  real *dparam;  /* (n_seq, H, param_width) */
+  real *dnorm;   /* (SUM_BLOCKS, 2, N): of B_norm and C_norm */
+  real *rows;    /* (SUM_BLOCKS, max(3 N, S)) */
+  real *work;    /* (threads, ...): see Work */
+  int64_t work_size;
+} Scan;
+
+/* One thread's memory. "Held" are the tokens worked on together: one in forward, a chunk in backward. */
+typedef struct Work {
+  real *state;           /* (held, P, N): S entering each token */
+  real *dstate;          /* (P, N): E */
+  real *k, *q;           /* (held, R, N) */
+  real *cosine, *sine;   /* (held, S) */
+  real *theta;           /* (S) */
+  real *theta_starts;    /* (chunks of the longest sequence, S): theta entering each chunk */
+  real *v, *y;           /* (R, P); backward: y is dy */
+  real *dv;              /* (R, P) */
+  real *dk, *dq;         /* (R, N) */
+  real *dtheta;          /* (S) */
+  real *qk, *vy;         /* (R, R): q_r . k_j at [r][j]; v_j . dy_r at [r][j] */
+  real *D;               /* (P) */
+  real *B_norm, *C_norm; /* (N) */
+  real *row, *dx;        /* (max(N, P)): a row being converted; (P) */
+} Work;
+
+/* Hands out a block of memory piece by piece; without a block it only counts. */
+typedef struct Carver {
+  real *block;
+  int64_t used;
+} Carver;
+static real *carve(Carver *c, int64_t n) {
+  real *piece = c->block ? c->block + c->used : NULL;
+  c->used += round_up(n, ARENA_ALIGN / (int64_t)sizeof(real));
+  return piece;
+}
+
+static int64_t work_carve(const Scan *s, Work *w, real *block, bool backward) {
+  Carver c = {.block = block};
+  int64_t n_held = backward ? min_i64(s->n_q, s->n_t) : 1;
+  w->state = carve(&c, n_held * s->n_p * s->n_n);
+  w->k = carve(&c, n_held * s->n_r * s->n_n);
+  w->q = carve(&c, n_held * s->n_r * s->n_n);
+  w->cosine = carve(&c, n_held * s->n_s);
+  w->sine = carve(&c, n_held * s->n_s);
+  w->theta = carve(&c, s->n_s);
+  w->v = carve(&c, s->n_r * s->n_p);
+  w->y = carve(&c, s->n_r * s->n_p);
+  w->qk = carve(&c, s->n_r * s->n_r);
+  w->D = carve(&c, s->n_p);
+  w->B_norm = carve(&c, s->n_n);
+  w->C_norm = carve(&c, s->n_n);
+  w->row = carve(&c, max_i64(s->n_n, s->n_p));
+  if (!backward) return c.used;
+  w->dstate = carve(&c, s->n_p * s->n_n);
+  w->theta_starts = carve(&c, ceil_div(s->n_t, s->n_q) * s->n_s);
+  w->dv = carve(&c, s->n_r * s->n_p);
+  w->dk = carve(&c, s->n_r * s->n_n);
+  w->dq = carve(&c, s->n_r * s->n_n);
+  w->dtheta = carve(&c, s->n_s);
+  w->vy = carve(&c, s->n_r * s->n_r);
+  w->dx = carve(&c, s->n_p);
+  return c.used;
+}
+
+/* Sizes and scratch of a call; *bytes, when asked for, is what the scratch takes. */
+static Scan scan_make(const SsdScan *p, bool backward, size_t *bytes) {
+  Scan s = {.p = p, .n_t = p->x->dim[0], .n_seq = p->cu_seqlens->dim[0] - 1, .n_h = p->n_h, .n_p = p->n_p};
+  s.n_n = p->n_n, s.n_g = p->n_g, s.n_r = p->n_r, s.n_s = p->n_s, s.n_q = p->chunk_size;
+  s.heads_per_group = s.n_h / s.n_g;
+  s.n_parts = min_i64(s.heads_per_group, ceil_div(TASKS_WANTED, s.n_seq * s.n_g));
+  s.shared_width = s.n_r * s.n_g * s.n_n;
+  s.param_width = s.n_p + 2 * s.n_r * s.n_n + s.n_r * s.n_p;
+  s.starts = p->cu_seqlens->data;
+  Carver c = {.block = bytes ? NULL : p->scratch};
+  s.turn = carve(&c, s.n_t * s.n_s);
+  s.rows = carve(&c, SUM_BLOCKS * max_i64(3 * s.n_n, s.n_s));
+  if (backward) {
+    s.dB = carve(&c, s.n_parts * s.n_t * s.shared_width);
+    s.dC = carve(&c, s.n_parts * s.n_t * s.shared_width);
+    s.dturn = carve(&c, s.n_g * s.n_parts * s.n_t * s.n_s);
+    s.dparam = carve(&c, s.n_seq * s.n_h * s.param_width);
+    s.dnorm = carve(&c, SUM_BLOCKS * 2 * s.n_n);
+  }
+  Work unused;
+  s.work_size = work_carve(&s, &unused, NULL, backward);
+  s.work = carve(&c, s.work_size * omp_get_max_threads());
+  if (bytes) *bytes = (size_t)c.used * sizeof(real);
+  return s;
+}
+
+KERNEL_SCRATCH(ssd_scan, SsdScan) {
+  size_t bytes;
+  scan_make(p, backward, &bytes);
+  return bytes;
+}
+
+static Work work_of_thread(const Scan *s, bool backward) {
+  Work w = {0};
+  work_carve(s, &w, s->work + s->work_size * omp_get_thread_num(), backward);
+  return w;
+}
+
+/* ---- small linear algebra ---- */
+
+static inline real dot(const real *a, const real *b, int64_t n) {
+  real sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+/* y += c x */
+static inline void add_scaled(real *y, real c, const real *x, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] += c * x[i];
+}
+
+/* to = c from + d x; to may be from */
+static inline void scale_add(real *to, real c, const real *from, real d, const real *x, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) to[i] = c * from[i] + d * x[i];
+}
+
+static inline void copy(real *to, const real *from, int64_t n) { memcpy(to, from, (size_t)n * sizeof(real)); }
+static inline void zero(real *x, int64_t n) { memset(x, 0, (size_t)n * sizeof(real)); }
+
+/* ---- reading and writing tensors ---- */
+
+/* The same tensor from column `col` on: row_load and its kin then work on a head's own columns. */
+static inline Tensor from_col(const Tensor *t, int64_t col) {
+  Tensor v = *t;
+  v.data = (char *)t->data + (size_t)col * (t->dtype == REAL_DTYPE ? sizeof(real) : sizeof(uint16_t));
+  return v;
+}
+/* Element 0 of a real (T, width) tensor's row. */
+static inline real *real_row(const Tensor *t, int64_t row) { return (real *)t->data + row * t->ld; }
+/* Block i of n reals of a contiguous real tensor; NULL of none. */
+static inline real *real_block(const Tensor *t, int64_t i, int64_t n) { return t ? (real *)t->data + i * n : NULL; }
+
+/* n reals of block i, or zeros. */
+static void load_block(real *to, const Tensor *t, int64_t i, int64_t n) {
+  if (t) copy(to, real_block(t, i, n), n);
+  else zero(to, n);
+}
+static void store_block(Tensor *t, int64_t i, const real *from, int64_t n) {
+  if (t) copy(real_block(t, i, n), from, n);
+}
+static void add_block(Tensor *t, int64_t i, const real *from, int64_t n) {
+  if (t) add_scaled(real_block(t, i, n), 1, from, n);
+}
+
+/* ---- a token's inputs ---- */
+
+/* The three weights of a token. */
+typedef struct Weights {
+  real alpha, gamma, delta;
+} Weights;
+/* delta_t, written as what the token `next` gives its predecessor. */
+static real delta_before(const SsdScan *p, int64_t next, int64_t h) {
+  return p->lambda ? (1 - real_row(p->lambda, next)[h]) * real_row(p->dt, next)[h] : 0;
+}
+static Weights weights_at(const SsdScan *p, int64_t t, int64_t h, bool last) {
+  real dt = real_row(p->dt, t)[h];
+  return (Weights){.alpha = R(exp)(real_row(p->a, t)[h]),
+                   .gamma = p->lambda ? real_row(p->lambda, t)[h] * dt : dt,
+                   .delta = last ? 0 : delta_before(p, t + 1, h)};
+}
+
+/* Where the i-th rotated pair lies. */
+typedef struct Pair {
+  int64_t first, second;
+} Pair;
+static inline Pair pair_at(const SsdScan *p, int64_t i) {
+  return p->rotate_halves ? (Pair){i, i + p->n_n / 2} : (Pair){2 * i, 2 * i + 1};
+}
+
+/* pi tanh(angle), the turn per unit of dt, which all heads share. */
+static void turn_fill(const Scan *s) {
+  if (s->n_s == 0) return;
+  int64_t n_blocks = sum_blocks(s->n_t);
+#pragma omp parallel for schedule(static)
+  for (int64_t b = 0; b < n_blocks; b++) {
+    real *buffer = s->rows + b * max_i64(3 * s->n_n, s->n_s);
+    for (int64_t t = sum_block_start(s->n_t, b); t < sum_block_start(s->n_t, b + 1); t++) {
+      const real *angle = row_load(s->p->angle, t, s->n_s, buffer);
+      for (int64_t i = 0; i < s->n_s; i++) s->turn[t * s->n_s + i] = PI * R(tanh)(angle[i]);
+    }
+  }
+}
+
+/* theta_{t-1} -> theta_t */
+static void theta_advance(const Scan *s, int64_t t, int64_t h, real *theta) {
+  if (s->n_s == 0) return;
+  real dt = real_row(s->p->dt, t)[h];
+  for (int64_t i = 0; i < s->n_s; i++) {
+    real sum = theta[i] + s->turn[t * s->n_s + i] * dt;
+    theta[i] = sum - TWO_PI * R(floor)(sum / TWO_PI);
+  }
+}
+
+/* k or q (R, N) of token t and head h from B or C: norm, bias, rotation; norm NULL: as it is. */
+static void prepare(const Scan *s, const Tensor *B, int64_t t, int64_t h, const real *norm, const Tensor *bias,
+                    const real *cosine, const real *sine, real *out, real *buffer) {
+  int64_t g = h / s->heads_per_group, n_n = s->n_n;
+  for (int64_t r = 0; r < s->n_r; r++, out += n_n) {
+    Tensor own = from_col(B, (r * s->n_g + g) * n_n);
+    const real *in = row_load(&own, t, n_n, buffer);
+    if (!norm) {
+      copy(out, in, n_n);
+    } else {
+      const real *b = real_block(bias, h * s->n_r + r, n_n);
+      real scale = 1 / R(sqrt)(dot(in, in, n_n) / (real)n_n + (real)s->p->norm_eps);
+#pragma omp simd
+      for (int64_t n = 0; n < n_n; n++) out[n] = in[n] * scale * norm[n] + b[n];
+    }
+    for (int64_t i = 0; i < s->n_s; i++) {
+      Pair at = pair_at(s->p, i);
+      real first = out[at.first], second = out[at.second];
+      out[at.first] = first * cosine[i] - second * sine[i];
+      out[at.second] = first * sine[i] + second * cosine[i];
+    }
+  }
+}
+
+/* k, q and the rotation of token t, into slot i of the held tokens; theta advances. */
+static void prepare_token(const Scan *s, Work *w, int64_t t, int64_t h, int64_t i) {
+  real *cosine = w->cosine + i * s->n_s, *sine = w->sine + i * s->n_s;
+  theta_advance(s, t, h, w->theta);
+  for (int64_t j = 0; j < s->n_s; j++) cosine[j] = R(cos)(w->theta[j]), sine[j] = R(sin)(w->theta[j]);
+  int64_t slot = i * s->n_r * s->n_n;
+  const SsdScan *p = s->p;
+  prepare(s, p->B, t, h, p->B_norm ? w->B_norm : NULL, p->B_bias, cosine, sine, w->k + slot, w->row);
+  prepare(s, p->C, t, h, p->C_norm ? w->C_norm : NULL, p->C_bias, cosine, sine, w->q + slot, w->row);
+}
+
+/* v (R, P) of one head from its x (P). */
+static void ranks_of(const Scan *s, const real *x, int64_t h, real *v) {
+  const real *mimo = real_block(s->p->mimo_x, h, s->n_r * s->n_p);
+  for (int64_t r = 0; r < s->n_r; r++)
+    for (int64_t i = 0; i < s->n_p; i++) v[r * s->n_p + i] = mimo ? x[i] * mimo[r * s->n_p + i] : x[i];
+}
+
+/* The head's parameters that every token uses. */
+static void load_parameters(const Scan *s, Work *w, int64_t h) {
+  const SsdScan *p = s->p;
+  bool per_channel = p->D->dim[0] != s->n_h;
+  for (int64_t i = 0; i < s->n_p; i++) w->D[i] = ((const real *)p->D->data)[per_channel ? h * s->n_p + i : h];
+  if (!p->B_norm) return;
+  copy(w->B_norm, row_load(p->B_norm, 0, s->n_n, w->row), s->n_n);
+  copy(w->C_norm, row_load(p->C_norm, 0, s->n_n, w->row), s->n_n);
+}
+
+/* to = alpha from + weight sum_r v_r k_r^T: one row of the state. */
+static inline void state_row_step(const Scan *s, real *to, const real *from, real alpha, real weight, const real *v,
+                                  const real *k) {
+  scale_add(to, alpha, from, weight * v[0], k, s->n_n);
+  for (int64_t r = 1; r < s->n_r; r++) add_scaled(to, weight * v[r * s->n_p], k + r * s->n_n, s->n_n);
+}
+
+static bool has_carried_input(const SsdScan *p) { return p->lambda && p->k_in && p->v_in; }
+
+/* k_in of one head, (R, N) from (R, H, N), and v_in by ranks. */
+static void load_carried_input(const Scan *s, int64_t seq, int64_t h, real *k, real *v) {
+  for (int64_t r = 0; r < s->n_r; r++) load_block(k + r * s->n_n, s->p->k_in, (seq * s->n_r + r) * s->n_h + h, s->n_n);
+  ranks_of(s, real_block(s->p->v_in, seq * s->n_h + h, s->n_p), h, v);
+}
+
+/* ---- forward ---- */
+
+static void forward_head(const Scan *s, Work *w, int64_t seq, int64_t h) {
+  const SsdScan *p = s->p;
+  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r, start = s->starts[seq], end = s->starts[seq + 1];
+  load_parameters(s, w, h);
+  load_block(w->state, p->ssm_in, seq * s->n_h + h, n_p * n_n);
+  load_block(w->theta, p->angle_in, seq * s->n_h + h, s->n_s);
+  if (has_carried_input(p)) {
+    load_carried_input(s, seq, h, w->k, w->v);
+    for (int64_t i = 0; i < n_p; i++)
+      state_row_step(s, w->state + i * n_n, w->state + i * n_n, 1, delta_before(p, start, h), w->v + i, w->k);
+  }
+  Tensor x = from_col(p->x, h * n_p);
+  int64_t chunk = start / s->n_q + seq;
+  for (int64_t t = start; t < end; t++) {
+    if (p->chunk_states && (t - start) % s->n_q == 0)
+      store_block(p->chunk_states, chunk++ * s->n_h + h, w->state, n_p * n_n);
+    Weights weights = weights_at(p, t, h, t + 1 == end);
+    prepare_token(s, w, t, h, 0);
+    ranks_of(s, row_load(&x, t, n_p, w->row), h, w->v);
+    for (int64_t i = 0; i < n_p; i++) {
+      real *state = w->state + i * n_n;
+      for (int64_t r = 0; r < n_r; r++) w->y[r * n_p + i] = weights.alpha * dot(state, w->q + r * n_n, n_n);
+      state_row_step(s, state, state, weights.alpha, weights.gamma + weights.delta, w->v + i, w->k);
+    }
+    for (int64_t r = 0; r < n_r; r++) {
+      real *y = w->y + r * n_p;
+      for (int64_t j = 0; j < n_r; j++)
+        add_scaled(y, weights.gamma * dot(w->q + r * n_n, w->k + j * n_n, n_n), w->v + j * n_p, n_p);
+      for (int64_t i = 0; i < n_p; i++) y[i] += w->D[i] * w->v[r * n_p + i];
+      Tensor own = from_col(p->y, (r * s->n_h + h) * n_p);
+      row_store(&own, t, n_p, y);
+    }
+  }
+  store_block(p->ssm_out, seq * s->n_h + h, w->state, n_p * n_n);
+  store_block(p->angle_out, seq * s->n_h + h, w->theta, s->n_s);
+  store_block(p->v_out, seq * s->n_h + h, row_load(&x, end - 1, n_p, w->row), n_p);
+  for (int64_t r = 0; r < n_r; r++) store_block(p->k_out, (seq * n_r + r) * s->n_h + h, w->k + r * n_n, n_n);
+}
+
+KERNEL_FWD(ssd_scan, SsdScan) {
+  Scan s = scan_make(p, false, NULL);
+  CHECK(s.starts[0] == 0 && s.starts[s.n_seq] == s.n_t, "cu_seqlens runs from %d to %d over %lld tokens", s.starts[0],
+        s.starts[s.n_seq], (long long)s.n_t);
+  for (int64_t i = 0; i < s.n_seq; i++)
+    CHECK(s.starts[i] < s.starts[i + 1], "sequence %lld has no tokens", (long long)i);
+  turn_fill(&s);
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t task = 0; task < s.n_seq * s.n_h; task++) {
+    Work w = work_of_thread(&s, false);
+    forward_head(&s, &w, task / s.n_h, task % s.n_h);
+  }
+}
+
+/* ---- backward ---- */
+
+/* Where one head's gradients go. */
+typedef struct HeadGradient {
+  real *dB, *dC;                          /* (T, R*G*N), already at the group's columns */
+  real *dturn;                            /* (T, S) */
+  real *dD, *dB_bias, *dC_bias, *dmimo_x; /* sums over the sequence */
+  Tensor x, dx;                           /* the head's columns */
+} HeadGradient;
+
+/* dk (R, N) back through rotation, bias and the sum over heads; dtheta gets the cross products. */
+static void prepare_backward(const Scan *s, const real *k, real *dk, const real *cosine, const real *sine, real *dtheta,
+                             real *dbias, real *dB) {
+  for (int64_t r = 0; r < s->n_r; r++, k += s->n_n, dk += s->n_n) {
+    for (int64_t i = 0; i < s->n_s; i++) {
+      Pair at = pair_at(s->p, i);
+      real first = dk[at.first], second = dk[at.second];
+      dtheta[i] += second * k[at.first] - first * k[at.second];
+      dk[at.first] = first * cosine[i] + second * sine[i];
+      dk[at.second] = second * cosine[i] - first * sine[i];
+    }
+    add_scaled(dbias + r * s->n_n, 1, dk, s->n_n);
+    add_scaled(dB + r * s->n_g * s->n_n, 1, dk, s->n_n);
+  }
+}
+
+/* dv (R, P) of one x (P): adds to the parameter's gradient and writes dx. */
+static void ranks_backward(const Scan *s, const real *x, const real *dv, int64_t h, real *dx, real *dmimo_x) {
+  const real *mimo = real_block(s->p->mimo_x, h, s->n_r * s->n_p);
+  zero(dx, s->n_p);
+  for (int64_t r = 0; r < s->n_r; r++)
+    for (int64_t i = 0; i < s->n_p; i++) {
+      dx[i] += mimo ? dv[r * s->n_p + i] * mimo[r * s->n_p + i] : dv[r * s->n_p + i];
+      dmimo_x[r * s->n_p + i] += x[i] * dv[r * s->n_p + i];
+    }
+}
+
+static inline void add_scalar(const Tensor *t, int64_t row, int64_t h, real value) {
+  if (t) real_row(t, row)[h] += value;
+}
+
+/* What token `next` gets from the delta it gave its predecessor. */
+static void delta_backward(const SsdScan *p, int64_t next, int64_t h, real ddelta) {
+  add_scalar(p->ddt, next, h, (1 - real_row(p->lambda, next)[h]) * ddelta);
+  add_scalar(p->dlambda, next, h, -real_row(p->dt, next)[h] * ddelta);
+}
+
+/* E k_j into dv_j, E^T v_j into dk_j, S^T dy_r into dq_r; E steps back to E_{t-1}. Returns <E, S>. */
+static real state_backward(const Scan *s, Work *w, const real *S, const real *k, const real *q, real alpha) {
+  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r;
+  zero(w->dk, n_r * n_n);
+  zero(w->dq, n_r * n_n);
+  real sum = 0;
+  for (int64_t i = 0; i < n_p; i++) {
+    real *E = w->dstate + i * n_n;
+    const real *state = S + i * n_n;
+    sum += dot(E, state, n_n);
+    for (int64_t r = 0; r < n_r; r++) {
+      w->dv[r * n_p + i] = dot(E, k + r * n_n, n_n);
+      add_scaled(w->dk + r * n_n, w->v[r * n_p + i], E, n_n);
+      add_scaled(w->dq + r * n_n, w->y[r * n_p + i], state, n_n);
+    }
+    state_row_step(s, E, E, alpha, alpha, w->y + i, q);
+  }
+  return sum;
+}
+
+/* Token t, in slot i of the held ones. */
+static void backward_token(const Scan *s, Work *w, HeadGradient *to, int64_t seq, int64_t t, int64_t h, int64_t i) {
+  const SsdScan *p = s->p;
+  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r;
+  bool last = t + 1 == s->starts[seq + 1];
+  const real *S = w->state + i * n_p * n_n, *k = w->k + i * n_r * n_n, *q = w->q + i * n_r * n_n;
+  Weights weights = weights_at(p, t, h, last);
+  real gamma = weights.gamma, both = gamma + weights.delta;
+
+  const real *x = row_load(&to->x, t, n_p, w->row);
+  ranks_of(s, x, h, w->v);
+  zero(w->y, n_r * n_p);
+  for (int64_t r = 0; r < n_r && p->dy; r++) {
+    Tensor own = from_col(p->dy, (r * s->n_h + h) * n_p);
+    copy(w->y + r * n_p, row_load(&own, t, n_p, w->dx), n_p);
+  }
+  real da = state_backward(s, w, S, k, q, weights.alpha);
+
+  real ddelta = 0, dcross = 0;
+  for (int64_t r = 0; r < n_r; r++) {
+    ddelta += dot(w->v + r * n_p, w->dv + r * n_p, n_p);
+    da += dot(q + r * n_n, w->dq + r * n_n, n_n);
+    for (int64_t j = 0; j < n_r; j++) {
+      real qk = w->qk[r * n_r + j] = dot(q + r * n_n, k + j * n_n, n_n);
+      real vy = w->vy[r * n_r + j] = dot(w->v + j * n_p, w->y + r * n_p, n_p);
+      dcross += qk * vy;
+    }
+  }
+  for (int64_t r = 0; r < n_r; r++) {
+    real *dv = w->dv + r * n_p, *dk = w->dk + r * n_n, *dq = w->dq + r * n_n;
+    const real *dy = w->y + r * n_p, *v = w->v + r * n_p;
+    for (int64_t c = 0; c < n_p; c++) {
+      dv[c] = both * dv[c] + w->D[c] * dy[c];
+      to->dD[c] += v[c] * dy[c];
+    }
+    for (int64_t n = 0; n < n_n; n++) dk[n] *= both, dq[n] *= weights.alpha;
+    for (int64_t j = 0; j < n_r; j++) {
+      add_scaled(dv, gamma * w->qk[j * n_r + r], w->y + j * n_p, n_p);
+      add_scaled(dk, gamma * w->vy[j * n_r + r], q + j * n_n, n_n);
+      add_scaled(dq, gamma * w->vy[r * n_r + j], k + j * n_n, n_n);
+    }
+    if (last && p->dk_out) add_scaled(dk, 1, real_block(p->dk_out, (seq * n_r + r) * s->n_h + h, n_n), n_n);
+  }
+
+  real dgamma = ddelta + dcross, dt = real_row(p->dt, t)[h], ddt = dgamma;
+  if (p->lambda) {
+    ddt = real_row(p->lambda, t)[h] * dgamma;
+    add_scalar(p->dlambda, t, h, dt * dgamma);
+    if (!last) delta_backward(p, t + 1, h, ddelta);
+  }
+  const real *cosine = w->cosine + i * s->n_s, *sine = w->sine + i * s->n_s;
+  prepare_backward(s, k, w->dk, cosine, sine, w->dtheta, to->dB_bias, to->dB + t * s->shared_width);
+  prepare_backward(s, q, w->dq, cosine, sine, w->dtheta, to->dC_bias, to->dC + t * s->shared_width);
+  ddt += dot(w->dtheta, s->turn + t * s->n_s, s->n_s);
+  add_scaled(to->dturn + t * s->n_s, dt, w->dtheta, s->n_s);
+  add_scalar(p->ddt, t, h, ddt);
+  add_scalar(p->da, t, h, weights.alpha * da);
+
+  ranks_backward(s, x, w->dv, h, w->dx, to->dmimo_x);
+  if (last && p->dv_out) add_scaled(w->dx, 1, real_block(p->dv_out, seq * s->n_h + h, n_p), n_p);
+  if (p->dx) row_add(&to->dx, t, n_p, w->dx);
+}
+
+/* The states, k, q and rotations of the tokens [first, end) of one chunk. */
+static void recompute_chunk(const Scan *s, Work *w, HeadGradient *to, int64_t h, int64_t chunk_row, int64_t first,
+                            int64_t end) {
+  int64_t size = s->n_p * s->n_n;
+  load_block(w->state, s->p->chunk_states, chunk_row * s->n_h + h, size);
+  for (int64_t t = first, i = 0; t < end; t++, i++) {
+    prepare_token(s, w, t, h, i);
+    if (t + 1 == end) break;
+    Weights weights = weights_at(s->p, t, h, false);
+    ranks_of(s, row_load(&to->x, t, s->n_p, w->row), h, w->v);
+    for (int64_t c = 0; c < s->n_p; c++) {
+      real *from = w->state + i * size + c * s->n_n;
+      state_row_step(s, from + size, from, weights.alpha, weights.gamma + weights.delta, w->v + c,
+                     w->k + i * s->n_r * s->n_n);
+    }
+  }
+}
+
+/* The gradient E of S_{-1} = h_in + delta sum_r v_in,r k_in,r^T to the carried-in state. */
+static void backward_carried(const Scan *s, Work *w, HeadGradient *to, int64_t seq, int64_t h) {
+  const SsdScan *p = s->p;
+  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r, start = s->starts[seq];
+  add_block(p->dssm_in, seq * s->n_h + h, w->dstate, n_p * n_n);
+  add_block(p->dangle_in, seq * s->n_h + h, w->dtheta, s->n_s);
+  if (!has_carried_input(p)) return;
+  load_carried_input(s, seq, h, w->k, w->v);
+  real delta = delta_before(p, start, h), ddelta = 0;
+  for (int64_t r = 0; r < n_r; r++) {
+    real *dv = w->dv + r * n_p, *dk = w->dk + r * n_n;
+    zero(dk, n_n);
+    for (int64_t i = 0; i < n_p; i++) {
+      const real *E = w->dstate + i * n_n;
+      real Ek = dot(E, w->k + r * n_n, n_n);
+      ddelta += w->v[r * n_p + i] * Ek;
+      dv[i] = delta * Ek;
+      add_scaled(dk, delta * w->v[r * n_p + i], E, n_n);
+    }
+    add_block(p->dk_in, (seq * n_r + r) * s->n_h + h, dk, n_n);
+  }
+  delta_backward(p, start, h, ddelta);
+  ranks_backward(s, real_block(p->v_in, seq * s->n_h + h, n_p), w->dv, h, w->dx, to->dmimo_x);
+  add_block(p->dv_in, seq * s->n_h + h, w->dx, n_p);
+}
+
+static void backward_head(const Scan *s, Work *w, HeadGradient *to, int64_t seq, int64_t h) {
+  const SsdScan *p = s->p;
+  int64_t start = s->starts[seq], end = s->starts[seq + 1], n_chunks = ceil_div(end - start, s->n_q);
+  load_parameters(s, w, h);
+  load_block(w->theta, p->angle_in, seq * s->n_h + h, s->n_s);
+  for (int64_t t = start; t < end; t++) {
+    if ((t - start) % s->n_q == 0) copy(w->theta_starts + (t - start) / s->n_q * s->n_s, w->theta, s->n_s);
+    theta_advance(s, t, h, w->theta);
+  }
+  load_block(w->dstate, p->dssm_out, seq * s->n_h + h, s->n_p * s->n_n);
+  load_block(w->dtheta, p->dangle_out, seq * s->n_h + h, s->n_s);
+  for (int64_t c = n_chunks - 1; c >= 0; c--) {
+    int64_t first = start + c * s->n_q, chunk_end = min_i64(first + s->n_q, end);
+    copy(w->theta, w->theta_starts + c * s->n_s, s->n_s);
+    recompute_chunk(s, w, to, h, start / s->n_q + seq + c, first, chunk_end);
+    for (int64_t t = chunk_end - 1; t >= first; t--) backward_token(s, w, to, seq, t, h, t - first);
+  }
+  backward_carried(s, w, to, seq, h);
+}
+
+/* One task: the heads of part `part` of group `g` in one sequence, in order. */
+static void backward_part(const Scan *s, Work *w, int64_t seq, int64_t g, int64_t part) {
+  int64_t start = s->starts[seq], n_t = s->starts[seq + 1] - start, slab = part * s->n_t * s->shared_width + g * s->n_n;
+  HeadGradient to = {
+      .dB = s->dB + slab, .dC = s->dC + slab, .dturn = s->dturn + (g * s->n_parts + part) * s->n_t * s->n_s};
+  zero(to.dturn + start * s->n_s, n_t * s->n_s);
+  for (int64_t t = start; t < start + n_t; t++)
+    for (int64_t r = 0; r < s->n_r; r++) {
+      zero(to.dB + t * s->shared_width + r * s->n_g * s->n_n, s->n_n);
+      zero(to.dC + t * s->shared_width + r * s->n_g * s->n_n, s->n_n);
+    }
+  int64_t first = g * s->heads_per_group + s->heads_per_group * part / s->n_parts;
+  int64_t end = g * s->heads_per_group + s->heads_per_group * (part + 1) / s->n_parts;
+  for (int64_t h = first; h < end; h++) {
+    to.dD = s->dparam + (seq * s->n_h + h) * s->param_width;
+    to.dB_bias = to.dD + s->n_p;
+    to.dC_bias = to.dB_bias + s->n_r * s->n_n;
+    to.dmimo_x = to.dC_bias + s->n_r * s->n_n;
+    zero(to.dD, s->param_width);
+    to.x = from_col(s->p->x, h * s->n_p);
+    if (s->p->dx) to.dx = from_col(s->p->dx, h * s->n_p);
+    backward_head(s, w, &to, seq, h);
+  }
+}
+
+/* One row of B or C back through its norm: the parts' sums -> dB, dnorm. `rows`: 3 N of scratch. */
+static void norm_backward(const Scan *s, const Tensor *B, const real *weight, const real *parts, Tensor *dB,
+                          real *dnorm, int64_t t, int64_t col, real *rows) {
+  int64_t n_n = s->n_n;
+  real *sum = rows, *hat = rows + n_n;
+  zero(sum, n_n);
+  for (int64_t part = 0; part < s->n_parts; part++)
+    add_scaled(sum, 1, parts + (part * s->n_t + t) * s->shared_width + col, n_n);
+  if (weight) {
+    Tensor own = from_col(B, col);
+    const real *b = row_load(&own, t, n_n, hat);
+    real scale = 1 / R(sqrt)(dot(b, b, n_n) / (real)n_n + (real)s->p->norm_eps), mean = 0;
+    for (int64_t n = 0; n < n_n; n++) {
+      hat[n] = b[n] * scale;
+      dnorm[n] += sum[n] * hat[n];
+      sum[n] *= weight[n];
+      mean += sum[n] * hat[n];
+    }
+    mean /= (real)n_n;
+    for (int64_t n = 0; n < n_n; n++) sum[n] = scale * (sum[n] - hat[n] * mean);
+  }
+  if (!dB) return;
+  Tensor own = from_col(dB, col);
+  row_add(&own, t, n_n, sum);
+}
+
+/* dB, dC and dangle of all tokens from the parts' sums. */
+static void backward_shared(const Scan *s) {
+  const SsdScan *p = s->p;
+  int64_t n_blocks = sum_blocks(s->n_t), n_n = s->n_n;
+#pragma omp parallel for schedule(static)
+  for (int64_t b = 0; b < n_blocks; b++) {
+    real *rows = s->rows + b * max_i64(3 * n_n, s->n_s), *dnorm = s->dnorm + b * 2 * n_n;
+    zero(dnorm, 2 * n_n);
+    for (int64_t t = sum_block_start(s->n_t, b); t < sum_block_start(s->n_t, b + 1); t++) {
+      for (int64_t col = 0; col < s->shared_width; col += n_n) {
+        const real *B_norm = p->B_norm ? row_load(p->B_norm, 0, n_n, rows + 2 * n_n) : NULL;
+        norm_backward(s, p->B, B_norm, s->dB, p->dB, dnorm, t, col, rows);
+        const real *C_norm = p->C_norm ? row_load(p->C_norm, 0, n_n, rows + 2 * n_n) : NULL;
+        norm_backward(s, p->C, C_norm, s->dC, p->dC, dnorm + n_n, t, col, rows);
+      }
+      if (!p->dangle || s->n_s == 0) continue;
+      zero(rows, s->n_s);
+      for (int64_t part = 0; part < s->n_g * s->n_parts; part++)
+        add_scaled(rows, 1, s->dturn + (part * s->n_t + t) * s->n_s, s->n_s);
+      for (int64_t i = 0; i < s->n_s; i++) {
+        real tanh_angle = s->turn[t * s->n_s + i] / PI;
+        rows[i] *= PI * (1 - tanh_angle * tanh_angle);
+      }
+      row_add(p->dangle, t, s->n_s, rows);
+    }
+  }
+  for (int64_t b = 0; b < n_blocks; b++) {
+    add_block(p->dB_norm, 0, s->dnorm + b * 2 * n_n, n_n);
+    add_block(p->dC_norm, 0, s->dnorm + b * 2 * n_n + n_n, n_n);
+  }
+}
+
+/* Parameter gradients: the sequences' sums, added in order. */
+static void backward_parameters(const Scan *s) {
+  const SsdScan *p = s->p;
+  int64_t bias_size = s->n_r * s->n_n;
+#pragma omp parallel for schedule(static)
+  for (int64_t h = 0; h < s->n_h; h++)
+    for (int64_t seq = 0; seq < s->n_seq; seq++) {
+      const real *from = s->dparam + (seq * s->n_h + h) * s->param_width;
+      if (p->dD && p->dD->dim[0] != s->n_h) add_block(p->dD, h, from, s->n_p);
+      else if (p->dD)
+        for (int64_t i = 0; i < s->n_p; i++) ((real *)p->dD->data)[h] += from[i];
+      add_block(p->dB_bias, h, from + s->n_p, bias_size);
+      add_block(p->dC_bias, h, from + s->n_p + bias_size, bias_size);
+      add_block(p->dmimo_x, h, from + s->n_p + 2 * bias_size, s->n_r * s->n_p);
+    }
+}
+
+KERNEL_BWD(ssd_scan, SsdScan) {
+  Scan s = scan_make(p, true, NULL);
+  CHECK(p->chunk_states, "the forward pass saved no chunk_states");
+  turn_fill(&s);
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t task = 0; task < s.n_seq * s.n_g * s.n_parts; task++) {
+    Work w = work_of_thread(&s, true);
+    int64_t within = task % (s.n_g * s.n_parts);
+    backward_part(&s, &w, task / (s.n_g * s.n_parts), within / s.n_parts, within % s.n_parts);
+  }
+  backward_shared(&s);
+  backward_parameters(&s);
+}

@@ -9,8 +9,8 @@ typedef enum YamlKind { YAML_SCALAR, YAML_MAP, YAML_LIST } YamlKind;
 typedef struct YamlNode YamlNode;
 struct YamlNode {
   YamlKind kind;
-  char *text;  /* of a scalar */
-  bool quoted; /* a scalar in quotes or a block: text, never null or a number */
+  char *text;   /* of a scalar */
+  bool quoted;  /* a scalar in quotes or a block: text, never null or a number */
   bool refused; /* already reported: what it means is not asked */
   int line, column;
   char *key; /* the node's key when its parent is a map */
@@ -28,7 +28,7 @@ typedef struct YamlSource {
 #define YAML_MAX_DEPTH 32
 #define YAML_MAX_NODES 10000
 
-/* The tree of one document, or NULL with at least one mistake added. An empty text is a NULL-less null scalar when
+/* The tree of one document, or NULL with at least one mistake added. An empty text is a null scalar when
  * empty_is_null, else a mistake. Free with yaml_free. */
 YamlNode *yaml_parse(const char *text, size_t bytes, const YamlSource *source, bool empty_is_null, Mistakes *mistakes);
 void yaml_free(YamlNode *node);

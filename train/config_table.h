@@ -43,6 +43,8 @@ const Key *key_not_built(const char *path);
 bool key_is_section(const char *path);
 /* The nearest key or section to an unknown path, NULL when none is near. Also finds a key by its last name alone. */
 const char *key_nearest(const char *path);
+/* Largest value of a number: the limit, or what the field holds. */
+double key_high(const Key *key);
 /* What the key takes, "an integer, 1 to 64, or auto"; malloc'ed. */
 char *key_expected(const Key *key);
 

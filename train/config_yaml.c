@@ -81,7 +81,7 @@ static bool next_event(Reader *reader, yaml_event_t *event) {
   return false;
 }
 
-static YamlNode *node_new(Reader *reader, const yaml_event_t *event, YamlKind kind) {
+static YamlNode *node_new(const yaml_event_t *event, YamlKind kind) {
   YamlNode *node = base_zalloc(sizeof *node);
   node->kind = kind;
   node->line = line_of(event->start_mark);
@@ -100,7 +100,7 @@ static void refuse_extras(Reader *reader, YamlNode *node, const yaml_char_t *anc
 }
 
 static YamlNode *read_scalar(Reader *reader, const yaml_event_t *event) {
-  YamlNode *node = node_new(reader, event, YAML_SCALAR);
+  YamlNode *node = node_new(event, YAML_SCALAR);
   node->text = base_strdup((const char *)event->data.scalar.value);
   node->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
   refuse_extras(reader, node, event->data.scalar.anchor, event->data.scalar.tag);
@@ -187,20 +187,20 @@ static YamlNode *read_node(Reader *reader, const yaml_event_t *event, int depth)
   switch (event->type) {
   case YAML_SCALAR_EVENT: return read_scalar(reader, event);
   case YAML_ALIAS_EVENT:
-    node = node_new(reader, event, YAML_SCALAR);
+    node = node_new(event, YAML_SCALAR);
     node->text = base_strdup("");
     node->refused = true;
     mistake_at(reader, node->line, node->column,
                "found an alias (*), which is not taken; write the value, or use include", "");
     return node;
   case YAML_SEQUENCE_START_EVENT:
-    node = node_new(reader, event, YAML_LIST);
+    node = node_new(event, YAML_LIST);
     refuse_extras(reader, node, event->data.sequence_start.anchor, event->data.sequence_start.tag);
     whole = read_items(reader, node, depth + 1);
     break;
   default:
     CHECK(event->type == YAML_MAPPING_START_EVENT, "libyaml event %d where a value begins", (int)event->type);
-    node = node_new(reader, event, YAML_MAP);
+    node = node_new(event, YAML_MAP);
     refuse_extras(reader, node, event->data.mapping_start.anchor, event->data.mapping_start.tag);
     whole = read_entries(reader, node, depth + 1);
   }
@@ -220,7 +220,7 @@ static YamlNode *read_stream(Reader *reader, bool empty_is_null) {
     }
     yaml_event_type_t type = event.type;
     if (type == YAML_STREAM_END_EVENT && !root && empty_is_null) {
-      root = node_new(reader, &event, YAML_SCALAR);
+      root = node_new(&event, YAML_SCALAR);
       root->text = base_strdup("");
     } else if (type == YAML_STREAM_END_EVENT && !root) {
       mistake_at(reader, 1, 1, "found nothing in it, expected keys (`aspis help config` lists them)", "");

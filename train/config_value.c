@@ -1,0 +1,299 @@
+/* config_value: a value of the config between YAML and its field, by the kind of its key (config_table.h). */
+#include "train/config_table.h"
+
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *field_of(const Key *key, Config *config) { return (char *)config + key->offset; }
+static int *count_of(const Key *key, Config *config) { return (int *)(void *)((char *)config + key->count_offset); }
+
+static bool in_range(const Key *key, double value) {
+  double high = key_high(key);
+  return !(value < key->low || value > high || (key->low_open && value <= key->low) ||
+           (key->high_open && value >= key->high));
+}
+
+/* Digits with a sign, and in range. */
+static bool read_int(const Key *key, const YamlNode *node, int64_t *value) {
+  if (node->kind != YAML_SCALAR || node->quoted) return false;
+  const char *digits = node->text + (*node->text == '-' || *node->text == '+');
+  size_t n = strspn(digits, "0123456789");
+  if (!n || n > 19 || digits[n]) return false;
+  char *end;
+  *value = strtoll(node->text, &end, 10);
+  return (*value != INT64_MAX && *value != INT64_MIN) && in_range(key, (double)*value);
+}
+
+/* A decimal number as YAML 1.2 writes it; neither hexadecimal nor nan, and infinity only where it is a value. */
+static bool read_real(const Key *key, const YamlNode *node, double *value) {
+  if (node->kind != YAML_SCALAR || node->quoted) return false;
+  const char *text = node->text;
+  if (!strcmp(text, ".inf") || !strcmp(text, "inf") || !strcmp(text, "+.inf")) {
+    *value = INFINITY;
+    return key->infinite;
+  }
+  if (!*text || text[strspn(text, "+-.0123456789eE")]) return false;
+  char *end;
+  *value = strtod(text, &end);
+  return !*end && end != text && isfinite(*value) && in_range(key, *value);
+}
+
+/* The index of the choice, or -1. */
+static int read_choice(const Key *key, const YamlNode *node) {
+  if (node->kind != YAML_SCALAR) return -1;
+  size_t text_length = strlen(node->text);
+  int i = 0;
+  for (const char *choice = key->choices; *choice; i++) {
+    size_t length = strcspn(choice, "|");
+    if (length == text_length && !strncmp(choice, node->text, length)) return i;
+    choice += length + (choice[length] == '|');
+  }
+  return -1;
+}
+
+static bool is_word(const Key *key, const YamlNode *node) {
+  if (!key->word) return false;
+  if (!strcmp(key->word, "null")) return yaml_is_null(node);
+  return node->kind == YAML_SCALAR && !strcmp(node->text, key->word);
+}
+
+static void store_int(const Key *key, Config *config, int64_t value) {
+  void *field = field_of(key, config);
+  switch (key->size) {
+  case sizeof(bool): *(bool *)field = value != 0; break;
+  case sizeof(int): *(int *)field = (int)value; break;
+  default:
+    CHECK(key->size == sizeof(int64_t), "%s: a field of %zu bytes", key->path, key->size);
+    *(int64_t *)field = value;
+  }
+}
+
+static bool is_text(const YamlNode *node) { return node->kind == YAML_SCALAR && !yaml_is_null(node); }
+
+static bool read_text(const Key *key, const YamlNode *node, Config *config) {
+  char **field = field_of(key, config);
+  char *text = NULL;
+  if (!is_word(key, node)) {
+    if (!is_text(node) || (key->choices && read_choice(key, node) < 0)) return false;
+    text = base_strdup(node->text);
+  }
+  free(*field);
+  *field = text;
+  return true;
+}
+
+/* A list of texts; one text stands for a list of one. */
+static bool read_texts(const Key *key, const YamlNode *node, Config *config) {
+  const YamlNode *first = node->kind == YAML_LIST ? node->child : node;
+  int n = 0;
+  for (const YamlNode *item = first; item; item = node->kind == YAML_LIST ? item->next : NULL, n++)
+    if (!is_text(item)) return false;
+  char **texts = base_zalloc((size_t)n * sizeof *texts);
+  const YamlNode *item = first;
+  for (int i = 0; i < n; i++, item = item->next) texts[i] = base_strdup(item->text);
+  key_free(key, config);
+  *(char ***)field_of(key, config) = texts;
+  *count_of(key, config) = n;
+  return true;
+}
+
+static bool read_ints(const Key *key, const YamlNode *node, Config *config) {
+  int values[MODEL_MAX_LAYERS], n = 0, capacity = (int)(key->size / sizeof(int));
+  CHECK(capacity <= MODEL_MAX_LAYERS, "%s: room for %d integers", key->path, capacity);
+  if (node->kind != YAML_LIST) return false;
+  for (const YamlNode *item = node->child; item; item = item->next) {
+    int64_t value;
+    if (n == capacity || !read_int(key, item, &value)) return false;
+    values[n++] = (int)value;
+  }
+  int *field = field_of(key, config);
+  memset(field, 0, key->size);
+  memcpy(field, values, (size_t)n * sizeof(int));
+  *count_of(key, config) = n;
+  return true;
+}
+
+static bool read_pair(const Key *key, const YamlNode *node, Config *config) {
+  if (node->kind != YAML_LIST || !node->child || !node->child->next || node->child->next->next) return false;
+  double pair[2];
+  if (!read_real(key, node->child, &pair[0]) || !read_real(key, node->child->next, &pair[1])) return false;
+  memcpy(field_of(key, config), pair, sizeof pair);
+  return true;
+}
+
+static bool read_field(const Key *key, const YamlNode *node, Config *config) {
+  int64_t integer = 0;
+  double real = 0;
+  switch (key->kind) {
+  case KIND_TEXT:
+  case KIND_PATH: return read_text(key, node, config);
+  case KIND_PATHS: return read_texts(key, node, config);
+  case KIND_INT:
+    if (!is_word(key, node) && !read_int(key, node, &integer)) return false;
+    store_int(key, config, integer);
+    return true;
+  case KIND_INTS: return read_ints(key, node, config);
+  case KIND_REAL:
+    if (!is_word(key, node) && !read_real(key, node, &real)) return false;
+    *(double *)field_of(key, config) = real;
+    return true;
+  case KIND_PAIR: return read_pair(key, node, config);
+  case KIND_BOOL: {
+    bool yes = node->kind == YAML_SCALAR && !node->quoted && !strcmp(node->text, "true");
+    bool no = node->kind == YAML_SCALAR && !node->quoted && !strcmp(node->text, "false");
+    if (!yes && !no) return false;
+    *(bool *)field_of(key, config) = yes;
+    return true;
+  }
+  case KIND_ENUM:
+    integer = read_choice(key, node);
+    if (integer < 0) return false;
+    store_int(key, config, integer);
+    return true;
+  case KIND_UNBUILT: return read_choice(key, node) >= 0 || (!strcmp(key->choices, "null") && yaml_is_null(node));
+  }
+  CHECK(false, "%s: kind %d", key->path, (int)key->kind);
+}
+
+/* True when the node is one of the values that are known but not built. */
+static bool is_not_built(const Key *key, const YamlNode *node) {
+  bool found = false;
+  if (node->kind != YAML_SCALAR || !key->not_built) return false;
+  char *patterns = base_strdup(key->not_built), *rest = NULL;
+  for (char *one = strtok_r(patterns, "|", &rest); one; one = strtok_r(NULL, "|", &rest))
+    found |= !fnmatch(one, node->text, 0);
+  free(patterns);
+  return found;
+}
+
+char *key_read(const Key *key, const YamlNode *node, Config *config) {
+  if (read_field(key, node, config)) return NULL;
+  char *found = yaml_found(node);
+  bool not_built = key->kind == KIND_UNBUILT || is_not_built(key, node);
+  char *text = base_format("found %s%s", found, not_built ? ", which is not built in this version" : "");
+  free(found);
+  return text;
+}
+
+/* --- writing ------------------------------------------------------------------------------------------------------ */
+
+/* A text that YAML reads back as the same text: plain when nothing in it means anything, else in double quotes. */
+static char *write_text(const char *text) {
+  static const char *const words[] = {"null", "true", "false", "yes", "no", "on", "off"};
+  bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") == strlen(text) &&
+               *text && *text != '-' && *text != '.' && !(*text >= '0' && *text <= '9');
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) plain &= strcmp(text, words[i]) != 0;
+  if (plain) return base_strdup(text);
+  char *quoted = base_alloc(4 * strlen(text) + 3), *to = quoted;
+  *to++ = '"';
+  for (; *text; text++) {
+    unsigned char c = (unsigned char)*text;
+    if (c == '"' || c == '\\') *to++ = '\\', *to++ = (char)c;
+    else if (c < 0x20 || c == 0x7f) to += sprintf(to, "\\x%02X", c);
+    else *to++ = (char)c;
+  }
+  *to++ = '"';
+  *to = '\0';
+  return quoted;
+}
+
+/* The shortest of three lengths that reads back as the same double, with a mark that it is a real. */
+static char *write_real(double value) {
+  if (isinf(value)) return base_strdup(".inf");
+  char text[40];
+  for (int digits = 15; digits <= 17; digits++) {
+    snprintf(text, sizeof text, "%.*g", digits, value);
+    if (strtod(text, NULL) == value) break;
+  }
+  return base_format("%s%s", text, strpbrk(text, ".e") ? "" : ".0");
+}
+
+static int64_t load_int(const Key *key, const Config *config) {
+  const void *field = (const char *)config + key->offset;
+  if (key->size == sizeof(bool)) return *(const bool *)field;
+  if (key->size == sizeof(int)) return *(const int *)field;
+  return *(const int64_t *)field;
+}
+
+static char *write_choice(const Key *key, int64_t index) {
+  const char *choice = key->choices;
+  for (; index > 0; index--) choice += strcspn(choice, "|") + 1;
+  return base_format("%.*s", (int)strcspn(choice, "|"), choice);
+}
+
+/* "[a, b]" of n items; frees the items. */
+static char *write_list(char **items, int n) {
+  char *list = base_strdup("[");
+  for (int i = 0; i < n; i++) {
+    char *longer = base_format("%s%s%s", list, i ? ", " : "", items[i]);
+    free(list);
+    free(items[i]);
+    list = longer;
+  }
+  char *whole = base_format("%s]", list);
+  free(list);
+  return whole;
+}
+
+char *key_write(const Key *key, const Config *config) {
+  const void *field = (const char *)config + key->offset;
+  switch (key->kind) {
+  case KIND_TEXT:
+  case KIND_PATH: {
+    const char *text = *(char *const *)field;
+    return text ? write_text(text) : base_strdup("null");
+  }
+  case KIND_PATHS:
+  case KIND_INTS: {
+    int n = *(const int *)(const void *)((const char *)config + key->count_offset);
+    char **items = base_zalloc((size_t)n * sizeof *items);
+    for (int i = 0; i < n; i++)
+      items[i] =
+          key->kind == KIND_INTS ? base_format("%d", ((const int *)field)[i]) : write_text((*(char **const *)field)[i]);
+    char *list = write_list(items, n);
+    free(items);
+    return list;
+  }
+  case KIND_INT: {
+    int64_t value = load_int(key, config);
+    return key->word && !value ? base_strdup(key->word) : base_format("%lld", (long long)value);
+  }
+  case KIND_REAL: {
+    double value = *(const double *)field;
+    return key->word && value == 0 ? base_strdup(key->word) : write_real(value);
+  }
+  case KIND_PAIR:
+    return write_list((char *[]){write_real(((const double *)field)[0]), write_real(((const double *)field)[1])}, 2);
+  case KIND_BOOL: return base_strdup(*(const bool *)field ? "true" : "false");
+  case KIND_ENUM: return write_choice(key, load_int(key, config));
+  case KIND_UNBUILT: return base_strdup(key->choices);
+  }
+  CHECK(false, "%s: kind %d", key->path, (int)key->kind);
+}
+
+/* --- ownership ---------------------------------------------------------------------------------------------------- */
+
+char **key_paths(const Key *key, Config *config, int *n) {
+  *n = 0;
+  if (key->kind == KIND_PATH) *n = *(char **)field_of(key, config) ? 1 : 0;
+  if (key->kind == KIND_PATHS) *n = *count_of(key, config);
+  if (!*n) return NULL;
+  return key->kind == KIND_PATH ? (char **)field_of(key, config) : *(char ***)field_of(key, config);
+}
+
+void key_free(const Key *key, Config *config) {
+  if (key->kind == KIND_TEXT || key->kind == KIND_PATH) {
+    char **field = field_of(key, config);
+    free(*field);
+    *field = NULL;
+  } else if (key->kind == KIND_PATHS) {
+    char ***field = field_of(key, config);
+    for (int i = 0; i < *count_of(key, config); i++) free((*field)[i]);
+    free(*field);
+    *field = NULL;
+    *count_of(key, config) = 0;
+  }
+}

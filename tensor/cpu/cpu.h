@@ -80,6 +80,15 @@ static inline void row_add(Tensor *t, int64_t r, int64_t n, const real *values) 
   for (int64_t i = 0; i < n; i++) h[i] = bf16_from_float(bf16_to_float(h[i]) + (float)values[i]);
 }
 
+/* The columns from `col` on, as a tensor for the row_ functions: kernels without scratch go through a row in runs of
+ * ROW_RUN columns, which fit on the stack. */
+enum { ROW_RUN = 256 };
+static inline Tensor cols_from(const Tensor *t, int64_t col) {
+  Tensor part = *t;
+  part.data = (char *)t->data + col * (int64_t)dtype_bytes(t->dtype);
+  return part;
+}
+
 /* Parameter gradients that sum over rows: rows are cut into at most SUM_BLOCKS blocks by their number alone, each block
  * sums into its own scratch, and the blocks are added in order. */
 enum { SUM_BLOCKS = 32 };

@@ -1,0 +1,117 @@
+/* product: C = A B + (add ? C : 0), the matrix product of linear and cross_entropy.
+ *
+ * C is cut into blocks by its shape alone and each block is one thread's; the sum over k is never split. So no bit
+ * depends on the number of threads. float builds hand a block to oneDNN, the double one loops.
+ *
+ * Where the types do not meet what oneDNN multiplies (F32 with BF16, or BF16 on a processor without such
+ * instructions), BF16 matrices are first widened to float in scratch: right everywhere, slower. */
+#pragma once
+
+#include "tensor/cpu/cpu.h"
+#include "tensor/onednn.h"
+
+/* A matrix as the product reads it: `transposed`, the rows of t are its columns. */
+static inline GemmMatrix product_matrix(const Tensor *t, bool transposed) {
+  return (GemmMatrix){.data = t->data, .dtype = t->dtype, .ld = t->ld, .transposed = transposed};
+}
+
+/* The part of a matrix that starts at (row, col). */
+static inline GemmMatrix product_part(GemmMatrix x, int64_t row, int64_t col) {
+  x.data = (char *)x.data + (x.transposed ? col * x.ld + row : row * x.ld + col) * (int64_t)dtype_bytes(x.dtype);
+  return x;
+}
+
+/* Blocks of 256 x 512, the fastest; smaller ones, down to 128 x 128, where that leaves less than 32 of them: at 128 x 128
+ * oneDNN still reaches some 85 % of its rate (Zen 4). */
+static inline void product_block_size(int64_t m, int64_t n, int64_t *block_m, int64_t *block_n) {
+  *block_m = 256, *block_n = 512;
+  while (ceil_div(m, *block_m) * ceil_div(n, *block_n) < 32 && *block_n > 128) *block_n /= 2;
+  if (ceil_div(m, *block_m) * ceil_div(n, *block_n) < 32) *block_m /= 2;
+}
+
+/* Rows times columns of one block. */
+static inline void product_block(int64_t m, int64_t n, int64_t k, GemmMatrix a, GemmMatrix b, bool add, GemmMatrix c) {
+#ifdef ASPIS_REAL_F64
+  const int64_t a_row = a.transposed ? 1 : a.ld, a_col = a.transposed ? a.ld : 1;
+  for (int64_t i = 0; i < m; i++) {
+    const double *a_i = (const double *)a.data + i * a_row;
+    double *c_i = (double *)c.data + i * c.ld;
+    if (!add) memset(c_i, 0, (size_t)n * sizeof *c_i);
+    if (b.transposed) {
+      for (int64_t j = 0; j < n; j++) {
+        const double *b_j = (const double *)b.data + j * b.ld;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t q = 0; q < k; q++) sum += a_i[q * a_col] * b_j[q];
+        c_i[j] += sum;
+      }
+    } else {
+      for (int64_t q = 0; q < k; q++) {
+        const double *b_q = (const double *)b.data + q * b.ld, a_iq = a_i[q * a_col];
+        for (int64_t j = 0; j < n; j++) c_i[j] += a_iq * b_q[j];
+      }
+    }
+  }
+#else
+  onednn_gemm(m, n, k, a, b, add, c);
+#endif
+}
+
+static inline bool product_widens(GemmMatrix a, GemmMatrix b, GemmMatrix c) {
+  if (a.dtype == REAL_DTYPE && b.dtype == REAL_DTYPE && c.dtype == REAL_DTYPE) return false;
+  return !(a.dtype == BF16 && b.dtype == BF16 && onednn_has_bf16());
+}
+
+static inline size_t product_wide_bytes(int64_t rows, int64_t cols, GemmMatrix x) {
+  return x.dtype == BF16 ? (size_t)round_up(rows * cols * (int64_t)sizeof(real), ARENA_ALIGN) : 0;
+}
+
+static inline size_t product_scratch(int64_t m, int64_t n, int64_t k, GemmMatrix a, GemmMatrix b, GemmMatrix c) {
+  if (!product_widens(a, b, c)) return 0;
+  return product_wide_bytes(m, k, a) + product_wide_bytes(k, n, b) + product_wide_bytes(m, n, c);
+}
+
+/* A matrix of reals in scratch for a BF16 one, with its values where `copy`; any other stays what it is. */
+static inline GemmMatrix product_widen(int64_t rows, int64_t cols, GemmMatrix x, bool copy, char **scratch) {
+  if (x.dtype != BF16) return x;
+  const int64_t n_rows = x.transposed ? cols : rows, n_cols = x.transposed ? rows : cols;
+  GemmMatrix wide = {.data = *scratch, .dtype = REAL_DTYPE, .ld = n_cols, .transposed = x.transposed};
+  *scratch += product_wide_bytes(rows, cols, x);
+  if (!copy) return wide;
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < n_rows; r++) {
+    const uint16_t *from = (const uint16_t *)x.data + r * x.ld;
+    real *to = (real *)wide.data + r * n_cols;
+    for (int64_t i = 0; i < n_cols; i++) to[i] = (real)bf16_to_float(from[i]);
+  }
+  return wide;
+}
+
+static inline void product_narrow(int64_t rows, int64_t cols, GemmMatrix wide, GemmMatrix x) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    const real *from = (const real *)wide.data + r * wide.ld;
+    uint16_t *to = (uint16_t *)x.data + r * x.ld;
+    for (int64_t i = 0; i < cols; i++) to[i] = bf16_from_float((float)from[i]);
+  }
+}
+
+/* A (m, k), B (k, n), C (m, n), none of them empty; scratch as large as product_scratch says. */
+static inline void product(int64_t m, int64_t n, int64_t k, GemmMatrix a, GemmMatrix b, bool add, GemmMatrix c,
+                           void *scratch) {
+  const GemmMatrix result = c;
+  if (product_widens(a, b, c)) {
+    char *free_scratch = scratch;
+    a = product_widen(m, k, a, true, &free_scratch);
+    b = product_widen(k, n, b, true, &free_scratch);
+    c = product_widen(m, n, c, add, &free_scratch);
+  }
+  int64_t block_m, block_n;
+  product_block_size(m, n, &block_m, &block_n);
+#pragma omp parallel for collapse(2) schedule(dynamic)
+  for (int64_t i = 0; i < m; i += block_m)
+    for (int64_t j = 0; j < n; j += block_n)
+      product_block(min_i64(block_m, m - i), min_i64(block_n, n - j), k, product_part(a, i, 0), product_part(b, 0, j),
+                    add, product_part(c, i, j));
+  if (c.data != result.data) product_narrow(m, n, c, result);
+}

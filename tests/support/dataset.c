@@ -1,0 +1,97 @@
+/* dataset: see dataset.h. */
+#include "tests/support/dataset.h"
+
+#include <criterion/criterion.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char workplace[] = "/tmp/aspis_test_data_XXXXXX";
+
+void workplace_enter(void) { cr_assert(mkdtemp(workplace) && chdir(workplace) == 0, "cannot make %s", workplace); }
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw) {
+  (void)info, (void)type, (void)ftw;
+  return remove(path);
+}
+
+void workplace_leave(void) { nftw(workplace, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
+
+void write_file(const char *path, const void *bytes, size_t n) {
+  FILE *file = fopen(path, "wb");
+  cr_assert(file && fwrite(bytes, 1, n, file) == n && fclose(file) == 0, "cannot write %s", path);
+}
+
+void write_text(const char *path, const char *text) { write_file(path, text, strlen(text)); }
+
+static char *one_path[] = {"text.txt"};
+
+DataConfig text_config(char *tokenizer, double train, double val, int seq_len) {
+  return (DataConfig){.kind = DATA_TEXT,
+                      .paths = one_path,
+                      .n_paths = 1,
+                      .tokenizer = tokenizer,
+                      .split_train = train,
+                      .split_val = val,
+                      .seq_len = seq_len};
+}
+
+DataConfig task_config(char *task) {
+  return (DataConfig){.kind = DATA_SYNTHETIC,
+                      .seq_len = 256,
+                      .task = task,
+                      .min_length = 3,
+                      .max_length = 160,
+                      .start_max_length = 40,
+                      .curriculum_steps = 100,
+                      .eval_length = 256,
+                      .eval_sequences = 50};
+}
+
+Dataset *open_or_fail(const DataConfig *config, uint64_t seed, const char *vocabulary, const char *name) {
+  Dataset *dataset = NULL;
+  Status status = dataset_open(config, seed, vocabulary, &dataset);
+  cr_assert(status.code == CODE_OK, "%s: %s", name, status.line);
+  return dataset;
+}
+
+void assert_refused(const DataConfig *config, const char *vocabulary, Code code, const char *phrase, const char *name) {
+  Dataset *dataset = NULL;
+  Status status = dataset_open(config, 1, vocabulary, &dataset);
+  cr_assert(status.code == code, "%s: code %d, expected %d (%s)", name, status.code, code,
+            status.line ? status.line : "no message");
+  cr_assert(strstr(status.line, phrase), "%s: \"%s\" does not say \"%s\"", name, status.line, phrase);
+  cr_assert(dataset == NULL, "%s: a dataset came back with the failure", name);
+  status_clear(&status);
+}
+
+Batch batch_new(int64_t n_seq, int64_t length) {
+  size_t bytes = sizeof(int32_t) * (size_t)(n_seq * length);
+  Batch batch = {n_seq, length, malloc(bytes), malloc(bytes)};
+  memset(batch.token, 0x55, bytes), memset(batch.target, 0x55, bytes); /* what fill must overwrite */
+  return batch;
+}
+
+void batch_free(Batch *batch) { free(batch->token), free(batch->target); }
+
+bool batch_equal(const Batch *a, const Batch *b) {
+  size_t bytes = sizeof(int32_t) * (size_t)(a->n_seq * a->length);
+  return a->n_seq == b->n_seq && a->length == b->length && memcmp(a->token, b->token, bytes) == 0 &&
+         memcmp(a->target, b->target, bytes) == 0;
+}
+
+void assert_pure(const DataConfig *config, DataPart part, int64_t length, const char *name) {
+  Dataset *whole = open_or_fail(config, 3, NULL, name), *parts = open_or_fail(config, 3, NULL, name);
+  Batch a = batch_new(50, length), b = batch_new(50, length);
+  dataset_fill(whole, part, 0, &a);
+  for (int64_t at = 43; at >= -6; at -= 7) { /* backwards, in sevens: nothing may depend on what was asked before */
+    int64_t first = max_i64(at, 0), n = at + 7 - first;
+    Batch piece = {n, length, b.token + first * length, b.target + first * length};
+    dataset_fill(parts, part, first, &piece);
+  }
+  cr_assert(batch_equal(&a, &b), "%s: a sample depends on more than its index", name);
+  batch_free(&a), batch_free(&b);
+  dataset_close(whole), dataset_close(parts);
+}

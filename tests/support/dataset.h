@@ -1,0 +1,27 @@
+/* dataset: what the tests of data/ share: a folder to work in, files, opening, refusing and comparing. Helpers fail the
+ * test with the case's name. */
+#pragma once
+
+#include "data/data.h"
+
+/* .init and .fini of a suite: a fresh folder as working directory, removed with all it holds. */
+void workplace_enter(void);
+void workplace_leave(void);
+void write_file(const char *path, const void *bytes, size_t n);
+void write_text(const char *path, const char *text);
+
+/* The file text.txt. */
+DataConfig text_config(char *tokenizer, double train, double val, int seq_len);
+/* Lengths 3 to 160, the longest growing from 40 over 100 steps; validation: 50 sequences of 256. */
+DataConfig task_config(char *task);
+
+Dataset *open_or_fail(const DataConfig *config, uint64_t seed, const char *vocabulary, const char *name);
+/* Opening fails with this code and a message that holds the phrase. */
+void assert_refused(const DataConfig *config, const char *vocabulary, Code code, const char *phrase, const char *name);
+/* The first 50 samples are the same whatever else was asked for before. */
+void assert_pure(const DataConfig *config, DataPart part, int64_t length, const char *name);
+
+/* Filled with rubbish that dataset_fill must overwrite. */
+Batch batch_new(int64_t n_seq, int64_t length);
+void batch_free(Batch *batch);
+bool batch_equal(const Batch *a, const Batch *b);

@@ -12,10 +12,10 @@ typedef enum NonfinitePolicy { NONFINITE_STOP, NONFINITE_SKIP } NonfinitePolicy;
 
 typedef struct TrainConfig {
   int64_t steps;
-  double epochs;             /* > 0: steps follow from it */
-  int batch_size;            /* sequences of the global batch */
-  int micro_batch_size;      /* 0: auto */
-  int virtual_ranks;         /* 0: auto: the largest power of two up to 8 that divides batch_size and leaves a part 512 tokens */
+  double epochs;        /* > 0: steps follow from it */
+  int batch_size;       /* sequences of the global batch */
+  int micro_batch_size; /* 0: auto */
+  int virtual_ranks; /* 0: auto: the largest power of two up to 8 that divides batch_size and leaves a part 512 tokens */
   int64_t eval_every, eval_batches, save_every, log_every, sample_every;
   int keep;
   NonfinitePolicy nonfinite;
@@ -40,12 +40,16 @@ typedef struct Config {
   } debug;
 } Config;
 
-/* path NULL: defaults and sets only. sets: "a.b=c" strings. On failure the Status lists every mistake, a line each.
- * Relative data paths are resolved against the config file's folder, then the working directory. */
+/* path NULL: defaults and sets only. sets: "a.b=c" strings, the value as YAML. On failure the Status (CODE_USAGE) lists
+ * every mistake, a line each, and *config owns nothing. Relative data.path and model.init_from are resolved against the
+ * folder of the file they stand in, then the working directory. Only with a file must a run be complete (train.steps or
+ * train.epochs, data.path for text). */
 Status config_load(const char *path, const char *const *sets, int n_sets, Config *config);
-/* From YAML text (a checkpoint's resolved config); `where` stands for the file's name in messages. */
+/* From YAML text (a checkpoint's resolved config); `where` stands for the file's name in messages, paths are relative to
+ * the working directory, and a run must be complete. */
 Status config_parse(const char *text, const char *where, const char *const *sets, int n_sets, Config *config);
-/* The resolved config as YAML (malloc'ed): every key with its value; parses back to the same Config. */
+/* The resolved config as YAML (malloc'ed): every key with its value; parses back to the same Config. What follows from
+ * other keys is left to them: vocab_size is `auto` where vocab_size_auto is set, steps 0 where epochs are given. */
 char *config_to_yaml(const Config *config);
 void config_free(Config *config);
 /* `aspis help config [KEY]`: prints the table, or one key, to stdout. CODE_USAGE for an unknown key (nearest named). */

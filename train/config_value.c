@@ -220,7 +220,10 @@ static int64_t load_int(const Key *key, const Config *config) {
 
 static char *write_choice(const Key *key, int64_t index) {
   const char *choice = key->choices;
-  for (; index > 0; index--) choice += strcspn(choice, "|") + 1;
+  for (; index > 0; index--) {
+    choice += strcspn(choice, "|");
+    CHECK(*choice++, "%s: the field's value is none of %s", key->path, key->choices);
+  }
   return base_format("%.*s", (int)strcspn(choice, "|"), choice);
 }
 

@@ -61,7 +61,7 @@ static void syntax_mistake(Reader *reader) {
       if (c == '\n') line++, column = 1;
       else if ((c & 0xc0u) != 0x80u) column++;
     }
-    char *what = base_format("found a byte that is not UTF-8 text (%s), expected YAML in UTF-8", parser->problem);
+    char *what = base_format("not UTF-8 text: %s", parser->problem);
     mistake_at(reader, line, column, what, "");
     free(what);
     return;

@@ -1,0 +1,129 @@
+/* config_check: see config_check.h. */
+#include "train/config_check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Checker {
+  const Config *config;
+  ConfigReport *report;
+  void *user;
+} Checker;
+
+#define WRONG(checker, key, ...)                                                                                       \
+  do {                                                                                                                 \
+    char *what_ = base_format(__VA_ARGS__);                                                                            \
+    (checker)->report((checker)->user, key, what_);                                                                    \
+    free(what_);                                                                                                       \
+  } while (0)
+
+static void check_names(const Checker *c) {
+  const char *name = c->config->name;
+  if (!*name || *name == '.' || strchr(name, '/') || strchr(name, '\n'))
+    WRONG(c, "name", "found \"%s\", expected the name of a folder, without / and not beginning with a dot", name);
+  if (!*c->config->out_dir) WRONG(c, "out_dir", "found \"\", expected a folder");
+}
+
+static void check_model(const Checker *c) {
+  ModelConfig model = c->config->model;
+  if (!model.residual_in_fp32)
+    WRONG(c, "model.residual_in_fp32", "found false, which is not built in this version, expected true");
+  for (int i = 0; i < model.n_attn_layers; i++)
+    for (int j = 0; j < i; j++)
+      if (model.attn_layer_idx[i] == model.attn_layer_idx[j])
+        WRONG(c, "model.attn_layer_idx", "found layer %d twice, expected each once", model.attn_layer_idx[i]);
+  if (c->config->vocab_size_auto) model.vocab_size = 1; /* any size will do: it is known when the data is */
+  char *problem = model_config_problem(&model);
+  if (!problem) return;
+  /* "ssm_cfg.headdim: found ..." */
+  char *what = strstr(problem, ": "), *key = base_format("model.%.*s", what ? (int)(what - problem) : 0, problem);
+  c->report(c->user, what ? key : "model", what ? what + 2 : problem);
+  free(key);
+  free(problem);
+}
+
+static void check_data(const Checker *c, bool complete) {
+  const DataConfig *data = &c->config->data;
+  if (data->kind == DATA_TEXT) {
+    if (complete && !data->n_paths)
+      WRONG(c, "data.path", "found nothing, expected files, folders or globs (or data.kind: synthetic)");
+    if (data->split_train + data->split_val > 1 + 1e-9)
+      WRONG(c, "data.split.val", "found %.6g beside data.split.train = %.6g, expected a sum of 1 at most",
+            data->split_val, data->split_train);
+    return;
+  }
+  if (data->max_length > data->seq_len)
+    WRONG(c, "data.max_length", "found %d, expected at most data.seq_len = %d", data->max_length, data->seq_len);
+  if (data->min_length > data->max_length)
+    WRONG(c, "data.min_length", "found %d, expected at most data.max_length = %d", data->min_length, data->max_length);
+  bool between = data->start_max_length >= data->min_length && data->start_max_length <= data->max_length;
+  if (data->curriculum_steps > 0 && !between)
+    WRONG(c, "data.start_max_length", "found %d, expected data.min_length = %d to data.max_length = %d",
+          data->start_max_length, data->min_length, data->max_length);
+}
+
+static void check_optim(const Checker *c) {
+  const OptimConfig *optim = &c->config->optim;
+  int64_t steps = c->config->train.steps;
+  if (optim->schedule == SCHEDULE_WSD && optim->decay_steps == 0)
+    WRONG(c, "optim.decay_steps", "found 0, expected the length of the final decay (optim.schedule is wsd)");
+  if (!steps || c->config->train.epochs > 0) return;
+  if (optim->warmup_steps > steps)
+    WRONG(c, "optim.warmup_steps", "found %lld, expected at most train.steps = %lld", (long long)optim->warmup_steps,
+          (long long)steps);
+  else if (optim->schedule == SCHEDULE_WSD && optim->decay_steps > steps - optim->warmup_steps)
+    WRONG(c, "optim.decay_steps", "found %lld, expected at most train.steps - optim.warmup_steps = %lld",
+          (long long)optim->decay_steps, (long long)(steps - optim->warmup_steps));
+}
+
+static void check_batch(const Checker *c) {
+  const TrainConfig *train = &c->config->train;
+  int n_ranks = train->virtual_ranks, micro = train->micro_batch_size;
+  if (n_ranks & (n_ranks - 1)) {
+    WRONG(c, "train.virtual_ranks", "found %d, expected a power of two, or auto", n_ranks);
+    return;
+  }
+  if (n_ranks && train->batch_size % n_ranks) {
+    WRONG(c, "train.virtual_ranks", "found %d, expected a divisor of train.batch_size = %d", n_ranks,
+          train->batch_size);
+    return;
+  }
+  int part = n_ranks ? train->batch_size / n_ranks : train->batch_size;
+  if (micro && part % micro)
+    WRONG(c, "train.micro_batch_size", "found %d, expected a divisor of %s = %d", micro,
+          n_ranks ? "train.batch_size / train.virtual_ranks" : "train.batch_size", part);
+}
+
+static void check_length(const Checker *c, bool complete) {
+  const TrainConfig *train = &c->config->train;
+  if (train->steps > 0 && train->epochs > 0)
+    WRONG(c, "train.epochs", "found %.15g beside train.steps = %lld, expected one of the two; set the other to 0",
+          train->epochs, (long long)train->steps);
+  else if (complete && train->steps == 0 && !(train->epochs > 0))
+    WRONG(c, "train.steps", "found 0, expected the number of steps (or train.epochs)");
+}
+
+static void check_debug(const Checker *c) {
+  const char *fault = c->config->debug.fault;
+  if (!*fault) return;
+  int end = 0;
+  long long step;
+  bool known =
+      (sscanf(fault, "nan_loss@%lld%n", &step, &end) == 1 || sscanf(fault, "nan_grad@%lld%n", &step, &end) == 1);
+  if (!known || fault[end] || step < 1)
+    WRONG(c, "debug.fault", "found \"%s\", expected nan_loss@STEP or nan_grad@STEP", fault);
+  else if (!c->config->debug.allow)
+    WRONG(c, "debug.fault", "found \"%s\", expected none unless debug.allow is true", fault);
+}
+
+void config_check(const Config *config, bool complete, ConfigReport *report, void *user) {
+  const Checker checker = {config, report, user};
+  check_names(&checker);
+  check_model(&checker);
+  check_data(&checker, complete);
+  check_optim(&checker);
+  check_batch(&checker);
+  check_length(&checker, complete);
+  check_debug(&checker);
+}

@@ -122,8 +122,11 @@ static Status walk_group(H5File *file, hid_t group, const char *name, int depth)
 static Status walk_root_attrs(H5File *file, uint64_t *digest) {
   H5Names attrs;
   TRY(h5_names_of_attrs(file, file->id, "/", MAX_ROOT_ATTRS, &attrs));
-  Status status = attrs.all_plain ? STATUS_OK : h5_refuse(file, "/", "refused: strange attribute names");
-  bool sealed = false;
+  bool sealed = H5Aexists(file->id, SEAL_DIGEST_ATTR) > 0;
+  Status status = STATUS_OK;
+  if (!sealed)
+    status = status_fail(file->code, "%s: an HDF5 file, but not a checkpoint (it has no digest)", file->path);
+  else if (!attrs.all_plain) status = h5_refuse(file, "/", "refused: strange attribute names");
   for (int i = 0; i < attrs.n && status.code == CODE_OK; i++) {
     H5Kind kind;
     uint64_t bits;
@@ -133,7 +136,6 @@ static Status walk_root_attrs(H5File *file, uint64_t *digest) {
     else seal_add(&file->list, SEAL_ATTR, attrs.names[i], &(H5Shape){.kind = kind}, bits);
   }
   h5_list_free(attrs.names, attrs.n);
-  if (status.code == CODE_OK && !sealed) status = h5_refuse(file, "/", "not a checkpoint: it has no digest");
   return status;
 }
 

@@ -12,6 +12,7 @@ typedef struct ReportOptions {
   const char *version; /* of the program, for the corner of the figures */
 } ReportOptions;
 
-/* Writes the page and its figures (<page without .html>-<figure>.svg); *path (malloc'ed) names the page. CODE_DATA when a
- * run directory or its metrics are missing, or hold no line that can be read. */
+/* Writes the page, and each figure beside it: loss.svg, lr.svg, ... in a run directory, <page>-loss.svg beside another
+ * `out`. *path (malloc'ed) names the page. CODE_DATA when a run directory or its metrics are missing, or hold no line that
+ * can be read. */
 Status report_write(const ReportOptions *options, char **path);

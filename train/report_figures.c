@@ -1,0 +1,192 @@
+/* report_figures: see report_figures.h. */
+#include "train/report_figures.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WIDTH 860
+#define SMOOTH_FROM 40 /* points; below, every one can be seen */
+
+/* One figure: a metric of training steps, one of evaluations, and its baseline; any may be absent. */
+typedef struct FigureRow {
+  const char *id, *title;
+  int height;
+  const char *train, *eval, *baseline; /* columns of metrics.jsonl */
+  bool axis;                           /* the tokens are written below */
+} FigureRow;
+
+static const FigureRow rows[] = {
+    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true},
+    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "baseline_mse", true},
+    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true},
+    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false},
+    {"lr", "Learning rate", 150, "lr", NULL, NULL, false},
+    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true},
+};
+
+int report_figure_count(void) { return (int)(sizeof rows / sizeof *rows); }
+
+typedef struct Builder {
+  ReportFigure *out;
+  Series *series;
+  const RunData *runs;
+  int n_runs;
+} Builder;
+
+static const char *keep_text(ReportFigure *out, char *text) {
+  out->texts = base_realloc(out->texts, (size_t)(out->n_texts + 1) * sizeof *out->texts);
+  return out->texts[out->n_texts++] = text;
+}
+
+/* Mean with weights that halve every n / 40 points, from the start on unbiased; non-finite values are passed over. */
+static void running_mean(const Column *column, double *mean) {
+  double keep = pow(0.5, 40.0 / (double)column->n), sum = 0, weight = 0;
+  for (int64_t i = 0; i < column->n; i++) {
+    bool finite = isfinite(column->value[i]);
+    if (finite) {
+      sum = keep * sum + column->value[i];
+      weight = keep * weight + 1;
+    }
+    mean[i] = finite ? sum / weight : NAN;
+  }
+}
+
+static void add_series(Builder *b, Series series) { b->series[b->out->figure.n_series++] = series; }
+
+static void add_data(Builder *b, const Column *column, const char *label, int run) {
+  ReportFigure *out = b->out;
+  out->steps[out->n_data] = column->step;
+  out->data[out->n_data++] =
+      (Series){.label = label, .x = column->tokens, .y = column->value, .n = column->n, .colour = run};
+}
+
+/* The metric of training steps: where there are many, pale with its running mean on top. */
+static void add_train(Builder *b, const FigureRow *row, int run, double **smooth) {
+  const Column *column = row->train ? rundata_column(&b->runs[run], row->train) : NULL;
+  if (!column) return;
+  const Column *eval = row->eval ? rundata_column(&b->runs[run], row->eval) : NULL;
+  const char *name = b->n_runs > 1 ? b->runs[run].name : row->eval ? "training" : NULL;
+  const char *label = b->n_runs > 1 && eval ? NULL : name; /* one label a run, at the evaluations */
+  /* Throughput and losses jitter; a learning rate is what it is. */
+  bool noisy = column->n >= SMOOTH_FROM && strcmp(row->train, "lr") != 0;
+  Series line = {.label = noisy ? NULL : label,
+                 .x = column->tokens,
+                 .y = column->value,
+                 .n = column->n,
+                 .colour = run,
+                 .look = noisy ? LOOK_FAINT : LOOK_LINE};
+  add_series(b, line);
+  if (noisy) {
+    running_mean(column, *smooth);
+    line.label = label, line.y = *smooth, line.look = LOOK_LINE;
+    add_series(b, line);
+    *smooth += column->n;
+  }
+  char *data_label = base_format("%s, %s", b->runs[run].name, row->train);
+  add_data(b, column, keep_text(b->out, data_label), run);
+}
+
+static void add_eval(Builder *b, const FigureRow *row, int run) {
+  const Column *column = row->eval ? rundata_column(&b->runs[run], row->eval) : NULL;
+  if (!column) return;
+  /* A single run's evaluations stand apart from its training by colour, several runs from each other. */
+  int colour = b->n_runs > 1 || !row->train ? run : 1;
+  add_series(b, (Series){.label = b->n_runs > 1 ? b->runs[run].name : "validation",
+                         .x = column->tokens,
+                         .y = column->value,
+                         .n = column->n,
+                         .colour = colour,
+                         .look = LOOK_POINTS});
+  char *data_label = base_format("%s, %s", b->runs[run].name, row->eval);
+  add_data(b, column, keep_text(b->out, data_label), run);
+}
+
+/* A baseline each run, but equal ones only once. */
+static void add_baseline(Builder *b, const FigureRow *row, int run) {
+  const Column *column = row->baseline ? rundata_column(&b->runs[run], row->baseline) : NULL;
+  if (!column || !isfinite(column->value[column->n - 1])) return;
+  const double *value = &column->value[column->n - 1];
+  for (int i = 0; i < b->out->figure.n_series; i++)
+    if (b->series[i].look == LOOK_RULE && b->series[i].y[0] == *value) return;
+  char *label = base_format("baseline %.4g", *value);
+  add_series(b, (Series){.label = keep_text(b->out, label), .y = value, .n = 1, .colour = -1, .look = LOOK_RULE});
+}
+
+static Mark *make_marks(const RunData *runs, int n_runs, int *n_marks) {
+  *n_marks = 0;
+  for (int r = 0; r < n_runs; r++) *n_marks += runs[r].n_resumes;
+  Mark *marks = base_alloc((size_t)*n_marks * sizeof *marks), *mark = marks;
+  for (int r = 0; r < n_runs; r++)
+    for (int i = 0; i < runs[r].n_resumes; i++)
+      *mark++ = (Mark){rundata_tokens_at(&runs[r], runs[r].resumes[i]), n_runs > 1 ? r : -1};
+  return marks;
+}
+
+/* "shakespeare, loss: from 5.55 to 1.43, lowest 1.41." for every series. */
+static char *describe(const ReportFigure *f) {
+  StrBuf text = {0};
+  strbuf_puts(&text, "Against tokens seen.");
+  for (int i = 0; i < f->n_data; i++) {
+    const Series *s = &f->data[i];
+    double first = NAN, last = NAN, low = INFINITY, high = -INFINITY;
+    for (int64_t j = 0; j < s->n; j++) {
+      if (!isfinite(s->y[j])) continue;
+      if (isnan(first)) first = s->y[j];
+      last = s->y[j], low = fmin(low, last), high = fmax(high, last);
+    }
+    if (isnan(first)) strbuf_printf(&text, " %s: no finite value.", s->label);
+    else strbuf_printf(&text, " %s: from %.4g to %.4g; lowest %.4g, highest %.4g.", s->label, first, last, low, high);
+  }
+  return text.data;
+}
+
+bool report_figure_make(int index, const RunData *runs, int n_runs, const char *corner, ReportFigure *out) {
+  CHECK(index >= 0 && index < report_figure_count(), "figure %d of %d", index, report_figure_count());
+  const FigureRow *row = &rows[index];
+  *out = (ReportFigure){0};
+  int64_t n_smooth = 0;
+  for (int r = 0; r < n_runs; r++) {
+    const Column *train = row->train ? rundata_column(&runs[r], row->train) : NULL;
+    n_smooth += train ? train->n : 0;
+  }
+  Builder b = {out, base_alloc((size_t)n_runs * 4 * sizeof(Series)), runs, n_runs};
+  out->data = base_alloc((size_t)n_runs * 2 * sizeof *out->data);
+  out->steps = base_alloc((size_t)n_runs * 2 * sizeof *out->steps);
+  double *smooth = out->smooth = base_alloc((size_t)n_smooth * sizeof *smooth);
+  int n_marks;
+  Mark *marks = make_marks(runs, n_runs, &n_marks);
+  out->figure = (Figure){.id = row->id,
+                         .title = row->title,
+                         .x_label = row->axis ? "tokens" : NULL,
+                         .mark_label = row->axis ? "resumed" : NULL,
+                         .corner = corner,
+                         .width = WIDTH,
+                         .height = row->height,
+                         .series = b.series,
+                         .marks = marks,
+                         .n_marks = n_marks};
+  for (int r = 0; r < n_runs; r++) {
+    add_train(&b, row, r, &smooth);
+    add_eval(&b, row, r);
+    add_baseline(&b, row, r);
+  }
+  if (!out->n_data) {
+    report_figure_free(out);
+    return false;
+  }
+  out->figure.description = keep_text(out, describe(out));
+  return true;
+}
+
+void report_figure_free(ReportFigure *f) {
+  for (int i = 0; i < f->n_texts; i++) free(f->texts[i]);
+  free(f->texts);
+  free(f->data);
+  free(f->steps);
+  free(f->smooth);
+  free((Series *)f->figure.series);
+  free((Mark *)f->figure.marks);
+  *f = (ReportFigure){0};
+}

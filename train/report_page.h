@@ -1,0 +1,14 @@
+/* report_page: the HTML of a report, piece by piece. */
+#pragma once
+
+#include "train/report_figures.h"
+
+void page_head(StrBuf *out, const RunData *runs, int n_runs);
+/* Figure and, folded, its data. */
+void page_figure(StrBuf *out, const ReportFigure *figure);
+/* Final figures of all runs, beside the baseline where one is known. */
+void page_table(StrBuf *out, const RunData *runs, int n_runs);
+/* The last samples of a run. CODE_DATA when one cannot be read. */
+Status page_samples(StrBuf *out, const RunData *run, bool named);
+void page_config(StrBuf *out, const RunData *run, bool named);
+void page_foot(StrBuf *out, const char *corner);

@@ -91,8 +91,8 @@ static void read_config_file(Loader *loader, const char *path, const Included *b
 
 static void read_include(Loader *loader, const YamlSource *source, const char *directory, const YamlNode *node,
                          const Included *by) {
-  if (node->kind != YAML_SCALAR || yaml_is_null(node)) {
-    char *place = yaml_place(source, node->line, node->column), *found = yaml_found(node);
+  if (node->kind != YAML_SCALAR || yaml_tree_is_null(node)) {
+    char *place = yaml_tree_place(source, node->line, node->column), *found = yaml_tree_found(node);
     mistakes_add(&loader->mistakes, "%sinclude: found %s, expected a path or a list of paths", place, found);
     free(place);
     free(found);
@@ -107,14 +107,14 @@ static void read_include(Loader *loader, const YamlSource *source, const char *d
 static void read_config_text(Loader *loader, const char *text, size_t bytes, const char *where, const char *directory,
                              const Included *by) {
   YamlSource source = {where, true};
-  YamlNode *root = yaml_parse(text, bytes, &source, false, &loader->mistakes);
+  YamlNode *root = yaml_tree_parse(text, bytes, &source, false, &loader->mistakes);
   if (!root) return;
   if (root->kind != YAML_MAP) {
-    char *found = yaml_found(root);
+    char *found = yaml_tree_found(root);
     mistakes_add(&loader->mistakes, "%s:%d:%d: found %s, expected keys (`aspis help config` lists them)", where,
                  root->line, root->column, found);
     free(found);
-    yaml_free(root);
+    yaml_tree_free(root);
     return;
   }
   for (YamlNode *node = root->child; node; node = node->next) {
@@ -158,7 +158,7 @@ static void read_set(Loader *loader, const char *set, const char *directory) {
   }
   char *where = base_format("--set %s", set);
   YamlSource source = {where, false};
-  YamlNode *root = yaml_parse(equals + 1, strlen(equals + 1), &source, true, &loader->mistakes);
+  YamlNode *root = yaml_tree_parse(equals + 1, strlen(equals + 1), &source, true, &loader->mistakes);
   if (root) layer_add(loader, where, base_strdup(directory), base_format("%.*s", (int)(equals - set), set), root);
   else free(where);
 }
@@ -167,7 +167,7 @@ static void read_set(Loader *loader, const char *set, const char *directory) {
 
 static void mistake(Loader *loader, const Layer *layer, int line, int column, const char *key, const char *what) {
   YamlSource source = source_of(layer);
-  char *place = yaml_place(&source, line, column);
+  char *place = yaml_tree_place(&source, line, column);
   mistakes_add(&loader->mistakes, "%s%s: %s", place, key, what);
   free(place);
 }
@@ -218,7 +218,7 @@ static void apply_value(Loader *loader, const Layer *layer, const YamlNode *node
     return;
   }
   char *expected = key_expected(key), *what = base_format("%s, expected %s", found, expected);
-  bool nothing = yaml_is_null(node) && !*node->text && node->key; /* has no place of its own */
+  bool nothing = yaml_tree_is_null(node) && !*node->text && node->key; /* has no place of its own */
   mistake(loader, layer, nothing ? node->key_line : node->line, nothing ? node->key_column : node->column, key->path,
           what);
   free(what);
@@ -238,9 +238,9 @@ static void apply_node(Loader *loader, const Layer *layer, const YamlNode *node,
     unknown_key(loader, layer, line, column, path);
     return;
   }
-  if (yaml_is_null(node)) return; /* a section whose keys are all commented out */
+  if (yaml_tree_is_null(node)) return; /* a section whose keys are all commented out */
   if (node->kind != YAML_MAP) {
-    char *found = yaml_found(node), *what = base_format("found %s, expected a map of keys", found);
+    char *found = yaml_tree_found(node), *what = base_format("found %s, expected a map of keys", found);
     mistake(loader, layer, node->line, node->column, path, what);
     free(found);
     free(what);
@@ -275,11 +275,12 @@ static void apply_defaults(Config *config) {
   for (int i = 0; i < n_config_keys; i++) {
     const Key *key = &config_keys[i];
     if (key->kind == KIND_UNBUILT) continue;
-    YamlNode *node = yaml_parse(key->fallback, strlen(key->fallback), &(YamlSource){key->path, false}, true, &mistakes);
+    YamlNode *node =
+        yaml_tree_parse(key->fallback, strlen(key->fallback), &(YamlSource){key->path, false}, true, &mistakes);
     CHECK(node, "default of %s: %s", key->path, mistakes.lines);
     char *wrong = key_read(key, node, config);
     CHECK(!wrong, "default of %s: %s", key->path, wrong);
-    yaml_free(node);
+    yaml_tree_free(node);
   }
 }
 
@@ -325,7 +326,7 @@ static void loader_free(Loader *loader) {
     free(layer->where);
     free(layer->directory);
     free(layer->set_path);
-    yaml_free(layer->root);
+    yaml_tree_free(layer->root);
     free(layer);
   }
   free(loader->layers);

@@ -66,13 +66,14 @@ static const char *last_name(const char *path) {
 }
 
 /* How far a candidate is from what was written: letters that differ, in halves; a right last name under a wrong section
- * counts as one letter and a half. INT_MAX: too far to be meant. */
+ * counts as one letter and a half, a part of a name as three and a half. INT_MAX: too far to be meant. */
 static int unlikeness(const char *written, const char *candidate) {
   int whole = name_distance(written, candidate), last = name_distance(last_name(written), last_name(candidate));
   int far = INT_MAX;
   if (whole <= 1 + (int)strlen(last_name(written)) / 4) far = 2 * whole;
   if (last <= (int)strlen(last_name(written)) / 4 && 3 + 2 * last < far) far = 3 + 2 * last;
-  return far;
+  bool part = strlen(last_name(written)) >= 3 && strstr(last_name(candidate), last_name(written));
+  return part && far > 7 ? 7 : far;
 }
 
 const char *key_nearest(const char *path) {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "train/config.h"
-#include "train/config_yaml.h"
+#include "train/yaml_tree.h"
 
 typedef enum KeyKind {
   KIND_TEXT,

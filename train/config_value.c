@@ -56,7 +56,7 @@ static int read_choice(const Key *key, const YamlNode *node) {
 
 static bool is_word(const Key *key, const YamlNode *node) {
   if (!key->word) return false;
-  if (!strcmp(key->word, "null")) return yaml_is_null(node);
+  if (!strcmp(key->word, "null")) return yaml_tree_is_null(node);
   return node->kind == YAML_SCALAR && !strcmp(node->text, key->word);
 }
 
@@ -71,7 +71,7 @@ static void store_int(const Key *key, Config *config, int64_t value) {
   }
 }
 
-static bool is_text(const YamlNode *node) { return node->kind == YAML_SCALAR && !yaml_is_null(node); }
+static bool is_text(const YamlNode *node) { return node->kind == YAML_SCALAR && !yaml_tree_is_null(node); }
 
 static bool read_text(const Key *key, const YamlNode *node, Config *config) {
   char **field = field_of(key, config);
@@ -124,39 +124,46 @@ static bool read_pair(const Key *key, const YamlNode *node, Config *config) {
   return true;
 }
 
-static bool read_field(const Key *key, const YamlNode *node, Config *config) {
-  int64_t integer = 0;
-  double real = 0;
-  switch (key->kind) {
-  case KIND_TEXT:
-  case KIND_PATH: return read_text(key, node, config);
-  case KIND_PATHS: return read_texts(key, node, config);
-  case KIND_INT:
-    if (!is_word(key, node) && !read_int(key, node, &integer)) return false;
-    store_int(key, config, integer);
-    return true;
-  case KIND_INTS: return read_ints(key, node, config);
-  case KIND_REAL:
-    if (!is_word(key, node) && !read_real(key, node, &real)) return false;
-    *(double *)field_of(key, config) = real;
-    return true;
-  case KIND_PAIR: return read_pair(key, node, config);
-  case KIND_BOOL: {
-    bool yes = node->kind == YAML_SCALAR && !node->quoted && !strcmp(node->text, "true");
-    bool no = node->kind == YAML_SCALAR && !node->quoted && !strcmp(node->text, "false");
-    if (!yes && !no) return false;
-    *(bool *)field_of(key, config) = yes;
-    return true;
-  }
-  case KIND_ENUM:
-    integer = read_choice(key, node);
-    if (integer < 0) return false;
-    store_int(key, config, integer);
-    return true;
-  case KIND_UNBUILT: return read_choice(key, node) >= 0 || (!strcmp(key->choices, "null") && yaml_is_null(node));
-  }
-  CHECK(false, "%s: kind %d", key->path, (int)key->kind);
+static bool read_int_field(const Key *key, const YamlNode *node, Config *config) {
+  int64_t value = 0;
+  if (!is_word(key, node) && !read_int(key, node, &value)) return false;
+  store_int(key, config, value);
+  return true;
 }
+
+static bool read_real_field(const Key *key, const YamlNode *node, Config *config) {
+  double value = 0;
+  if (!is_word(key, node) && !read_real(key, node, &value)) return false;
+  *(double *)field_of(key, config) = value;
+  return true;
+}
+
+static bool read_bool(const Key *key, const YamlNode *node, Config *config) {
+  if (node->kind != YAML_SCALAR || node->quoted) return false;
+  bool yes = !strcmp(node->text, "true");
+  if (!yes && strcmp(node->text, "false")) return false;
+  *(bool *)field_of(key, config) = yes;
+  return true;
+}
+
+static bool read_enum(const Key *key, const YamlNode *node, Config *config) {
+  int index = read_choice(key, node);
+  if (index >= 0) store_int(key, config, index);
+  return index >= 0;
+}
+
+static bool read_unbuilt(const Key *key, const YamlNode *node, Config *config) {
+  (void)config; /* has no field */
+  return read_choice(key, node) >= 0 || (!strcmp(key->choices, "null") && yaml_tree_is_null(node));
+}
+
+/* Sets the field and returns true, or leaves it alone. */
+typedef bool ReadField(const Key *key, const YamlNode *node, Config *config);
+static ReadField *const readers[] = {
+    [KIND_TEXT] = read_text, [KIND_PATH] = read_text,       [KIND_PATHS] = read_texts, [KIND_INT] = read_int_field,
+    [KIND_INTS] = read_ints, [KIND_REAL] = read_real_field, [KIND_PAIR] = read_pair,   [KIND_BOOL] = read_bool,
+    [KIND_ENUM] = read_enum, [KIND_UNBUILT] = read_unbuilt,
+};
 
 /* True when the node is one of the values that are known but not built. */
 static bool is_not_built(const Key *key, const YamlNode *node) {
@@ -170,8 +177,8 @@ static bool is_not_built(const Key *key, const YamlNode *node) {
 }
 
 char *key_read(const Key *key, const YamlNode *node, Config *config) {
-  if (read_field(key, node, config)) return NULL;
-  char *found = yaml_found(node);
+  if (readers[key->kind](key, node, config)) return NULL;
+  char *found = yaml_tree_found(node);
   bool not_built = key->kind == KIND_UNBUILT || is_not_built(key, node);
   char *text = base_format("found %s%s", found, not_built ? ", which is not built in this version" : "");
   free(found);
@@ -211,8 +218,10 @@ static char *write_real(double value) {
   return base_format("%s%s", text, strpbrk(text, ".e") ? "" : ".0");
 }
 
+static const void *shown_field(const Key *key, const Config *config) { return (const char *)config + key->offset; }
+
 static int64_t load_int(const Key *key, const Config *config) {
-  const void *field = (const char *)config + key->offset;
+  const void *field = shown_field(key, config);
   if (key->size == sizeof(bool)) return *(const bool *)field;
   if (key->size == sizeof(int)) return *(const int *)field;
   return *(const int64_t *)field;
@@ -241,41 +250,58 @@ static char *write_list(char **items, int n) {
   return whole;
 }
 
-char *key_write(const Key *key, const Config *config) {
-  const void *field = (const char *)config + key->offset;
-  switch (key->kind) {
-  case KIND_TEXT:
-  case KIND_PATH: {
-    const char *text = *(char *const *)field;
-    return text ? write_text(text) : base_strdup("null");
-  }
-  case KIND_PATHS:
-  case KIND_INTS: {
-    int n = *(const int *)(const void *)((const char *)config + key->count_offset);
-    char **items = base_zalloc((size_t)n * sizeof *items);
-    for (int i = 0; i < n; i++)
-      items[i] =
-          key->kind == KIND_INTS ? base_format("%d", ((const int *)field)[i]) : write_text((*(char **const *)field)[i]);
-    char *list = write_list(items, n);
-    free(items);
-    return list;
-  }
-  case KIND_INT: {
-    int64_t value = load_int(key, config);
-    return key->word && !value ? base_strdup(key->word) : base_format("%lld", (long long)value);
-  }
-  case KIND_REAL: {
-    double value = *(const double *)field;
-    return key->word && value == 0 ? base_strdup(key->word) : write_real(value);
-  }
-  case KIND_PAIR:
-    return write_list((char *[]){write_real(((const double *)field)[0]), write_real(((const double *)field)[1])}, 2);
-  case KIND_BOOL: return base_strdup(*(const bool *)field ? "true" : "false");
-  case KIND_ENUM: return write_choice(key, load_int(key, config));
-  case KIND_UNBUILT: return base_strdup(key->choices);
-  }
-  CHECK(false, "%s: kind %d", key->path, (int)key->kind);
+static char *write_text_field(const Key *key, const Config *config) {
+  const char *text = *(char *const *)shown_field(key, config);
+  return text ? write_text(text) : base_strdup("null");
 }
+
+static char *write_list_field(const Key *key, const Config *config) {
+  const void *field = shown_field(key, config);
+  int n = *(const int *)(const void *)((const char *)config + key->count_offset);
+  char **items = base_zalloc((size_t)n * sizeof *items);
+  for (int i = 0; i < n; i++)
+    items[i] =
+        key->kind == KIND_INTS ? base_format("%d", ((const int *)field)[i]) : write_text((*(char **const *)field)[i]);
+  char *list = write_list(items, n);
+  free(items);
+  return list;
+}
+
+static char *write_int_field(const Key *key, const Config *config) {
+  int64_t value = load_int(key, config);
+  return key->word && !value ? base_strdup(key->word) : base_format("%lld", (long long)value);
+}
+
+static char *write_real_field(const Key *key, const Config *config) {
+  double value = *(const double *)shown_field(key, config);
+  return key->word && value == 0 ? base_strdup(key->word) : write_real(value);
+}
+
+static char *write_pair(const Key *key, const Config *config) {
+  const double *pair = shown_field(key, config);
+  return write_list((char *[]){write_real(pair[0]), write_real(pair[1])}, 2);
+}
+
+static char *write_bool(const Key *key, const Config *config) {
+  return base_strdup(*(const bool *)shown_field(key, config) ? "true" : "false");
+}
+
+static char *write_enum(const Key *key, const Config *config) { return write_choice(key, load_int(key, config)); }
+
+static char *write_unbuilt(const Key *key, const Config *config) {
+  (void)config; /* has no field */
+  return base_strdup(key->choices);
+}
+
+typedef char *WriteField(const Key *key, const Config *config);
+static WriteField *const writers[] = {
+    [KIND_TEXT] = write_text_field, [KIND_PATH] = write_text_field, [KIND_PATHS] = write_list_field,
+    [KIND_INT] = write_int_field,   [KIND_INTS] = write_list_field, [KIND_REAL] = write_real_field,
+    [KIND_PAIR] = write_pair,       [KIND_BOOL] = write_bool,       [KIND_ENUM] = write_enum,
+    [KIND_UNBUILT] = write_unbuilt,
+};
+
+char *key_write(const Key *key, const Config *config) { return writers[key->kind](key, config); }
 
 /* --- ownership ---------------------------------------------------------------------------------------------------- */
 

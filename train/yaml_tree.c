@@ -1,6 +1,7 @@
-/* config_yaml: see config_yaml.h. */
-#include "train/config_yaml.h"
+/* yaml_tree: see yaml_tree.h. */
+#include "train/yaml_tree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -12,14 +13,15 @@ typedef struct Reader {
   const char *text;
   size_t bytes;
   int n_nodes;
+  char path[512]; /* keys that lead to the value being read, with a dot after each; cut when longer */
 } Reader;
 
-char *yaml_place(const YamlSource *source, int line, int column) {
+char *yaml_tree_place(const YamlSource *source, int line, int column) {
   return source->places ? base_format("%s:%d:%d: ", source->where, line, column) : base_format("%s: ", source->where);
 }
 
 static void mistake_at(Reader *reader, int line, int column, const char *what, const char *name) {
-  char *place = yaml_place(reader->source, line, column);
+  char *place = yaml_tree_place(reader->source, line, column);
   mistakes_add(reader->mistakes, "%s%s%s", place, name, what);
   free(place);
 }
@@ -27,11 +29,11 @@ static void mistake_at(Reader *reader, int line, int column, const char *what, c
 static int line_of(yaml_mark_t mark) { return (int)mark.line + 1; }
 static int column_of(yaml_mark_t mark) { return (int)mark.column + 1; }
 
-void yaml_free(YamlNode *node) {
+void yaml_tree_free(YamlNode *node) {
   if (!node) return;
   for (YamlNode *child = node->child, *next; child; child = next) {
     next = child->next;
-    yaml_free(child);
+    yaml_tree_free(child);
   }
   free(node->text);
   free(node->key);
@@ -134,7 +136,9 @@ static void check_key(Reader *reader, const YamlNode *map, YamlNode *node) {
   for (const YamlNode *other = map->child; other && other != node && !refusal; other = other->next)
     if (!strcmp(other->key, node->key)) refusal = ": found a second time in this map, expected once";
   if (!refusal) return;
-  mistake_at(reader, node->key_line, node->key_column, refusal, node->key);
+  char *name = base_format("%s%s", reader->path, node->key);
+  mistake_at(reader, node->key_line, node->key_column, refusal, name);
+  free(name);
   node->refused = true;
 }
 
@@ -153,20 +157,23 @@ static bool read_entries(Reader *reader, YamlNode *map, int depth) {
     if (key->kind != YAML_SCALAR)
       mistake_at(reader, key->line, key->column, "found a map or list as a key, expected a name", "");
     if (!next_event(reader, &event)) {
-      yaml_free(key);
+      yaml_tree_free(key);
       return false;
     }
+    size_t path_length = strlen(reader->path);
+    snprintf(reader->path + path_length, sizeof reader->path - path_length, "%s.", key->text ? key->text : "");
     YamlNode *node = read_node(reader, &event, depth);
+    reader->path[path_length] = '\0';
     yaml_event_delete(&event);
     if (!node) {
-      yaml_free(key);
+      yaml_tree_free(key);
       return false;
     }
     node->key = base_strdup(key->text ? key->text : "");
     node->key_line = key->line;
     node->key_column = key->column;
     node->refused |= key_refused;
-    yaml_free(key);
+    yaml_tree_free(key);
     *tail = node;
     tail = &node->next;
     if (!key_refused) check_key(reader, map, node);
@@ -205,7 +212,7 @@ static YamlNode *read_node(Reader *reader, const yaml_event_t *event, int depth)
     whole = read_entries(reader, node, depth + 1);
   }
   if (whole) return node;
-  yaml_free(node);
+  yaml_tree_free(node);
   return NULL;
 }
 
@@ -215,7 +222,7 @@ static YamlNode *read_stream(Reader *reader, bool empty_is_null) {
   for (bool failed = false;;) {
     yaml_event_t event;
     if (failed || !next_event(reader, &event)) {
-      yaml_free(root);
+      yaml_tree_free(root);
       return NULL;
     }
     yaml_event_type_t type = event.type;
@@ -238,7 +245,8 @@ static YamlNode *read_stream(Reader *reader, bool empty_is_null) {
   }
 }
 
-YamlNode *yaml_parse(const char *text, size_t bytes, const YamlSource *source, bool empty_is_null, Mistakes *mistakes) {
+YamlNode *yaml_tree_parse(const char *text, size_t bytes, const YamlSource *source, bool empty_is_null,
+                          Mistakes *mistakes) {
   Reader reader = {.source = source, .mistakes = mistakes, .text = text, .bytes = bytes};
   if (bytes > YAML_MAX_BYTES) {
     mistakes_add(mistakes, "%s: found more than %d bytes, expected a config", source->where, YAML_MAX_BYTES);
@@ -252,20 +260,40 @@ YamlNode *yaml_parse(const char *text, size_t bytes, const YamlSource *source, b
   return root;
 }
 
-bool yaml_is_null(const YamlNode *node) {
+bool yaml_tree_is_null(const YamlNode *node) {
   return node->kind == YAML_SCALAR && !node->quoted &&
          (!*node->text || !strcmp(node->text, "~") || !strcmp(node->text, "null"));
 }
 
-char *yaml_found(const YamlNode *node) {
-  if (node->kind == YAML_MAP) return base_strdup("a map");
-  if (node->kind == YAML_LIST) return base_strdup("a list");
-  if (!node->quoted && !*node->text) return base_strdup("nothing");
-  const char *quote = node->quoted ? "\"" : "";
-  size_t length = strcspn(node->text, "\n");
-  if (length > 60) {
-    length = 60;
-    while (length > 0 && ((unsigned char)node->text[length] & 0xc0u) == 0x80u) length--; /* not inside a character */
+/* The first bytes of a text, up to a line's end and not inside a character. */
+static int shown_length(const char *text) {
+  size_t length = strcspn(text, "\n");
+  if (length <= 60) return (int)length;
+  for (length = 60; length > 0 && ((unsigned char)text[length] & 0xc0u) == 0x80u;) length--;
+  return (int)length;
+}
+
+/* "[0.9, 1.0]"; items that are no scalars as "..." */
+static char *list_text(const YamlNode *list) {
+  char *text = base_strdup("[");
+  for (const YamlNode *item = list->child; item; item = item->next) {
+    char *longer = base_format("%s%s%s", text, item == list->child ? "" : ", ", item->text ? item->text : "...");
+    free(text);
+    text = longer;
+    if (strlen(text) > 60) break;
   }
-  return base_format("%s%.*s%s%s", quote, (int)length, node->text, node->text[length] ? "..." : "", quote);
+  char *whole = base_format("%s]", text);
+  free(text);
+  return whole;
+}
+
+char *yaml_tree_found(const YamlNode *node) {
+  if (node->kind == YAML_MAP) return base_strdup("a map");
+  if (node->kind == YAML_SCALAR && !node->quoted && !*node->text) return base_strdup("nothing");
+  char *text = node->kind == YAML_LIST ? list_text(node) : base_strdup(node->text);
+  int length = shown_length(text);
+  const char *quote = node->quoted ? "\"" : "";
+  char *found = base_format("%s%.*s%s%s", quote, length, text, text[length] ? "..." : "", quote);
+  free(text);
+  return found;
 }

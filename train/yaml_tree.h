@@ -1,4 +1,4 @@
-/* config_yaml: YAML text to a small tree, through libyaml's event interface, with limits that a hostile file cannot pass.
+/* yaml_tree: YAML text to a small tree, through libyaml's event interface, with limits that a hostile file cannot pass.
  * Anchors, aliases, merge keys, tags and duplicate keys are refused; every node knows its place. */
 #pragma once
 
@@ -29,12 +29,13 @@ typedef struct YamlSource {
 #define YAML_MAX_NODES 10000
 
 /* The tree of one document, or NULL with at least one mistake added. An empty text is a null scalar when
- * empty_is_null, else a mistake. Free with yaml_free. */
-YamlNode *yaml_parse(const char *text, size_t bytes, const YamlSource *source, bool empty_is_null, Mistakes *mistakes);
-void yaml_free(YamlNode *node);
+ * empty_is_null, else a mistake. Free with yaml_tree_free. */
+YamlNode *yaml_tree_parse(const char *text, size_t bytes, const YamlSource *source, bool empty_is_null,
+                          Mistakes *mistakes);
+void yaml_tree_free(YamlNode *node);
 /* Plain `null`, `~` or nothing. */
-bool yaml_is_null(const YamlNode *node);
-/* What was found, for messages: the text, shortened; "a map", "a list", "nothing". malloc'ed */
-char *yaml_found(const YamlNode *node);
+bool yaml_tree_is_null(const YamlNode *node);
+/* What was found, for messages: the text, shortened; "a map", "nothing". malloc'ed */
+char *yaml_tree_found(const YamlNode *node);
 /* "file:line:column: " or "--set a=b: "; malloc'ed */
-char *yaml_place(const YamlSource *source, int line, int column);
+char *yaml_tree_place(const YamlSource *source, int line, int column);

@@ -105,5 +105,7 @@ int generate_tokens(Model *model, Device *device, Dtype act, const int32_t *prom
  * the embedding. F32, F16 and BF16 files. */
 Status weights_read_config(const char *directory, ModelConfig *config);
 Status weights_load(Model *model, const char *directory);
+/* The checks of weights_load alone; the model needs no memory for values. */
+Status weights_check(const Model *model, const char *directory);
 /* Writes config.json and model.safetensors (F32), each by temp file, fsync, rename. */
 Status weights_save(Model *model, const char *directory);

@@ -329,6 +329,14 @@ static Status compare(const Safetensors *file, const Model *model) {
   return status;
 }
 
+Status weights_check(const Model *model, const char *directory) {
+  Safetensors file;
+  TRY(safetensors_open(weights_path(directory), &file));
+  Status status = compare(&file, model);
+  safetensors_close(&file);
+  return status;
+}
+
 Status weights_load(Model *model, const char *directory) {
   Safetensors file;
   TRY(safetensors_open(weights_path(directory), &file));

@@ -132,7 +132,7 @@ static Status walk_root_attrs(H5File *file, uint64_t *digest) {
     uint64_t bits;
     status = attr_bits(file, file->id, "/", attrs.names[i], &kind, &bits);
     if (status.code != CODE_OK) break;
-    if (!strcmp(attrs.names[i], SEAL_DIGEST_ATTR)) sealed = true, *digest = bits;
+    if (!strcmp(attrs.names[i], SEAL_DIGEST_ATTR)) *digest = bits;
     else seal_add(&file->list, SEAL_ATTR, attrs.names[i], &(H5Shape){.kind = kind}, bits);
   }
   h5_list_free(attrs.names, attrs.n);

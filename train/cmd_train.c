@@ -46,6 +46,7 @@ static Status cmd_train(const Command *command) {
   Status status = config_load(command->args[0], sets, n_sets, &config);
   free(sets);
   TRY_OR(status, config_free(&config));
+  TRY_OR(config_require_run(&config, command->args[0]), config_free(&config));
   RunOptions options = {.directory = command_text(command, "out", NULL), .quiet = command->quiet};
   read_resume(command, &options);
   Run run;

@@ -333,8 +333,7 @@ static void loader_free(Loader *loader) {
 }
 
 /* Finishes a loader whose files are read. */
-static Status load(Loader *loader, const char *const *sets, int n_sets, const char *directory, bool complete,
-                   Config *config) {
+static Status load(Loader *loader, const char *const *sets, int n_sets, const char *directory, Config *config) {
   CHECK(n_config_keys <= MAX_KEYS, "config.def has %d keys, room for %d", n_config_keys, MAX_KEYS);
   for (int i = 0; i < n_sets; i++) read_set(loader, sets[i], directory);
   bool readable = !loader->mistakes.n;
@@ -351,7 +350,7 @@ static Status load(Loader *loader, const char *const *sets, int n_sets, const ch
   config_free(&first);
   check_preset(loader);
   /* a combination of values some of which could not be read says nothing */
-  if (readable && !loader->mistakes.n) config_check(config, complete, report_mistake, loader);
+  if (readable && !loader->mistakes.n) config_check(config, report_mistake, loader);
   loader_free(loader);
   Status status = mistakes_status(&loader->mistakes, CODE_USAGE);
   if (status.code != CODE_OK) config_free(config);
@@ -362,7 +361,7 @@ Status config_load(const char *path, const char *const *sets, int n_sets, Config
   Loader loader = {.where = path ? path : "config"};
   if (path) read_config_file(&loader, path, NULL);
   char *directory = path ? directory_of(path) : base_strdup("");
-  Status status = load(&loader, sets, n_sets, directory, path != NULL, config);
+  Status status = load(&loader, sets, n_sets, directory, config);
   free(directory);
   return status;
 }
@@ -370,7 +369,7 @@ Status config_load(const char *path, const char *const *sets, int n_sets, Config
 Status config_parse(const char *text, const char *where, const char *const *sets, int n_sets, Config *config) {
   Loader loader = {.where = where};
   read_config_text(&loader, text, strlen(text), where, "", NULL);
-  return load(&loader, sets, n_sets, "", true, config);
+  return load(&loader, sets, n_sets, "", config);
 }
 
 void config_free(Config *config) {

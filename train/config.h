@@ -42,12 +42,14 @@ typedef struct Config {
 
 /* path NULL: defaults and sets only. sets: "a.b=c" strings, the value as YAML. On failure the Status (CODE_USAGE) lists
  * every mistake, a line each, and *config owns nothing. Relative data.path and model.init_from are resolved against the
- * folder of the file they stand in, then the working directory. Only with a file must a run be complete (train.steps or
- * train.epochs, data.path for text). */
+ * folder of the file they stand in, then the working directory. */
 Status config_load(const char *path, const char *const *sets, int n_sets, Config *config);
 /* From YAML text (a checkpoint's resolved config); `where` stands for the file's name in messages, paths are relative to
- * the working directory, and a run must be complete. */
+ * the working directory. */
 Status config_parse(const char *text, const char *where, const char *const *sets, int n_sets, Config *config);
+/* What a run needs beyond a valid config: train.steps or train.epochs, and data.path for text. CODE_USAGE otherwise;
+ * `where` is the file's name. */
+Status config_require_run(const Config *config, const char *where);
 /* The resolved config as YAML (malloc'ed): every key with its value; parses back to the same Config. What follows from
  * other keys is left to them: vocab_size is `auto` where vocab_size_auto is set, steps 0 where epochs are given. */
 char *config_to_yaml(const Config *config);

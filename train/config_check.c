@@ -1,6 +1,8 @@
 /* config_check: see config_check.h. */
 #include "train/config_check.h"
 
+#include "train/mistakes.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,11 +45,9 @@ static void check_model(const Checker *c) {
   free(problem);
 }
 
-static void check_data(const Checker *c, bool complete) {
+static void check_data(const Checker *c) {
   const DataConfig *data = &c->config->data;
   if (data->kind == DATA_TEXT) {
-    if (complete && !data->n_paths)
-      WRONG(c, "data.path", "found nothing, expected files, folders or globs (or data.kind: synthetic)");
     if (data->split_train + data->split_val > 1 + 1e-9)
       WRONG(c, "data.split.val", "found %.6g beside data.split.train = %.6g, expected a sum of 1 at most",
             data->split_val, data->split_train);
@@ -95,13 +95,11 @@ static void check_batch(const Checker *c) {
           n_ranks ? "train.batch_size / train.virtual_ranks" : "train.batch_size", part);
 }
 
-static void check_length(const Checker *c, bool complete) {
+static void check_length(const Checker *c) {
   const TrainConfig *train = &c->config->train;
   if (train->steps > 0 && train->epochs > 0)
     WRONG(c, "train.epochs", "found %.15g beside train.steps = %lld, expected one of the two; set the other to 0",
           train->epochs, (long long)train->steps);
-  else if (complete && train->steps == 0 && !(train->epochs > 0))
-    WRONG(c, "train.steps", "found 0, expected the number of steps (or train.epochs)");
 }
 
 static void check_debug(const Checker *c) {
@@ -117,13 +115,23 @@ static void check_debug(const Checker *c) {
     WRONG(c, "debug.fault", "found \"%s\", expected none unless debug.allow is true", fault);
 }
 
-void config_check(const Config *config, bool complete, ConfigReport *report, void *user) {
+void config_check(const Config *config, ConfigReport *report, void *user) {
   const Checker checker = {config, report, user};
   check_names(&checker);
   check_model(&checker);
-  check_data(&checker, complete);
+  check_data(&checker);
   check_optim(&checker);
   check_batch(&checker);
-  check_length(&checker, complete);
+  check_length(&checker);
   check_debug(&checker);
+}
+
+Status config_require_run(const Config *config, const char *where) {
+  Mistakes mistakes = {0};
+  if (config->data.kind == DATA_TEXT && !config->data.n_paths)
+    mistakes_add(&mistakes, "%s: data.path: found nothing, expected files, folders or globs (or data.kind: synthetic)",
+                 where);
+  if (config->train.steps == 0 && !(config->train.epochs > 0))
+    mistakes_add(&mistakes, "%s: train.steps: found 0, expected the number of steps (or train.epochs)", where);
+  return mistakes_status(&mistakes, CODE_USAGE);
 }

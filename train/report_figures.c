@@ -15,15 +15,16 @@ typedef struct FigureRow {
   int height;
   const char *train, *eval, *baseline; /* columns of metrics.jsonl */
   bool axis;                           /* the tokens are written below */
+  bool linear;                         /* its shape would be lost on a logarithmic axis */
 } FigureRow;
 
 static const FigureRow rows[] = {
-    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true},
-    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "baseline_mse", true},
-    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true},
-    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false},
-    {"lr", "Learning rate", 150, "lr", NULL, NULL, false},
-    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true},
+    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false},
+    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "baseline_mse", true, false},
+    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true, false},
+    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false, false},
+    {"lr", "Learning rate", 150, "lr", NULL, NULL, false, true},
+    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true, false},
 };
 
 int report_figure_count(void) { return (int)(sizeof rows / sizeof *rows); }
@@ -40,16 +41,19 @@ static const char *keep_text(ReportFigure *out, char *text) {
   return out->texts[out->n_texts++] = text;
 }
 
-/* Mean with weights that halve every n / 40 points, from the start on unbiased; non-finite values are passed over. */
+/* Mean over n / 40 points, as many before as behind, so that it neither lags nor leans; fewer towards the ends.
+ * Non-finite values are passed over. */
 static void running_mean(const Column *column, double *mean) {
-  double keep = pow(0.5, 40.0 / (double)column->n), sum = 0, weight = 0;
-  for (int64_t i = 0; i < column->n; i++) {
-    bool finite = isfinite(column->value[i]);
-    if (finite) {
-      sum = keep * sum + column->value[i];
-      weight = keep * weight + 1;
+  int64_t n = column->n, reach = max_i64(1, n / 80);
+  for (int64_t i = 0; i < n; i++) {
+    int64_t k = min_i64(reach, min_i64(i, n - 1 - i)), n_finite = 0;
+    double sum = 0;
+    for (int64_t j = i - k; j <= i + k; j++) {
+      if (!isfinite(column->value[j])) continue;
+      sum += column->value[j];
+      n_finite++;
     }
-    mean[i] = finite ? sum / weight : NAN;
+    mean[i] = isfinite(column->value[i]) ? sum / (double)n_finite : NAN;
   }
 }
 
@@ -69,8 +73,7 @@ static void add_train(Builder *b, const FigureRow *row, int run, double **smooth
   const Column *eval = row->eval ? rundata_column(&b->runs[run], row->eval) : NULL;
   const char *name = b->n_runs > 1 ? b->runs[run].name : row->eval ? "training" : NULL;
   const char *label = b->n_runs > 1 && eval ? NULL : name; /* one label a run, at the evaluations */
-  /* Throughput and losses jitter; a learning rate is what it is. */
-  bool noisy = column->n >= SMOOTH_FROM && strcmp(row->train, "lr") != 0;
+  bool noisy = column->n >= SMOOTH_FROM && !row->linear;
   Series line = {.label = noisy ? NULL : label,
                  .x = column->tokens,
                  .y = column->value,
@@ -142,6 +145,14 @@ static char *describe(const ReportFigure *f) {
   return text.data;
 }
 
+/* Room for labels: the same in all figures, so that their axes lie below each other. */
+static int label_chars(const RunData *runs, int n_runs) {
+  size_t longest = strlen("baseline 0.1234");
+  for (int r = 0; r < n_runs && n_runs > 1; r++)
+    longest = strlen(runs[r].name) > longest ? strlen(runs[r].name) : longest;
+  return longest < 100 ? (int)longest : 100;
+}
+
 bool report_figure_make(int index, const RunData *runs, int n_runs, const char *corner, ReportFigure *out) {
   CHECK(index >= 0 && index < report_figure_count(), "figure %d of %d", index, report_figure_count());
   const FigureRow *row = &rows[index];
@@ -162,6 +173,8 @@ bool report_figure_make(int index, const RunData *runs, int n_runs, const char *
                          .x_label = row->axis ? "tokens" : NULL,
                          .mark_label = row->axis ? "resumed" : NULL,
                          .corner = corner,
+                         .linear = row->linear,
+                         .label_chars = label_chars(runs, n_runs),
                          .width = WIDTH,
                          .height = row->height,
                          .series = b.series,
@@ -171,6 +184,10 @@ bool report_figure_make(int index, const RunData *runs, int n_runs, const char *
     add_train(&b, row, r, &smooth);
     add_eval(&b, row, r);
     add_baseline(&b, row, r);
+  }
+  if (n_runs > 1 && row->train && row->eval) {
+    char *title = base_format("%s · thin: training, with dots: validation", row->title);
+    out->figure.title = keep_text(out, title);
   }
   if (!out->n_data) {
     report_figure_free(out);

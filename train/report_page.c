@@ -22,11 +22,13 @@ static const char page_style[] =
     "font:15px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}\n"
     "main{max-width:940px;margin:0 auto;padding:40px 20px 56px}\n"
     "h1{font-size:28px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em;overflow-wrap:anywhere}"
-    "h2{font-size:17px;margin:36px 0 12px}h3{font-size:14px;margin:16px 0 4px}p{margin:4px 0}\n"
-    ".muted{color:var(--muted)}.note{color:var(--warn);font-size:13px}.pill{border:1px solid currentColor;"
+    ".head{margin-bottom:24px}h2{font-size:17px;margin:36px 0 12px}h3{font-size:14px;margin:16px 0 4px}p{margin:4px "
+    "0}\n"
+    ".muted{color:var(--muted)}.small{font-size:13px}.note{color:var(--warn);font-size:13px}.pill{border:1px solid "
+    "currentColor;"
     "border-radius:99px;padding:1px 10px;font-size:13px;margin-right:8px;white-space:nowrap}.done{color:var(--good)}"
     ".stopped,.failed{color:var(--warn)}\n"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:24px 0 12px}"
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:12px;margin-bottom:12px}"
     ".tile,figure,.box{background:var(--paper);border:1px solid var(--line);border-radius:10px}"
     ".tile{padding:12px 16px;font-size:13px;color:var(--muted)}.tile b{display:block;font-size:25px;font-weight:600;"
     "line-height:1.35;color:var(--ink);font-variant-numeric:tabular-nums}\n"
@@ -145,7 +147,7 @@ static const struct {
     {"Steps", NULL, text_steps},
     {"Tokens", "tokens", text_tokens},
     {"Time training", "time training", text_seconds},
-    {"Tokens per second, median", "tokens per second", text_rate},
+    {"Tokens per second, median", "tokens / s", text_rate},
     {"Memory, highest", NULL, text_memory},
     {"Config, XXH3", NULL, text_hash},
 };
@@ -171,12 +173,11 @@ static void run_line(StrBuf *out, const RunData *run, bool named) {
   if (run->reason) escaped(out, " · ", run->reason, "");
   strbuf_puts(out, "</span></p>\n");
   if (run->n_damaged)
-    strbuf_printf(out, "<p class=\"note\">%lld damaged line%s of metrics.jsonl left out.</p>\n",
-                  (long long)run->n_damaged, run->n_damaged == 1 ? " was" : "s were");
+    strbuf_printf(out, "<p class=\"note\">Left out: %lld damaged line%s of metrics.jsonl.</p>\n",
+                  (long long)run->n_damaged, run->n_damaged == 1 ? "" : "s");
   if (run->n_nonfinite)
-    strbuf_printf(out, "<p class=\"note\">%lld logged line%s not finite; gaps in the figures.</p>\n",
-                  (long long)run->n_nonfinite,
-                  run->n_nonfinite == 1 ? " has a number that is" : "s have numbers that are");
+    strbuf_printf(out, "<p class=\"note\">Gaps in the figures: %lld line%s with a number that is not finite.</p>\n",
+                  (long long)run->n_nonfinite, run->n_nonfinite == 1 ? "" : "s");
 }
 
 static void tile(StrBuf *out, const char *value, const char *label) {
@@ -210,8 +211,9 @@ void page_head(StrBuf *out, const RunData *runs, int n_runs) {
   strbuf_puts(out, "</style>\n</head>\n<body>\n<main>\n");
   escaped(out, "<h1>", runs[0].name, "");
   for (int r = 1; r < n_runs; r++) escaped(out, r < n_runs - 1 ? ", " : " and ", runs[r].name, "");
-  strbuf_puts(out, "</h1>\n");
+  strbuf_puts(out, "</h1>\n<div class=\"head\">\n");
   for (int r = 0; r < n_runs; r++) run_line(out, &runs[r], n_runs > 1);
+  strbuf_puts(out, "</div>\n");
   if (n_runs == 1) tiles(out, &runs[0]);
 }
 
@@ -256,6 +258,7 @@ static void score_row(StrBuf *out, int i, const RunData *runs, int n_runs) {
 }
 
 void page_table(StrBuf *out, const RunData *runs, int n_runs) {
+  strbuf_puts(out, "<p class=\"muted small\">Pale lines: every logged step; strong lines: their running mean.</p>\n");
   strbuf_puts(out, "<h2>Final figures</h2>\n<div class=\"box\"><table>\n<tr><th></th>");
   for (int r = 0; r < n_runs; r++) escaped(out, "<th>", runs[r].name, "</th>");
   strbuf_puts(out, "<th>Baseline</th></tr>\n");

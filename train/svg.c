@@ -109,7 +109,7 @@ static void y_tick(StrBuf *out, const Axis *x, const Axis *y, double value, cons
 
 static void y_ticks(StrBuf *out, const Axis *x, const Axis *y) {
   if (!y->log) {
-    double step = svg_tick_step(y->low, y->high, (int)fmax(2, -y->extent / 45));
+    double step = svg_tick_step(y->low, y->high, (int)fmax(3, -y->extent / 45));
     double largest = fmax(fabs(y->low), fabs(y->high));
     for (double i = ceil(y->low / step - 1e-9); i * step <= y->high + 1e-9 * step; i++)
       y_tick(out, x, y, i * step, tick_label(i * step, step, largest).text);
@@ -238,12 +238,6 @@ static size_t prefix_bytes(const char *text, int n_chars) {
   return i;
 }
 
-static int n_characters(const char *text) {
-  int n = 0;
-  for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
-  return n;
-}
-
 static void draw_labels(StrBuf *out, const Figure *f, const Axis *x, const Axis *y) {
   Label *labels = base_alloc((size_t)(f->n_series + 1) * sizeof *labels);
   int n = 0;
@@ -273,13 +267,7 @@ static void draw_labels(StrBuf *out, const Figure *f, const Axis *x, const Axis 
 }
 
 static double label_width(const Figure *f) {
-  int longest = 0;
-  for (int i = 0; i < f->n_series; i++) {
-    if (!f->series[i].label) continue;
-    int n = n_characters(f->series[i].label);
-    longest = n > longest ? n : longest;
-  }
-  return 24 + 6.8 * (longest > LABEL_MAX_CHARS ? LABEL_MAX_CHARS + 1 : longest);
+  return 24 + 6.8 * (f->label_chars > LABEL_MAX_CHARS ? LABEL_MAX_CHARS + 1 : f->label_chars);
 }
 
 /* The figure --------------------------------------------------------------------------------------------------- */
@@ -296,7 +284,7 @@ static void find_ranges(const Figure *f, Axis *x, Axis *y) {
     }
   }
   if (!(low <= high)) low = 0, high = 1; /* nothing to show: an empty frame */
-  y->log = low > 0 && high / low > LOG_SPAN;
+  y->log = !f->linear && low > 0 && high / low > LOG_SPAN;
   if (y->log) {
     double air = pow(high / low, 0.05);
     y->low = low / air, y->high = high * air;
@@ -325,7 +313,7 @@ static void figure_head(StrBuf *out, const Figure *f) {
 }
 
 static void figure_body(StrBuf *out, const Figure *f) {
-  double top = 34, bottom = f->height - (f->x_label ? 50 : 14) - (f->corner ? 10 : 0), left = 56;
+  double top = 34, bottom = f->height - (f->x_label ? 46 : 14) - (f->corner ? 10 : 0), left = 56;
   Axis x = {.start = left, .extent = f->width - left - label_width(f)};
   Axis y = {.start = bottom, .extent = top - bottom};
   find_ranges(f, &x, &y);

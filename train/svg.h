@@ -37,13 +37,15 @@ typedef struct Figure {
   const char *mark_label;  /* what the marks are */
   const char *corner;      /* small print at the lower right, NULL: none */
   int width, height;
+  int label_chars; /* room for labels at the right, in characters; longer labels are cut */
+  bool linear;     /* never a logarithmic y axis */
   const Series *series;
   int n_series;
   const Mark *marks;
   int n_marks;
 } Figure;
 
-/* The y axis is logarithmic where all values are positive and span more than a factor of 20. */
+/* Unless `linear`, the y axis is logarithmic where all values are positive and span more than a factor of 20. */
 void svg_figure(StrBuf *out, const Figure *figure);
 /* The rules that figures need; inside <style>, once a page. */
 void svg_style(StrBuf *out);

@@ -1,0 +1,539 @@
+/* Models: presets, the parameter table, and what must hold of a whole model whatever its kernels do. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models/aspis.h"
+#include "tensor/rng.h"
+
+/* Room for small models; address sanitizer pays for every byte reserved. */
+#define SIZES ((DeviceSizes){(size_t)64 << 20, (size_t)512 << 20, (size_t)64 << 20})
+
+static Model *preset_model(const char *name) {
+  ModelConfig config;
+  cr_assert(model_preset(name, &config), "%s: no such preset", name);
+  return model_new(&config);
+}
+
+/* A small model of each kind; every layer has more than one group and rank, and an MLP and attention where told. */
+static ModelConfig small_config(LayerKind layer, bool is_mimo, bool hybrid) {
+  ModelConfig c = model_config_default();
+  c.d_model = 24, c.n_layer = 3, c.vocab_size = 29, c.d_intermediate = hybrid ? 40 : 0;
+  c.ssm_cfg = mixer_config_default(layer);
+  c.ssm_cfg.d_model = 24, c.ssm_cfg.d_state = 12, c.ssm_cfg.headdim = 8, c.ssm_cfg.ngroups = 2;
+  c.ssm_cfg.chunk_size = 4, c.ssm_cfg.is_mimo = is_mimo, c.ssm_cfg.mimo_rank = 2;
+  if (hybrid) {
+    c.attn_layer_idx[0] = 1, c.n_attn_layers = 1;
+    c.attn_cfg.num_heads = 4, c.attn_cfg.num_heads_kv = 2, c.attn_cfg.rotary_emb_dim = 4, c.attn_cfg.d_conv = 3;
+  }
+  return c;
+}
+
+typedef struct Kind {
+  const char *name;
+  LayerKind layer;
+  bool is_mimo, hybrid;
+} Kind;
+static const Kind KINDS[] = {{"mamba2", LAYER_MAMBA2, false, false},
+                             {"mamba3", LAYER_MAMBA3, false, false},
+                             {"mamba3 mimo", LAYER_MAMBA3, true, false},
+                             {"mamba2 hybrid with mlp", LAYER_MAMBA2, false, true}};
+enum { N_KINDS = sizeof KINDS / sizeof *KINDS, N_TOKENS = 19 };
+
+typedef struct Subject {
+  Device device;
+  Model *model;
+  Dtype act;
+} Subject;
+
+static Subject subject_open(const ModelConfig *config, Dtype act) {
+  Subject s = {.act = act};
+  Status status = device_open(&s.device, "cpu", act == F64 ? F64 : F32, SIZES);
+  cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
+  s.model = model_new(config);
+  params_alloc(&s.model->params, &s.device, act, true, 0);
+  params_init(&s.model->params, 7);
+  return s;
+}
+
+static void subject_close(Subject *s) {
+  model_free(s->model);
+  device_close(&s->device);
+}
+
+static Tensor *tokens_new(Arena *arena, int n, uint64_t seed) {
+  Tensor *token = tensor_new1(arena, I32, n);
+  Rng rng = rng_make(seed, RNG_TEST, 0, 0);
+  for (int i = 0; i < n; i++) ((int32_t *)token->data)[i] = (int32_t)rng_below(&rng, 29);
+  return token;
+}
+
+static double largest_difference(const Tensor *a, int64_t a_first, const Tensor *b, int64_t b_first, int64_t n) {
+  double worst = 0;
+  for (int64_t i = 0; i < n; i++) worst = fmax(worst, fabs(tensor_get(a, a_first + i) - tensor_get(b, b_first + i)));
+  return worst;
+}
+
+/* ---- presets and shapes */
+
+Test(presets, have_the_published_parameter_counts) {
+  static const struct {
+    const char *name;
+    long long n;
+  } COUNTS[] = {{"mamba2-130m", 128989632},  {"mamba2-370m", 368346624},      {"mamba2-780m", 780161280},
+                {"mamba2-1.3b", 1343757312}, {"mamba2-2.7b", 2702599680},     {"mamba3-180m", 186849600},
+                {"mamba3-1.5b", 1494723584}, {"mamba3-1.5b-mimo", 1497082880}};
+  for (size_t i = 0; i < sizeof COUNTS / sizeof *COUNTS; i++) {
+    Model *model = preset_model(COUNTS[i].name);
+    cr_assert_eq(params_count(&model->params), COUNTS[i].n, "%s: %lld parameters, published %lld", COUNTS[i].name,
+                 (long long)params_count(&model->params), COUNTS[i].n);
+    model_free(model);
+  }
+}
+
+Test(presets, are_all_valid_and_near_the_size_in_their_name) {
+  for (const char *const *name = model_preset_names(); *name; name++) {
+    ModelConfig config;
+    cr_assert(model_preset(*name, &config), "%s: listed but not found", *name);
+    char *problem = model_config_problem(&config);
+    cr_assert_null(problem, "%s: %s", *name, problem);
+    const char *dash = strchr(*name, '-');
+    if (!dash) continue;
+    char *unit;
+    double named = strtod(dash + 1, &unit) * (*unit == 'b' ? 1e9 : 1e6);
+    Model *model = model_new(&config);
+    double ratio = (double)params_count(&model->params) / named;
+    cr_assert(ratio > 0.93 && ratio < 1.05, "%s: %lld parameters", *name, (long long)params_count(&model->params));
+    model_free(model);
+  }
+  ModelConfig config;
+  cr_assert_not(model_preset("mamba4-1b", &config), "an unknown preset was found");
+}
+
+Test(presets, mimo_takes_the_mlp_width_from_the_weights_when_told) {
+  ModelConfig config;
+  model_preset("mamba3-1.5b-mimo", &config);
+  config.d_mlp = 3824;
+  Model *model = model_new(&config);
+  cr_assert_eq(params_count(&model->params), 1494723584, "mamba3-1.5b-mimo with fc1 of 3824: %lld parameters",
+               (long long)params_count(&model->params));
+  model_free(model);
+}
+
+Test(config, refuses_what_cannot_be_built_and_names_the_key) {
+  const ModelConfig good = small_config(LAYER_MAMBA2, false, true);
+  char *none = model_config_problem(&good);
+  cr_assert_null(none, "a valid config: %s", none);
+  static const char *const KEYS[] = {"ssm_cfg.headdim", "ssm_cfg.ngroups",        "ssm_cfg.d_ssm", "n_layer",
+                                     "attn_layer_idx",  "attn_cfg.num_heads_kv",  "vocab_size",    "ssm_cfg.dt_limit",
+                                     "ssm_cfg.d_model", "attn_cfg.rotary_emb_dim"};
+  ModelConfig bad[sizeof KEYS / sizeof *KEYS];
+  for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++) bad[i] = good;
+  bad[0].ssm_cfg.headdim = 7;
+  bad[1].ssm_cfg.ngroups = 4;
+  bad[2].ssm_cfg.d_ssm = 49;
+  bad[3].n_layer = 0;
+  bad[4].attn_layer_idx[0] = 3;
+  bad[5].attn_cfg.num_heads_kv = 3;
+  bad[6].vocab_size = 0;
+  bad[7].ssm_cfg.dt_limit[0] = NAN;
+  bad[8].ssm_cfg.d_model = 25;
+  bad[9].attn_cfg.rotary_emb_dim = 5;
+  for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++) {
+    char *problem = model_config_problem(&bad[i]);
+    cr_assert(problem && strncmp(problem, KEYS[i], strlen(KEYS[i])) == 0, "%s: refused with \"%s\"", KEYS[i],
+              problem ? problem : "nothing");
+    free(problem);
+  }
+}
+
+/* ---- the parameter table */
+
+Test(params, lie_aligned_at_the_same_offset_of_every_block) {
+  ModelConfig config = small_config(LAYER_MAMBA3, true, true);
+  Subject s = subject_open(&config, BF16);
+  ParamTable *params = &s.model->params;
+  const char *grads = params->grads_flat.data;
+  const Param *first = params->params[0];
+  for (int i = 0; i < params->n_params; i++) {
+    const Param *p = params->params[i];
+    cr_assert_eq((uintptr_t)p->value.data % 64, 0, "%s: value not aligned", p->name);
+    cr_assert_eq((uintptr_t)p->grad.data % 64, 0, "%s: gradient not aligned", p->name);
+    ptrdiff_t offset = (const char *)p->grad.data - grads;
+    cr_assert_eq((const char *)p->m.data - (const char *)first->m.data, offset, "%s: offset of m", p->name);
+    cr_assert_eq((const char *)p->v.data - (const char *)first->v.data, offset, "%s: offset of v", p->name);
+    cr_assert_eq(p->value.grad, &p->grad, "%s: the value does not point at its gradient", p->name);
+    cr_assert_eq(p->grad.dtype, F32, "%s: gradient is %s", p->name, dtype_name(p->grad.dtype));
+  }
+  /* Padding is zero, so that flat loops over whole blocks may be taken at their word. */
+  int64_t n_flat = tensor_count(&params->grads_flat), n_nonzero = 0;
+  for (int i = 0; i < params->n_params; i++)
+    for (int64_t j = 0; j < tensor_count(&params->params[i]->grad); j++) tensor_set(&params->params[i]->grad, j, 1);
+  for (int64_t i = 0; i < n_flat; i++) n_nonzero += tensor_get(&params->grads_flat, i) != 0;
+  cr_assert_eq(n_nonzero, params_count(params), "%lld of %lld flat gradients belong to parameters",
+               (long long)n_nonzero, (long long)params_count(params));
+  subject_close(&s);
+}
+
+static bool stays_real(const char *name) {
+  static const char *const ENDS[] = {"dt_bias", "A_log", ".D", "B_bias", "C_bias", "mimo_x", "mimo_z", "mimo_o"};
+  for (size_t i = 0; i < sizeof ENDS / sizeof *ENDS; i++) {
+    size_t n = strlen(name), n_end = strlen(ENDS[i]);
+    if (n >= n_end && strcmp(name + n - n_end, ENDS[i]) == 0) return true;
+  }
+  return false;
+}
+
+Test(params, of_the_ssm_stay_f32_in_a_bf16_model_and_all_others_have_masters) {
+  for (int k = 0; k < N_KINDS; k++) {
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    Subject s = subject_open(&config, BF16);
+    for (int i = 0; i < s.model->params.n_params; i++) {
+      Param *p = s.model->params.params[i];
+      Dtype expected = stays_real(p->name) ? F32 : BF16;
+      cr_assert_eq(p->value.dtype, expected, "%s: %s is %s", KINDS[k].name, p->name, dtype_name(p->value.dtype));
+      cr_assert_eq(p->master.data != NULL, expected == BF16, "%s: %s: master", KINDS[k].name, p->name);
+      for (int64_t j = 0; j < tensor_count(&p->value) && p->master.data; j++)
+        cr_assert_eq(tensor_get(&p->value, j), bf16_to_float(bf16_from_float((float)tensor_get(&p->master, j))),
+                     "%s: %s[%lld] is not its master rounded", KINDS[k].name, p->name, (long long)j);
+    }
+    subject_close(&s);
+  }
+}
+
+/* The reference's rule (tests/golden/reference/mamba_ref.py, decays). */
+static bool reference_decays(const char *name) {
+  static const char *const ENDS[] = {"dt_bias", "A_log",  "D",      "norm.weight", "norm2.weight", "norm_f.weight",
+                                     "bias",    "B_bias", "C_bias", "mimo_x",      "mimo_z",       "mimo_o"};
+  for (size_t i = 0; i < sizeof ENDS / sizeof *ENDS; i++) {
+    size_t n = strlen(name), n_end = strlen(ENDS[i]);
+    if (n >= n_end && strcmp(name + n - n_end, ENDS[i]) == 0) return false;
+  }
+  return true;
+}
+
+Test(params, decay_exactly_where_the_reference_does) {
+  for (int k = 0; k < N_KINDS; k++) {
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    config.tie_embeddings = false, config.ssm_cfg.bias = true, config.ssm_cfg.is_outproj_norm = true;
+    Model *model = model_new(&config);
+    for (int i = 0; i < model->params.n_params; i++) {
+      const Param *p = model->params.params[i];
+      cr_assert_eq(p->decay, reference_decays(p->name), "%s: %s %s", KINDS[k].name, p->name,
+                   p->decay ? "decays" : "does not decay");
+    }
+    model_free(model);
+  }
+}
+
+static void range_of(Subject *s, const char *name, double *low, double *high, double *deviation) {
+  Param *p = params_find(&s->model->params, name);
+  cr_assert(p, "%s: no such parameter", name);
+  const Tensor *t = param_exact(p);
+  double squares = 0;
+  *low = INFINITY, *high = -INFINITY;
+  for (int64_t i = 0; i < tensor_count(t); i++) {
+    double x = tensor_get(t, i);
+    *low = fmin(*low, x), *high = fmax(*high, x), squares += x * x;
+  }
+  *deviation = sqrt(squares / (double)tensor_count(t));
+}
+
+Test(params, are_initialised_as_specified) {
+  ModelConfig config = small_config(LAYER_MAMBA2, false, false);
+  config.d_model = config.ssm_cfg.d_model = 128, config.n_layer = 4;
+  Subject s = subject_open(&config, F32);
+  const double out = 1 / (sqrt(256) * sqrt(4)), in = 1 / sqrt(128);
+  const double dt_low = log(expm1(1e-3)), dt_high = log(expm1(1e-1));
+  const struct {
+    const char *name;
+    double low, high, deviation;
+  } EXPECTED[] = {
+      {"backbone.embedding.weight", -0.12, 0.12, 0.02},
+      {"backbone.layers.0.mixer.in_proj.weight", -in, in, in / sqrt(3)},
+      {"backbone.layers.0.mixer.out_proj.weight", -out, out, out / sqrt(3)},
+      {"backbone.layers.0.mixer.conv1d.weight", -0.5, 0.5, 0.5 / sqrt(3)},
+      {"backbone.layers.0.mixer.conv1d.bias", -0.5, 0.5, 0.5 / sqrt(3)},
+      {"backbone.layers.0.mixer.D", 1, 1, 1},
+      {"backbone.layers.0.mixer.norm.weight", 1, 1, 1},
+      {"backbone.layers.0.mixer.dt_bias", dt_low, dt_high, NAN},
+      {"backbone.layers.0.mixer.A_log", 0, log(16), NAN},
+      {"backbone.norm_f.weight", 1, 1, 1},
+  };
+  for (size_t i = 0; i < sizeof EXPECTED / sizeof *EXPECTED; i++) {
+    double low, high, deviation;
+    range_of(&s, EXPECTED[i].name, &low, &high, &deviation);
+    cr_assert(low >= EXPECTED[i].low - 1e-5 && high <= EXPECTED[i].high + 1e-5, "%s: in [%g, %g], expected [%g, %g]",
+              EXPECTED[i].name, low, high, EXPECTED[i].low, EXPECTED[i].high);
+    cr_assert(isnan(EXPECTED[i].deviation) || fabs(deviation / EXPECTED[i].deviation - 1) < 0.12,
+              "%s: root mean square %g, expected %g", EXPECTED[i].name, deviation, EXPECTED[i].deviation);
+    if (EXPECTED[i].low < EXPECTED[i].high) cr_assert_gt(high, low, "%s: all values are %g", EXPECTED[i].name, low);
+  }
+  subject_close(&s);
+}
+
+Test(params, of_one_seed_are_the_same_and_of_another_differ) {
+  ModelConfig config = small_config(LAYER_MAMBA3, true, false);
+  Subject a = subject_open(&config, F32), b = subject_open(&config, F32);
+  Param *pa = params_find(&a.model->params, "backbone.layers.1.mixer.in_proj.weight");
+  Param *pb = params_find(&b.model->params, "backbone.layers.1.mixer.in_proj.weight");
+  cr_assert_eq(memcmp(pa->value.data, pb->value.data, tensor_bytes(&pa->value)), 0, "seed 7 twice");
+  params_init(&b.model->params, 8);
+  cr_assert_neq(memcmp(pa->value.data, pb->value.data, tensor_bytes(&pa->value)), 0, "seeds 7 and 8");
+  subject_close(&a);
+  subject_close(&b);
+}
+
+/* ---- invariants of whole models, in double */
+
+static Tensor *logits_of(Subject *s, Tensor *token, Tensor *cu_seqlens, const ModelState *in, ModelState *out) {
+  Tape tape = tape_make(&s->device, s->act, false);
+  if (!cu_seqlens) cu_seqlens = model_equal_seqlens(&tape, 1, token->dim[0]);
+  return lm_logits(s->model, &tape, token, cu_seqlens, in, out, NULL);
+}
+
+static Tensor *slice(Arena *arena, const Tensor *token, int first, int n) {
+  Tensor *part = tensor_new1(arena, I32, n);
+  memcpy(part->data, (const int32_t *)token->data + first, (size_t)n * sizeof(int32_t));
+  return part;
+}
+
+Test(models, give_the_same_logits_for_any_chunk_size) {
+  for (int k = 0; k < N_KINDS; k++) {
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    static const int CHUNKS[] = {1, 4, N_TOKENS, 64};
+    Tensor *logits[4];
+    Subject s[4];
+    for (int i = 0; i < 4; i++) {
+      config.ssm_cfg.chunk_size = CHUNKS[i];
+      s[i] = subject_open(&config, F64);
+      logits[i] = logits_of(&s[i], tokens_new(&s[i].device.step, N_TOKENS, 1), NULL, NULL, NULL);
+      double error = largest_difference(logits[i], 0, logits[0], 0, tensor_count(logits[0]));
+      cr_assert_lt(error, 1e-12, "%s, chunk %d: logits differ by %g", KINDS[k].name, CHUNKS[i], error);
+    }
+    for (int i = 0; i < 4; i++) subject_close(&s[i]);
+  }
+}
+
+Test(models, carry_their_state_over_any_cut) {
+  for (int k = 0; k < N_KINDS; k++) {
+    if (KINDS[k].hybrid) continue;
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, false);
+    Subject s = subject_open(&config, F64);
+    Arena *arena = &s.device.step;
+    Tensor *token = tokens_new(arena, N_TOKENS, 2);
+    Tensor *whole = logits_of(&s, token, NULL, NULL, NULL);
+    const int64_t width = tensor_last(whole);
+    for (int cut = 1; cut < N_TOKENS; cut++) {
+      LayerState layers[3];
+      ModelState state = {layers};
+      Tensor *head = logits_of(&s, slice(arena, token, 0, cut), NULL, NULL, &state);
+      Tensor *tail = logits_of(&s, slice(arena, token, cut, N_TOKENS - cut), NULL, &state, NULL);
+      double error = fmax(largest_difference(whole, 0, head, 0, cut * width),
+                          largest_difference(whole, cut * width, tail, 0, (N_TOKENS - cut) * width));
+      cr_assert_lt(error, 1e-12, "%s, cut at %d: logits differ by %g", KINDS[k].name, cut, error);
+    }
+    subject_close(&s);
+  }
+}
+
+Test(models, run_packed_pieces_as_if_each_were_alone) {
+  static const int32_t STARTS[] = {0, 1, 2, 9, N_TOKENS};
+  for (int k = 0; k < N_KINDS; k++) {
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    Subject s = subject_open(&config, F64);
+    Arena *arena = &s.device.step;
+    Tensor *token = tokens_new(arena, N_TOKENS, 3), *cu_seqlens = tensor_new1(arena, I32, 5);
+    memcpy(cu_seqlens->data, STARTS, sizeof STARTS);
+    Tensor *packed = logits_of(&s, token, cu_seqlens, NULL, NULL);
+    const int64_t width = tensor_last(packed);
+    for (int i = 0; i < 4; i++) {
+      int n = STARTS[i + 1] - STARTS[i];
+      Tensor *alone = logits_of(&s, slice(arena, token, STARTS[i], n), NULL, NULL, NULL);
+      double error = largest_difference(packed, STARTS[i] * width, alone, 0, n * width);
+      cr_assert_lt(error, 1e-12, "%s, piece %d: logits differ by %g", KINDS[k].name, i, error);
+    }
+    subject_close(&s);
+  }
+}
+
+Test(models, do_not_see_the_future) {
+  for (int k = 0; k < N_KINDS; k++) {
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    Subject s = subject_open(&config, F64);
+    Tensor *token = tokens_new(&s.device.step, N_TOKENS, 4);
+    Tensor *before = logits_of(&s, token, NULL, NULL, NULL);
+    const int64_t width = tensor_last(before);
+    int32_t *changed = (int32_t *)token->data + 11;
+    *changed = (*changed + 1) % 29;
+    Tensor *after = logits_of(&s, token, NULL, NULL, NULL);
+    cr_assert_eq(largest_difference(before, 0, after, 0, 11 * width), 0, "%s: token 11 changed the past",
+                 KINDS[k].name);
+    cr_assert_gt(largest_difference(before, 11 * width, after, 11 * width, width), 0, "%s: token 11 changed nothing",
+                 KINDS[k].name);
+    cr_assert_gt(largest_difference(before, 18 * width, after, 18 * width, width), 0,
+                 "%s: token 11 is forgotten by token 18", KINDS[k].name);
+    subject_close(&s);
+  }
+}
+
+Test(models, last_logits_are_the_last_row_of_all_logits) {
+  ModelConfig config = small_config(LAYER_MAMBA3, false, true);
+  Subject s = subject_open(&config, F64);
+  Tensor *token = tokens_new(&s.device.step, N_TOKENS, 5), *all = logits_of(&s, token, NULL, NULL, NULL);
+  Tape tape = tape_make(&s.device, F64, false);
+  Tensor *last = lm_last_logits(s.model, &tape, token, NULL, NULL);
+  double error = largest_difference(all, (N_TOKENS - 1) * tensor_last(all), last, 0, tensor_last(all));
+  cr_assert_lt(error, 1e-13, "last logits differ by %g", error);
+  subject_close(&s);
+}
+
+Test(models, take_on_a_dry_device_exactly_the_memory_of_a_real_run) {
+  for (int k = 0; k < N_KINDS; k++) {
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    Device devices[2];
+    for (int dry = 0; dry < 2; dry++) {
+      Device *device = &devices[dry];
+      Status status = dry ? device_open_dry(device, "cpu", F32) : device_open(device, "cpu", F32, SIZES);
+      cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
+      Model *model = model_new(&config);
+      params_alloc(&model->params, device, BF16, true, 2);
+      params_init(&model->params, 1);
+      Tape tape = tape_make(device, BF16, true);
+      int32_t values[N_TOKENS] = {0};
+      Tensor token = tensor_over(values, I32, 1, (const int64_t[]){N_TOKENS});
+      Tensor *nll = lm_nll(model, &tape, &token, &token, model_equal_seqlens(&tape, 1, N_TOKENS), NULL, NULL);
+      tape_grad(&tape, nll);
+      tape_backward(&tape);
+      model_free(model);
+    }
+    cr_assert_eq(devices[0].weights.peak_bytes, devices[1].weights.peak_bytes, "%s: weights %zu, dry %zu",
+                 KINDS[k].name, devices[0].weights.peak_bytes, devices[1].weights.peak_bytes);
+    cr_assert_eq(devices[0].step.peak_bytes, devices[1].step.peak_bytes, "%s: step %zu, dry %zu", KINDS[k].name,
+                 devices[0].step.peak_bytes, devices[1].step.peak_bytes);
+    cr_assert_eq(devices[0].scratch.peak_bytes, devices[1].scratch.peak_bytes, "%s: scratch %zu, dry %zu",
+                 KINDS[k].name, devices[0].scratch.peak_bytes, devices[1].scratch.peak_bytes);
+    device_close(&devices[0]);
+    device_close(&devices[1]);
+  }
+}
+
+/* ---- sampling and generation */
+
+static int sample_of(const float *logits, int n, int vocab_size, SampleOptions options, uint64_t draw) {
+  Tensor row = tensor_over((void *)logits, F32, 2, (const int64_t[]){1, n});
+  return sample_token(&row, 0, vocab_size, &options, draw);
+}
+
+Test(sampling, greedy_takes_the_first_of_the_highest_and_never_a_padded_row) {
+  const float logits[] = {1, 3, -2, 3, 9};
+  cr_assert_eq(sample_of(logits, 5, 4, (SampleOptions){.top_p = 1}, 0), 1, "greedy");
+  for (uint64_t draw = 0; draw < 200; draw++) {
+    int token = sample_of(logits, 5, 4, (SampleOptions){.temperature = 5, .top_p = 1}, draw);
+    cr_assert(token >= 0 && token < 4, "draw %d: padded token %d", (int)draw, token);
+  }
+}
+
+Test(sampling, refuses_logits_that_are_not_finite) {
+  const float nan_logits[] = {1, NAN, 2}, inf_logits[] = {1, 2, INFINITY}, padded[] = {1, 2, NAN};
+  SampleOptions warm = {.temperature = 1, .top_p = 1};
+  cr_assert_eq(sample_of(nan_logits, 3, 3, (SampleOptions){.top_p = 1}, 0), -1, "NaN, greedy");
+  cr_assert_eq(sample_of(inf_logits, 3, 3, warm, 0), -1, "infinity");
+  cr_assert_neq(sample_of(padded, 3, 2, warm, 0), -1, "NaN in a padded row counts for nothing");
+}
+
+Test(sampling, draws_with_the_softmax_of_logits_over_temperature) {
+  const float logits[] = {0.5f, -1, 2, 0};
+  enum { N_DRAWS = 20000 };
+  for (int cold = 0; cold < 2; cold++) {
+    const double temperature = cold ? 0.5 : 1.5;
+    int counts[4] = {0};
+    double total = 0;
+    for (int i = 0; i < 4; i++) total += exp(logits[i] / temperature);
+    for (int i = 0; i < N_DRAWS; i++)
+      counts[sample_of(logits, 4, 4, (SampleOptions){.temperature = temperature, .top_p = 1, .seed = 3},
+                       (uint64_t)i)]++;
+    for (int i = 0; i < 4; i++) {
+      double p = exp(logits[i] / temperature) / total, got = (double)counts[i] / N_DRAWS;
+      cr_assert_lt(fabs(got - p), 5 * sqrt(p * (1 - p) / N_DRAWS), "temperature %g, token %d: %g of draws, expected %g",
+                   temperature, i, got, p);
+    }
+  }
+}
+
+Test(sampling, top_k_and_top_p_keep_the_most_likely) {
+  const float logits[] = {0, 2, 1, -1}; /* probabilities 0.087, 0.644, 0.237, 0.032 */
+  static const struct {
+    const char *name;
+    int top_k;
+    double top_p;
+    bool kept[4];
+  } CASES[] = {{"top_k 1", 1, 1, {false, true, false, false}},
+               {"top_k 2", 2, 1, {false, true, true, false}},
+               {"top_k 9", 9, 1, {true, true, true, true}},
+               {"top_p 0.6", 0, 0.6, {false, true, false, false}},
+               {"top_p 0.7", 0, 0.7, {false, true, true, false}},
+               {"top_p 0.95", 0, 0.95, {true, true, true, false}},
+               {"top_k 3, top_p 0.9 of those", 3, 0.9, {false, true, true, false}}};
+  for (size_t c = 0; c < sizeof CASES / sizeof *CASES; c++) {
+    bool seen[4] = {false};
+    for (uint64_t draw = 0; draw < 2000; draw++) {
+      SampleOptions options = {.temperature = 1, .top_k = CASES[c].top_k, .top_p = CASES[c].top_p, .seed = 1};
+      seen[sample_of(logits, 4, 4, options, draw)] = true;
+    }
+    for (int i = 0; i < 4; i++)
+      cr_assert_eq(seen[i], CASES[c].kept[i], "%s: token %d %s", CASES[c].name, i, seen[i] ? "drawn" : "not drawn");
+  }
+}
+
+typedef struct Told {
+  int32_t tokens[16];
+  int n, stop_after;
+} Told;
+
+static bool tell(void *user, int32_t token) {
+  Told *told = user;
+  told->tokens[told->n++] = token;
+  return told->n < told->stop_after;
+}
+
+Test(generation, continues_with_the_likeliest_tokens_and_leaves_the_arena_as_it_was) {
+  ModelConfig config = small_config(LAYER_MAMBA3, true, false);
+  Subject s = subject_open(&config, F32);
+  int32_t tokens[13] = {3, 1, 4};
+  const SampleOptions greedy = {.top_p = 1};
+  const size_t mark = arena_mark(&s.device.step);
+  Told told = {.stop_after = 100};
+  int made = generate_tokens(s.model, &s.device, F32, tokens, 3, 10, &greedy, tell, &told);
+  cr_assert_eq(made, 10, "%d tokens made", made);
+  cr_assert_eq(told.n, 10, "%d tokens told", told.n);
+  cr_assert_eq(arena_mark(&s.device.step), mark, "step arena not rewound");
+  for (int i = 0; i < 10; i++) {
+    Tensor prefix = tensor_over(tokens, I32, 1, (const int64_t[]){3 + i});
+    Tensor *logits = logits_of(&s, &prefix, NULL, NULL, NULL);
+    int best = sample_token(logits, 2 + i, config.vocab_size, &greedy, 0);
+    cr_assert_eq(told.tokens[i], best, "token %d is %d, likeliest %d", i, told.tokens[i], best);
+    tokens[3 + i] = best;
+    arena_rewind(&s.device.step, mark);
+  }
+  Told two = {.stop_after = 2};
+  made = generate_tokens(s.model, &s.device, F32, tokens, 3, 10, &greedy, tell, &two);
+  cr_assert_eq(made, 2, "stopped after 2, %d made", made);
+  subject_close(&s);
+}
+
+Test(generation, repeats_itself_with_a_seed_and_not_with_another) {
+  ModelConfig config = small_config(LAYER_MAMBA2, false, false);
+  Subject s = subject_open(&config, F32);
+  const int32_t prompt[] = {5};
+  Told told[3] = {{.stop_after = 100}, {.stop_after = 100}, {.stop_after = 100}};
+  for (int i = 0; i < 3; i++) {
+    SampleOptions options = {.temperature = 1, .top_p = 1, .seed = i < 2 ? 11 : 12};
+    generate_tokens(s.model, &s.device, F32, prompt, 1, 16, &options, tell, &told[i]);
+  }
+  cr_assert_arr_eq(told[0].tokens, told[1].tokens, sizeof told[0].tokens, "seed 11 twice");
+  cr_assert_neq(memcmp(told[0].tokens, told[2].tokens, sizeof told[0].tokens), 0, "seeds 11 and 12");
+  subject_close(&s);
+}

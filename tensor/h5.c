@@ -38,6 +38,11 @@ static herr_t error_innermost(unsigned n, const H5E_error2_t *error, void *user)
   return 0;
 }
 
+void h5_version(unsigned version[3]) {
+  h5_prepare();
+  H5get_libversion(&version[0], &version[1], &version[2]);
+}
+
 Status h5_fail_library(const H5File *file, const char *what, const char *name) {
   char reason[160] = "damaged file";
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, error_innermost, reason);

@@ -83,3 +83,6 @@ Status h5_write_text(H5File *file, const char *name, const char *text);
 /* Root attributes; once a name. */
 Status h5_set_int(H5File *file, const char *attr, int64_t value);
 Status h5_set_double(H5File *file, const char *attr, double value);
+
+/* The library's major, minor and release number. */
+void h5_version(unsigned version[3]);

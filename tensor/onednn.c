@@ -228,3 +228,8 @@ bool onednn_has_bf16(void) {
   omp_set_num_threads(threads);
   return yes;
 }
+
+void onednn_version(int version[3]) {
+  const dnnl_version_t *found = dnnl_version();
+  version[0] = found->major, version[1] = found->minor, version[2] = found->patch;
+}

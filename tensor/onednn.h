@@ -20,3 +20,6 @@ void onednn_gemm(int64_t m, int64_t n, int64_t k, GemmMatrix a, GemmMatrix b, bo
 
 /* Whether this processor and this oneDNN multiply BF16 with more than the reference loop. */
 bool onednn_has_bf16(void);
+
+/* The library's major, minor and patch number. */
+void onednn_version(int version[3]);

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "tensor/publish.h"
 
 static void strbuf_reserve(StrBuf *buf, size_t n) {
   if (buf->n + n + 1 <= buf->capacity) return;
@@ -40,33 +41,8 @@ void strbuf_printf(StrBuf *buf, const char *format, ...) {
   buf->n += (size_t)length;
 }
 
-static Status save_to(const StrBuf *buf, const char *path, const char *temporary) {
-  int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return status_fail(CODE_DATA, "%s: cannot write: %s", path, strerror(errno));
-  size_t done = 0;
-  while (done < buf->n) {
-    ssize_t n = write(fd, buf->data + done, buf->n - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      int error = errno;
-      close(fd);
-      return status_fail(CODE_DATA, "%s: cannot write: %s", path, strerror(error));
-    }
-    done += (size_t)n;
-  }
-  int synced = fsync(fd) < 0 ? errno : 0;
-  int closed = close(fd) < 0 ? errno : 0;
-  if (synced || closed) return status_fail(CODE_DATA, "%s: cannot write: %s", path, strerror(synced ? synced : closed));
-  if (rename(temporary, path) < 0) return status_fail(CODE_DATA, "%s: cannot replace: %s", path, strerror(errno));
-  return STATUS_OK;
-}
-
 Status strbuf_save(const StrBuf *buf, const char *path) {
-  char *temporary = base_format("%s.tmp-%d", path, (int)getpid());
-  Status status = save_to(buf, path, temporary);
-  if (status.code != CODE_OK) unlink(temporary);
-  free(temporary);
-  return status;
+  return publish_bytes(path, buf->n ? buf->data : "", buf->n, CODE_DATA);
 }
 
 Status strbuf_load(StrBuf *buf, const char *path) {

@@ -12,7 +12,7 @@ typedef struct StrBuf {
 void strbuf_add(StrBuf *buf, const char *bytes, size_t n);
 void strbuf_puts(StrBuf *buf, const char *string);
 void strbuf_printf(StrBuf *buf, const char *format, ...) PRINTF_LIKE(2, 3);
-/* The text as the whole of a file: temporary file beside it, fsync, rename. CODE_DATA. */
+/* The text as the whole of a file, which appears at once or not at all (tensor/publish.h). CODE_DATA. */
 Status strbuf_save(const StrBuf *buf, const char *path);
 /* A whole file as text. CODE_DATA; a missing one too. */
 Status strbuf_load(StrBuf *buf, const char *path);

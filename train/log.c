@@ -314,9 +314,11 @@ void runlog_eval(RunLog *log, int64_t step, int64_t tokens, const NamedValue *va
   StrBuf line = {0};
   strbuf_printf(&line, "eval at step %lld", (long long)step);
   for (int i = 0; i < n; i++) {
-    double size = fabs(values[i].value);
-    strbuf_printf(&line, size == 0 || (size >= 1e-3 && size < 1e4) ? " | %s %.4f" : " | %s %.4g", values[i].name,
-                  values[i].value);
+    double value = values[i].value, size = fabs(value);
+    const char *format = value == trunc(value) && size < 1e9 ? " | %s %.0f"
+                         : size >= 1e-3 && size < 1e4        ? " | %s %.4f"
+                                                             : " | %s %.4g";
+    strbuf_printf(&line, format, values[i].name, value);
   }
   runlog_note(log, "%s", line.data);
   free(line.data);

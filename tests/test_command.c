@@ -169,7 +169,7 @@ Test(command, distance_counts_slips) {
 
 /* What the program says, stdout and stderr together (malloc'ed), and its exit code. */
 static char *program(const char *arguments, int *code) {
-  char *line = base_format("'%s' %s 2>&1", ASPIS_PROGRAM, arguments), *text = base_zalloc(1 << 16);
+  char *line = base_format("{ '%s' %s; } 2>&1", ASPIS_PROGRAM, arguments), *text = base_zalloc(1 << 16);
   FILE *pipe = popen(line, "r");
   cr_assert(pipe, "cannot run %s", line);
   size_t n = fread(text, 1, (1 << 16) - 1, pipe);
@@ -223,9 +223,9 @@ Test(command, every_commands_help_begins_with_two_examples) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     int code;
     char *arguments = base_format("%s --help", names[i]), *said = program(arguments, &code);
-    char *example = base_format("  aspis %s", names[i]);
-    char *first = strstr(said, example), *second = first ? strstr(first + 1, example) : NULL,
-         *usage = strstr(said, "\nusage: ");
+    char *example = base_format("aspis %s", names[i]);
+    char *head = strstr(said, "\n\n"), *first = head ? strstr(head, example) : NULL;
+    char *second = first ? strstr(first + 1, example) : NULL, *usage = strstr(said, "\nusage: ");
     cr_expect(code == 0, "%s: exit %d", arguments, code);
     cr_expect(second && usage && second < usage, "%s: two examples first:\n%s", arguments, said);
     free(arguments);

@@ -187,6 +187,28 @@ char *key_read(const Key *key, const YamlNode *node, Config *config) {
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
+/* The code point that begins at text, and its bytes; a byte that begins none stands for itself. */
+static unsigned code_point(const char *text, int *bytes) {
+  unsigned c = (unsigned char)*text;
+  *bytes = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+  if (*bytes == 1) return c;
+  unsigned point = c & (0x7fu >> *bytes);
+  for (int i = 1; i < *bytes; i++) {
+    if (((unsigned char)text[i] & 0xc0u) != 0x80u) { /* the end of the text, too */
+      *bytes = 1;
+      return c;
+    }
+    point = point << 6 | ((unsigned char)text[i] & 0x3fu);
+  }
+  return point;
+}
+
+/* True for what YAML refuses to read as it is, or folds: controls, line ends, byte-order marks. */
+static bool needs_escape(unsigned point) {
+  return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 || point == 0x2029 || point == 0xfeff ||
+         point == 0xfffe || point == 0xffff;
+}
+
 /* A text that YAML reads back as the same text: plain when nothing in it means anything, else in double quotes. */
 static char *write_text(const char *text) {
   static const char *const words[] = {"null", "true", "false", "yes", "no", "on", "off"};
@@ -194,13 +216,14 @@ static char *write_text(const char *text) {
                *text && *text != '-' && *text != '.' && !(*text >= '0' && *text <= '9');
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) plain &= strcmp(text, words[i]) != 0;
   if (plain) return base_strdup(text);
-  char *quoted = base_alloc(4 * strlen(text) + 3), *to = quoted;
+  char *quoted = base_alloc(6 * strlen(text) + 3), *to = quoted;
   *to++ = '"';
-  for (; *text; text++) {
-    unsigned char c = (unsigned char)*text;
-    if (c == '"' || c == '\\') *to++ = '\\', *to++ = (char)c;
-    else if (c < 0x20 || c == 0x7f) to += sprintf(to, "\\x%02X", c);
-    else *to++ = (char)c;
+  for (int bytes; *text; text += bytes) {
+    unsigned point = code_point(text, &bytes);
+    if (point == '"' || point == '\\') *to++ = '\\';
+    if (needs_escape(point)) to += sprintf(to, "\\u%04X", point);
+    else
+      for (int i = 0; i < bytes; i++) *to++ = text[i];
   }
   *to++ = '"';
   *to = '\0';

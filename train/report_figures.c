@@ -16,15 +16,16 @@ typedef struct FigureRow {
   const char *train, *eval, *baseline; /* columns of metrics.jsonl */
   bool axis;                           /* the tokens are written below */
   bool linear;                         /* its shape would be lost on a logarithmic axis */
+  double high;                         /* > 0: always shown from 0 to here */
 } FigureRow;
 
 static const FigureRow rows[] = {
-    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false},
-    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "baseline_mse", true, false},
-    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true, false},
-    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false, false},
-    {"lr", "Learning rate", 150, "lr", NULL, NULL, false, true},
-    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true, false},
+    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false, 0},
+    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "baseline_mse", true, false, 0},
+    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true, false, 100},
+    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false, false, 0},
+    {"lr", "Learning rate", 150, "lr", NULL, NULL, false, true, 0},
+    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true, false, 0},
 };
 
 int report_figure_count(void) { return (int)(sizeof rows / sizeof *rows); }
@@ -174,6 +175,7 @@ bool report_figure_make(int index, const RunData *runs, int n_runs, const char *
                          .mark_label = row->axis ? "resumed" : NULL,
                          .corner = corner,
                          .linear = row->linear,
+                         .y_high = row->high,
                          .label_chars = label_chars(runs, n_runs),
                          .width = WIDTH,
                          .height = row->height,

@@ -293,6 +293,7 @@ static void find_ranges(const Figure *f, Axis *x, Axis *y) {
     y->low = low >= 0 ? fmax(low - air, 0) : low - air;
     y->high = high + air;
   }
+  if (f->y_high > 0) y->low = 0, y->high = f->y_high, y->log = false;
   x->low = 0, x->high = x_high > 0 ? x_high : 1, x->log = false;
 }
 

@@ -39,6 +39,7 @@ typedef struct Figure {
   int width, height;
   int label_chars; /* room for labels at the right, in characters; longer labels are cut */
   bool linear;     /* never a logarithmic y axis */
+  double y_high;   /* > 0: the y axis runs from 0 to here, whatever the values */
   const Series *series;
   int n_series;
   const Mark *marks;

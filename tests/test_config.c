@@ -379,6 +379,10 @@ static void assert_round_trip(Config *c, const char *name) {
   cr_expect(c->model.n_attn_layers == again.model.n_attn_layers &&
                 !memcmp(c->model.attn_layer_idx, again.model.attn_layer_idx, sizeof c->model.attn_layer_idx),
             "%s: attn_layer_idx", name);
+  cr_assert(c->data.n_paths == again.data.n_paths, "%s: %d paths", name, again.data.n_paths);
+  for (int i = 0; i < c->data.n_paths; i++)
+    cr_expect(!strcmp(c->data.paths[i], again.data.paths[i]), "%s: path \"%s\" read back as \"%s\"", name,
+              c->data.paths[i], again.data.paths[i]);
   cr_expect(!strcmp(c->name, again.name) && c->seed == again.seed && c->dtype == again.dtype, "%s: name, seed", name);
   cr_expect(c->vocab_size_auto == again.vocab_size_auto && c->model.vocab_size == again.model.vocab_size,
             "%s: vocabulary", name);
@@ -401,7 +405,7 @@ Test(config, the_resolved_file_reads_back_as_the_same_config) {
       "name=\"it's: a \\\"name\\\" #1\\t\"",
       "out_dir=\"~\"",
       "data.path=[\"a b.txt\", \"-\", \"true\", \"*.txt\", \"12\", \"\xc3\xa9\", "
-      "\"a\\u0085\\u2028\\uFEFF\\x80\\x7F\\u1F600 \", \"a\\\\b\"]",
+      "\"a \\u0085 \\u2028 \\uFFFF\\x80\\x7F\\u1F600 \", \"a\\\\b\"]",
       "optim.lr=0.1000000000000000055511151231257827",
       "optim.min_lr_ratio=0.30000000000000004",
       "model.attn_layer_idx=[5, 0]",
@@ -410,6 +414,7 @@ Test(config, the_resolved_file_reads_back_as_the_same_config) {
       "train={epochs: 1.5, micro_batch_size: 2, virtual_ranks: 4}",
       "debug={allow: true, fault: nan_grad@12}",
       "dtype=bf16",
+      "model.init_from=\"-\"",
   };
   Config c = load_or_fail(NULL, sets, N_OF(sets), "odd values");
   c.train.steps = 77; /* what a run makes of its epochs */

@@ -203,10 +203,10 @@ static unsigned code_point(const char *text, int *bytes) {
   return point;
 }
 
-/* True for what YAML refuses to read as it is, or folds: controls, line ends, byte-order marks. */
+/* True for what YAML refuses to read as it is, or folds: controls, line ends, non-characters. */
 static bool needs_escape(unsigned point) {
-  return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 || point == 0x2029 || point == 0xfeff ||
-         point == 0xfffe || point == 0xffff;
+  return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 || point == 0x2029 || point == 0xfffe ||
+         point == 0xffff;
 }
 
 /* A text that YAML reads back as the same text: plain when nothing in it means anything, else in double quotes. */

@@ -10,8 +10,9 @@
 
 /* What is compared, each kind with its tolerance. */
 typedef enum GoldenKind {
-  GOLDEN_FORWARD,  /* outputs and states, of the tensor's largest value */
-  GOLDEN_ANGLE,    /* likewise, modulo 2 pi */
+  GOLDEN_FORWARD,  /* outputs, of the tensor's largest value */
+  GOLDEN_STATE,    /* states, likewise */
+  GOLDEN_ANGLE,    /* states that are angles: modulo 2 pi */
   GOLDEN_GRADIENT, /* of the tensor's largest value */
   GOLDEN_LOSS,     /* absolute, nats or squared error */
   GOLDEN_NORM,     /* relative */

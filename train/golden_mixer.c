@@ -13,11 +13,11 @@ static const struct {
   const char *name;
   size_t offset;
   GoldenKind kind;
-} STATE_FIELDS[] = {{"conv", offsetof(LayerState, conv), GOLDEN_FORWARD},
-                    {"ssm", offsetof(LayerState, ssm), GOLDEN_FORWARD},
+} STATE_FIELDS[] = {{"conv", offsetof(LayerState, conv), GOLDEN_STATE},
+                    {"ssm", offsetof(LayerState, ssm), GOLDEN_STATE},
                     {"angle", offsetof(LayerState, angle), GOLDEN_ANGLE},
-                    {"k", offsetof(LayerState, k), GOLDEN_FORWARD},
-                    {"v", offsetof(LayerState, v), GOLDEN_FORWARD}};
+                    {"k", offsetof(LayerState, k), GOLDEN_STATE},
+                    {"v", offsetof(LayerState, v), GOLDEN_STATE}};
 enum { N_STATE_FIELDS = sizeof STATE_FIELDS / sizeof *STATE_FIELDS };
 
 static Tensor *state_field(const LayerState *state, int field) {

@@ -12,16 +12,16 @@
 #define TWO_PI 6.283185307179586
 
 /* f32: the reference's own formulas run in float32 stay within 2.5e-6 forward, 4.1e-6 in gradients and 2.9e-6 in training
- * losses. bf16 keeps 8 bits, an error of 4e-3 a rounding, and a layer rounds its activations about ten times; gradients
- * sum over tokens what was rounded (up to 0.15 measured), and the angle adds up over a sequence, which turns the states k and ssm with it.
- * INFINITY: not compared. */
+ * losses. bf16 keeps 8 bits, an error of 4e-3 a rounding, and a layer rounds its activations about ten times. The angle
+ * adds up over a sequence and turns the states k and ssm with it (0.12 measured); gradients sum what was rounded (0.15), and
+ * where dt_limit clamps, a rounding decides on which side a token lies (0.29). INFINITY: not compared. */
 static const struct {
   double f64, f32, bf16;
 } TOLERANCES[GOLDEN_N_KINDS] = {
     [GOLDEN_FORWARD] = {1e-9, 1e-5, 5e-2},
     [GOLDEN_STATE] = {1e-9, 1e-5, 3e-1},
     [GOLDEN_ANGLE] = {1e-9, 1e-5, 1e-1},
-    [GOLDEN_GRADIENT] = {1e-9, 1e-4, 3e-1},
+    [GOLDEN_GRADIENT] = {1e-9, 1e-4, 5e-1},
     [GOLDEN_LOSS] = {1e-9, 1e-5, 1e-1},
     [GOLDEN_NORM] = {1e-9, 1e-5, 1e-1},
     [GOLDEN_TRAINED] = {1e-9, INFINITY, INFINITY},

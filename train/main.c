@@ -37,8 +37,8 @@ static Status command_find(const char *name, const CommandSpec **spec) {
 
 static void print_program_help(void) {
   printf("aspis: trains Mamba-2 and Mamba-3 models from one YAML file\n\n"
-         "  aspis train configs/shakespeare.yaml\n"
-         "  aspis generate runs/shakespeare --prompt 'To be' --max-tokens 200\n\n"
+         "  aspis train configs/shakespeare_char.yaml\n"
+         "  aspis generate runs/shakespeare_char --prompt 'To be' --max-tokens 200\n\n"
          "usage: aspis COMMAND [arguments] [options]\n\ncommands:\n");
   for (int i = 0; i < N_COMMANDS; i++) printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
   printf("\n  aspis COMMAND --help      a command's options\n"

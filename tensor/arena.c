@@ -27,7 +27,6 @@ Status arena_open(Arena *arena, const char *name, size_t capacity_bytes) {
     return status_fail(CODE_MEMORY, "cannot reserve %.1f MiB for the %s arena: %s; lower train.micro_batch_size",
                        (double)bytes / 1048576.0, name, strerror(errno));
   *arena = (Arena){.name = name, .memory = memory, .capacity_bytes = bytes};
-  ASAN_POISON_MEMORY_REGION(memory, bytes);
   return STATUS_OK;
 }
 
@@ -42,7 +41,7 @@ void arena_open_dry(Arena *arena, const char *name) {
 
 void arena_close(Arena *arena) {
   if (arena->memory) {
-    ASAN_UNPOISON_MEMORY_REGION(arena->memory, arena->capacity_bytes);
+    ASAN_UNPOISON_MEMORY_REGION(arena->memory, arena->peak_bytes);
     munmap(arena->memory, arena->capacity_bytes);
   }
   if (arena->headers) arena_close(arena->headers);
@@ -57,7 +56,10 @@ void *arena_alloc(Arena *arena, size_t bytes) {
   char *memory = (arena->memory ? arena->memory : DRY_BASE) + arena->used_bytes;
   arena->used_bytes += step;
   if (arena->used_bytes > arena->peak_bytes) arena->peak_bytes = arena->used_bytes;
-  if (arena->memory) ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+  if (arena->memory) {
+    ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+    ASAN_POISON_MEMORY_REGION(memory + bytes, step - bytes);
+  }
   return memory;
 }
 

@@ -404,8 +404,8 @@ Test(config, the_resolved_file_reads_back_as_the_same_config) {
   const char *sets[] = {
       "name=\"it's: a \\\"name\\\" #1\\t\"",
       "out_dir=\"~\"",
-      "data.path=[\"a b.txt\", \"-\", \"true\", \"*.txt\", \"12\", \"\xc3\xa9\", "
-      "\"a \\u0085 \\u2028 \\uFFFF\\x80\\x7F\\u1F600 \", \"a\\\\b\"]",
+      ("data.path=[\"a b.txt\", \"-\", \"true\", \"*.txt\", \"12\", \"\xc3\xa9\", "
+       "\"a \\u0085 \\u2028 \\uFFFF\\x80\\x7F\\u1F600 \", \"a\\\\b\"]"),
       "optim.lr=0.1000000000000000055511151231257827",
       "optim.min_lr_ratio=0.30000000000000004",
       "model.attn_layer_idx=[5, 0]",

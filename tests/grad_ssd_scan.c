@@ -127,6 +127,12 @@ void gradcheck_ssd_scan(void) {
   o.n_s = 0;
   check_options("Mamba-3, not rotated", o);
 
+  /* more heads a group than backward has parts for: some parts sum over two heads */
+  o = SISO;
+  o.n_h = 12, o.state_in = o.state_out = true;
+  memcpy(o.lengths, (const int[]){2, 5, 1, 3}, sizeof o.lengths);
+  run("Mamba-3, many heads", o);
+
   static const int RANKS[] = {1, 2, 4};
   for (int r = 0; r < 3; r++)
     for (int n_s = 2; n_s <= 4; n_s += 2) {

@@ -26,11 +26,14 @@
  * number of parts depends on shapes alone. */
 #include <omp.h>
 
-#include "tensor/cpu/cpu.h"
+#include "tensor/cpu/lanes.h"
 
 /* Backward splits the heads of a group until there are about this many tasks: enough for any desktop, and the partial
  * sums of what heads share stay few. */
 enum { TASKS_WANTED = 32 };
+
+/* Rows of a state that are walked through together: one load of k or q serves them all, and their sums overlap. */
+enum { ROWS = 4 };
 
 static const real TWO_PI = (real)6.283185307179586476925286766559;
 static const real PI = (real)3.141592653589793238462643383280;
@@ -39,6 +42,8 @@ static const real PI = (real)3.141592653589793238462643383280;
 typedef struct Scan {
   const SsdScan *p;
   int64_t n_t, n_seq, n_h, n_p, n_n, n_g, n_r, n_s, n_q;
+  int64_t n_rows,
+      n_cols; /* P and N rounded up to ROWS and LANES: in scratch, what runs over them is padded with zeros */
   int64_t heads_per_group, n_parts;
   int64_t shared_width; /* R*G*N: a row of B */
   int64_t param_width;  /* of one head's parameter gradients: dD (P) | dB_bias (R,N) | dC_bias (R,N) | dmimo_x (R,P) */
@@ -55,15 +60,15 @@ typedef struct Scan {
 
 /* One thread's memory. "Held" are the tokens worked on together: one in forward, a chunk in backward. */
 typedef struct Work {
-  real *state;           /* (held, P, N): S entering each token */
-  real *dstate;          /* (P, N): E */
-  real *k, *q;           /* (held, R, N) */
+  real *state;           /* (held, rows, cols): S entering each token */
+  real *dstate;          /* (rows, cols): E */
+  real *k, *q;           /* (held, R, cols) */
   real *cosine, *sine;   /* (held, S) */
   real *theta;           /* (S) */
   real *theta_starts;    /* (chunks of the longest sequence, S): theta entering each chunk */
-  real *v, *y;           /* (R, P); backward: y is dy */
-  real *dv;              /* (R, P) */
-  real *dk, *dq;         /* (R, N) */
+  real *v, *y;           /* (R, rows); backward: y is dy */
+  real *dv;              /* (R, rows) */
+  real *dk, *dq;         /* (R, cols) */
   real *dtheta;          /* (S) */
   real *qk, *vy;         /* (R, R): q_r . k_j at [r][j]; v_j . dy_r at [r][j] */
   real *D;               /* (P) */
@@ -85,25 +90,25 @@ static real *carve(Carver *c, int64_t n) {
 static int64_t work_carve(const Scan *s, Work *w, real *block, bool backward) {
   Carver c = {.block = block};
   int64_t n_held = backward ? min_i64(s->n_q, s->n_t) : 1;
-  w->state = carve(&c, n_held * s->n_p * s->n_n);
-  w->k = carve(&c, n_held * s->n_r * s->n_n);
-  w->q = carve(&c, n_held * s->n_r * s->n_n);
+  w->state = carve(&c, n_held * s->n_rows * s->n_cols);
+  w->k = carve(&c, n_held * s->n_r * s->n_cols);
+  w->q = carve(&c, n_held * s->n_r * s->n_cols);
   w->cosine = carve(&c, n_held * s->n_s);
   w->sine = carve(&c, n_held * s->n_s);
   w->theta = carve(&c, s->n_s);
-  w->v = carve(&c, s->n_r * s->n_p);
-  w->y = carve(&c, s->n_r * s->n_p);
+  w->v = carve(&c, s->n_r * s->n_rows);
+  w->y = carve(&c, s->n_r * s->n_rows);
   w->qk = carve(&c, s->n_r * s->n_r);
   w->D = carve(&c, s->n_p);
   w->B_norm = carve(&c, s->n_n);
   w->C_norm = carve(&c, s->n_n);
   w->row = carve(&c, max_i64(s->n_n, s->n_p));
   if (!backward) return c.used;
-  w->dstate = carve(&c, s->n_p * s->n_n);
+  w->dstate = carve(&c, s->n_rows * s->n_cols);
   w->theta_starts = carve(&c, ceil_div(s->n_t, s->n_q) * s->n_s);
-  w->dv = carve(&c, s->n_r * s->n_p);
-  w->dk = carve(&c, s->n_r * s->n_n);
-  w->dq = carve(&c, s->n_r * s->n_n);
+  w->dv = carve(&c, s->n_r * s->n_rows);
+  w->dk = carve(&c, s->n_r * s->n_cols);
+  w->dq = carve(&c, s->n_r * s->n_cols);
   w->dtheta = carve(&c, s->n_s);
   w->vy = carve(&c, s->n_r * s->n_r);
   w->dx = carve(&c, s->n_p);
@@ -114,6 +119,8 @@ static int64_t work_carve(const Scan *s, Work *w, real *block, bool backward) {
 static Scan scan_make(const SsdScan *p, bool backward, size_t *bytes) {
   Scan s = {.p = p, .n_t = p->x->dim[0], .n_seq = p->cu_seqlens->dim[0] - 1, .n_h = p->n_h, .n_p = p->n_p};
   s.n_n = p->n_n, s.n_g = p->n_g, s.n_r = p->n_r, s.n_s = p->n_s, s.n_q = p->chunk_size;
+  s.n_rows = round_up(s.n_p, ROWS);
+  s.n_cols = round_up(s.n_n, LANES);
   s.heads_per_group = s.n_h / s.n_g;
   s.n_parts = min_i64(s.heads_per_group, ceil_div(TASKS_WANTED, s.n_seq * s.n_g));
   s.shared_width = s.n_r * s.n_g * s.n_n;
@@ -150,10 +157,13 @@ static Work work_of_thread(const Scan *s, bool backward) {
 
 /* ---- small linear algebra ---- */
 
+/* a . b; any length */
 static inline real dot(const real *a, const real *b, int64_t n) {
-  real sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+  Lanes lanes = {0};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) lanes += *lanes_of(a + i) * *lanes_of(b + i);
+  real sum = lanes_sum(&lanes);
+  for (; i < n; i++) sum += a[i] * b[i];
   return sum;
 }
 
@@ -163,10 +173,24 @@ static inline void add_scaled(real *y, real c, const real *x, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] += c * x[i];
 }
 
-/* to = c from + d x; to may be from */
-static inline void scale_add(real *to, real c, const real *from, real d, const real *x, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) to[i] = c * from[i] + d * x[i];
+/* Below, s is ROWS rows of a state and n its row length, a multiple of LANES. */
+
+/* out[i] = row i of s . x */
+static inline void rows_dot(const real *s, const real *x, int64_t n, real out[ROWS]) {
+  Lanes sum[ROWS] = {0};
+  for (int64_t j = 0; j < n; j += LANES)
+    for (int i = 0; i < ROWS; i++) sum[i] += *lanes_of(s + i * n + j) * *lanes_of(x + j);
+  for (int i = 0; i < ROWS; i++) out[i] = lanes_sum(&sum[i]);
+}
+
+/* y += sum_i c[i] row i of s */
+static inline void rows_sum(real *y, const real c[ROWS], const real *s, int64_t n) {
+  const real c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3]; /* y may lie beside c, for all the compiler knows */
+  for (int64_t j = 0; j < n; j += LANES) {
+    const real *at = s + j;
+    Lanes sum = c0 * *lanes_of(at) + c1 * *lanes_of(at + n) + c2 * *lanes_of(at + 2 * n) + c3 * *lanes_of(at + 3 * n);
+    *lanes_at(y + j) += sum;
+  }
 }
 
 static inline void copy(real *to, const real *from, int64_t n) { memcpy(to, from, (size_t)n * sizeof(real)); }
@@ -195,6 +219,19 @@ static void store_block(Tensor *t, int64_t i, const real *from, int64_t n) {
 }
 static void add_block(Tensor *t, int64_t i, const real *from, int64_t n) {
   if (t) add_scaled(real_block(t, i, n), 1, from, n);
+}
+
+/* A state (P, N) of tensor block i, or zeros, into padded rows. */
+static void load_state(const Scan *s, real *to, const Tensor *from, int64_t i) {
+  zero(to, s->n_rows * s->n_cols);
+  for (int64_t c = 0; from && c < s->n_p; c++)
+    copy(to + c * s->n_cols, real_block(from, i * s->n_p + c, s->n_n), s->n_n);
+}
+static void store_state(const Scan *s, Tensor *to, int64_t i, const real *from) {
+  for (int64_t c = 0; c < s->n_p; c++) store_block(to, i * s->n_p + c, from + c * s->n_cols, s->n_n);
+}
+static void add_state(const Scan *s, Tensor *to, int64_t i, const real *from) {
+  for (int64_t c = 0; c < s->n_p; c++) add_block(to, i * s->n_p + c, from + c * s->n_cols, s->n_n);
 }
 
 /* ---- a token's inputs ---- */
@@ -246,11 +283,11 @@ static void theta_advance(const Scan *s, int64_t t, int64_t h, real *theta) {
   }
 }
 
-/* k or q (R, N) of token t and head h from B or C: norm, bias, rotation; norm NULL: as it is. */
+/* k or q (R, cols) of token t and head h from B or C: norm, bias, rotation; norm NULL: as it is. */
 static void prepare(const Scan *s, const Tensor *B, int64_t t, int64_t h, const real *norm, const Tensor *bias,
                     const real *cosine, const real *sine, real *out, real *buffer) {
   int64_t g = h / s->heads_per_group, n_n = s->n_n;
-  for (int64_t r = 0; r < s->n_r; r++, out += n_n) {
+  for (int64_t r = 0; r < s->n_r; r++, out += s->n_cols) {
     Tensor own = from_col(B, (r * s->n_g + g) * n_n);
     const real *in = row_load(&own, t, n_n, buffer);
     if (!norm) {
@@ -261,6 +298,7 @@ static void prepare(const Scan *s, const Tensor *B, int64_t t, int64_t h, const 
 #pragma omp simd
       for (int64_t n = 0; n < n_n; n++) out[n] = in[n] * scale * norm[n] + b[n];
     }
+    zero(out + n_n, s->n_cols - n_n);
     for (int64_t i = 0; i < s->n_s; i++) {
       Pair at = pair_at(s->p, i);
       real first = out[at.first], second = out[at.second];
@@ -275,17 +313,21 @@ static void prepare_token(const Scan *s, Work *w, int64_t t, int64_t h, int64_t 
   real *cosine = w->cosine + i * s->n_s, *sine = w->sine + i * s->n_s;
   theta_advance(s, t, h, w->theta);
   for (int64_t j = 0; j < s->n_s; j++) cosine[j] = R(cos)(w->theta[j]), sine[j] = R(sin)(w->theta[j]);
-  int64_t slot = i * s->n_r * s->n_n;
+  int64_t slot = i * s->n_r * s->n_cols;
   const SsdScan *p = s->p;
   prepare(s, p->B, t, h, p->B_norm ? w->B_norm : NULL, p->B_bias, cosine, sine, w->k + slot, w->row);
   prepare(s, p->C, t, h, p->C_norm ? w->C_norm : NULL, p->C_bias, cosine, sine, w->q + slot, w->row);
 }
 
-/* v (R, P) of one head from its x (P). */
+/* v (R, rows) of one head from its x (P). */
 static void ranks_of(const Scan *s, const real *x, int64_t h, real *v) {
-  const real *mimo = real_block(s->p->mimo_x, h, s->n_r * s->n_p);
-  for (int64_t r = 0; r < s->n_r; r++)
-    for (int64_t i = 0; i < s->n_p; i++) v[r * s->n_p + i] = mimo ? x[i] * mimo[r * s->n_p + i] : x[i];
+  for (int64_t r = 0; r < s->n_r; r++, v += s->n_rows) {
+    copy(v, x, s->n_p);
+    zero(v + s->n_p, s->n_rows - s->n_p);
+    if (!s->p->mimo_x) continue;
+    const real *factor = real_block(s->p->mimo_x, h * s->n_r + r, s->n_p);
+    for (int64_t i = 0; i < s->n_p; i++) v[i] *= factor[i];
+  }
 }
 
 /* The head's parameters that every token uses. */
@@ -298,18 +340,25 @@ static void load_parameters(const Scan *s, Work *w, int64_t h) {
   copy(w->C_norm, row_load(p->C_norm, 0, s->n_n, w->row), s->n_n);
 }
 
-/* to = alpha from + weight sum_r v_r k_r^T: one row of the state. */
-static inline void state_row_step(const Scan *s, real *to, const real *from, real alpha, real weight, const real *v,
-                                  const real *k) {
-  scale_add(to, alpha, from, weight * v[0], k, s->n_n);
-  for (int64_t r = 1; r < s->n_r; r++) add_scaled(to, weight * v[r * s->n_p], k + r * s->n_n, s->n_n);
+/* to = alpha from + weight sum_r v_r k_r^T, on ROWS rows of the state; v already at the first of them. */
+static inline void state_step(const Scan *s, real *to, const real *from, real alpha, real weight, const real *v,
+                              const real *k) {
+  int64_t n = s->n_cols;
+  for (int64_t j = 0; j < n; j += LANES) {
+    Lanes sum[ROWS] = {0};
+    for (int64_t r = 0; r < s->n_r; r++)
+      for (int i = 0; i < ROWS; i++) sum[i] += v[r * s->n_rows + i] * *lanes_of(k + r * n + j);
+    for (int i = 0; i < ROWS; i++) *lanes_at(to + i * n + j) = alpha * *lanes_of(from + i * n + j) + weight * sum[i];
+  }
 }
 
 static bool has_carried_input(const SsdScan *p) { return p->lambda && p->k_in && p->v_in; }
 
-/* k_in of one head, (R, N) from (R, H, N), and v_in by ranks. */
+/* k_in of one head, (R, cols) from (R, H, N), and v_in by ranks. */
 static void load_carried_input(const Scan *s, int64_t seq, int64_t h, real *k, real *v) {
-  for (int64_t r = 0; r < s->n_r; r++) load_block(k + r * s->n_n, s->p->k_in, (seq * s->n_r + r) * s->n_h + h, s->n_n);
+  zero(k, s->n_r * s->n_cols);
+  for (int64_t r = 0; r < s->n_r; r++)
+    load_block(k + r * s->n_cols, s->p->k_in, (seq * s->n_r + r) * s->n_h + h, s->n_n);
   ranks_of(s, real_block(s->p->v_in, seq * s->n_h + h, s->n_p), h, v);
 }
 
@@ -317,41 +366,41 @@ static void load_carried_input(const Scan *s, int64_t seq, int64_t h, real *k, r
 
 static void forward_head(const Scan *s, Work *w, int64_t seq, int64_t h) {
   const SsdScan *p = s->p;
-  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r, start = s->starts[seq], end = s->starts[seq + 1];
+  int64_t n_p = s->n_p, n_cols = s->n_cols, n_r = s->n_r, start = s->starts[seq], end = s->starts[seq + 1];
   load_parameters(s, w, h);
-  load_block(w->state, p->ssm_in, seq * s->n_h + h, n_p * n_n);
+  load_state(s, w->state, p->ssm_in, seq * s->n_h + h);
   load_block(w->theta, p->angle_in, seq * s->n_h + h, s->n_s);
   if (has_carried_input(p)) {
     load_carried_input(s, seq, h, w->k, w->v);
-    for (int64_t i = 0; i < n_p; i++)
-      state_row_step(s, w->state + i * n_n, w->state + i * n_n, 1, delta_before(p, start, h), w->v + i, w->k);
+    for (int64_t i = 0; i < n_p; i += ROWS)
+      state_step(s, w->state + i * n_cols, w->state + i * n_cols, 1, delta_before(p, start, h), w->v + i, w->k);
   }
   Tensor x = from_col(p->x, h * n_p);
   int64_t chunk = start / s->n_q + seq;
   for (int64_t t = start; t < end; t++) {
-    if (p->chunk_states && (t - start) % s->n_q == 0)
-      store_block(p->chunk_states, chunk++ * s->n_h + h, w->state, n_p * n_n);
+    if (p->chunk_states && (t - start) % s->n_q == 0) store_state(s, p->chunk_states, chunk++ * s->n_h + h, w->state);
     Weights weights = weights_at(p, t, h, t + 1 == end);
     prepare_token(s, w, t, h, 0);
     ranks_of(s, row_load(&x, t, n_p, w->row), h, w->v);
-    for (int64_t i = 0; i < n_p; i++) {
-      real *state = w->state + i * n_n;
-      for (int64_t r = 0; r < n_r; r++) w->y[r * n_p + i] = weights.alpha * dot(state, w->q + r * n_n, n_n);
-      state_row_step(s, state, state, weights.alpha, weights.gamma + weights.delta, w->v + i, w->k);
+    for (int64_t i = 0; i < n_p; i += ROWS) {
+      real *state = w->state + i * n_cols;
+      for (int64_t r = 0; r < n_r; r++) rows_dot(state, w->q + r * n_cols, n_cols, w->y + r * s->n_rows + i);
+      state_step(s, state, state, weights.alpha, weights.gamma + weights.delta, w->v + i, w->k);
     }
     for (int64_t r = 0; r < n_r; r++) {
-      real *y = w->y + r * n_p;
+      real *y = w->y + r * s->n_rows;
+      const real *v = w->v + r * s->n_rows;
+      for (int64_t i = 0; i < n_p; i++) y[i] = weights.alpha * y[i] + w->D[i] * v[i];
       for (int64_t j = 0; j < n_r; j++)
-        add_scaled(y, weights.gamma * dot(w->q + r * n_n, w->k + j * n_n, n_n), w->v + j * n_p, n_p);
-      for (int64_t i = 0; i < n_p; i++) y[i] += w->D[i] * w->v[r * n_p + i];
+        add_scaled(y, weights.gamma * dot(w->q + r * n_cols, w->k + j * n_cols, n_cols), w->v + j * s->n_rows, n_p);
       Tensor own = from_col(p->y, (r * s->n_h + h) * n_p);
       row_store(&own, t, n_p, y);
     }
   }
-  store_block(p->ssm_out, seq * s->n_h + h, w->state, n_p * n_n);
+  store_state(s, p->ssm_out, seq * s->n_h + h, w->state);
   store_block(p->angle_out, seq * s->n_h + h, w->theta, s->n_s);
   store_block(p->v_out, seq * s->n_h + h, row_load(&x, end - 1, n_p, w->row), n_p);
-  for (int64_t r = 0; r < n_r; r++) store_block(p->k_out, (seq * n_r + r) * s->n_h + h, w->k + r * n_n, n_n);
+  for (int64_t r = 0; r < n_r; r++) store_block(p->k_out, (seq * n_r + r) * s->n_h + h, w->k + r * n_cols, s->n_n);
 }
 
 KERNEL_FWD(ssd_scan, SsdScan) {
@@ -378,10 +427,10 @@ typedef struct HeadGradient {
   Tensor x, dx;                           /* the head's columns */
 } HeadGradient;
 
-/* dk (R, N) back through rotation, bias and the sum over heads; dtheta gets the cross products. */
+/* dk (R, cols) back through rotation, bias and the sum over heads; dtheta gets the cross products. */
 static void prepare_backward(const Scan *s, const real *k, real *dk, const real *cosine, const real *sine, real *dtheta,
                              real *dbias, real *dB) {
-  for (int64_t r = 0; r < s->n_r; r++, k += s->n_n, dk += s->n_n) {
+  for (int64_t r = 0; r < s->n_r; r++, k += s->n_cols, dk += s->n_cols) {
     for (int64_t i = 0; i < s->n_s; i++) {
       Pair at = pair_at(s->p, i);
       real first = dk[at.first], second = dk[at.second];
@@ -394,14 +443,15 @@ static void prepare_backward(const Scan *s, const real *k, real *dk, const real 
   }
 }
 
-/* dv (R, P) of one x (P): adds to the parameter's gradient and writes dx. */
+/* dv (R, rows) of one x (P): adds to the parameter's gradient and writes dx. */
 static void ranks_backward(const Scan *s, const real *x, const real *dv, int64_t h, real *dx, real *dmimo_x) {
   const real *mimo = real_block(s->p->mimo_x, h, s->n_r * s->n_p);
   zero(dx, s->n_p);
   for (int64_t r = 0; r < s->n_r; r++)
     for (int64_t i = 0; i < s->n_p; i++) {
-      dx[i] += mimo ? dv[r * s->n_p + i] * mimo[r * s->n_p + i] : dv[r * s->n_p + i];
-      dmimo_x[r * s->n_p + i] += x[i] * dv[r * s->n_p + i];
+      real d = dv[r * s->n_rows + i];
+      dx[i] += mimo ? d * mimo[r * s->n_p + i] : d;
+      dmimo_x[r * s->n_p + i] += x[i] * d;
     }
 }
 
@@ -417,20 +467,21 @@ static void delta_backward(const SsdScan *p, int64_t next, int64_t h, real ddelt
 
 /* E k_j into dv_j, E^T v_j into dk_j, S^T dy_r into dq_r; E steps back to E_{t-1}. Returns <E, S>. */
 static real state_backward(const Scan *s, Work *w, const real *S, const real *k, const real *q, real alpha) {
-  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r;
-  zero(w->dk, n_r * n_n);
-  zero(w->dq, n_r * n_n);
+  int64_t n_cols = s->n_cols, n_r = s->n_r;
+  zero(w->dk, n_r * n_cols);
+  zero(w->dq, n_r * n_cols);
   real sum = 0;
-  for (int64_t i = 0; i < n_p; i++) {
-    real *E = w->dstate + i * n_n;
-    const real *state = S + i * n_n;
-    sum += dot(E, state, n_n);
+  for (int64_t i = 0; i < s->n_rows; i += ROWS) {
+    real *E = w->dstate + i * n_cols;
+    const real *state = S + i * n_cols;
+    sum += dot(E, state, ROWS * n_cols);
     for (int64_t r = 0; r < n_r; r++) {
-      w->dv[r * n_p + i] = dot(E, k + r * n_n, n_n);
-      add_scaled(w->dk + r * n_n, w->v[r * n_p + i], E, n_n);
-      add_scaled(w->dq + r * n_n, w->y[r * n_p + i], state, n_n);
+      int64_t at = r * s->n_rows + i;
+      rows_dot(E, k + r * n_cols, n_cols, w->dv + at);
+      rows_sum(w->dk + r * n_cols, w->v + at, E, n_cols);
+      rows_sum(w->dq + r * n_cols, w->y + at, state, n_cols);
     }
-    state_row_step(s, E, E, alpha, alpha, w->y + i, q);
+    state_step(s, E, E, alpha, alpha, w->y + i, q);
   }
   return sum;
 }
@@ -438,43 +489,43 @@ static real state_backward(const Scan *s, Work *w, const real *S, const real *k,
 /* Token t, in slot i of the held ones. */
 static void backward_token(const Scan *s, Work *w, HeadGradient *to, int64_t seq, int64_t t, int64_t h, int64_t i) {
   const SsdScan *p = s->p;
-  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r;
+  int64_t n_p = s->n_p, n_rows = s->n_rows, n_n = s->n_n, n_cols = s->n_cols, n_r = s->n_r;
   bool last = t + 1 == s->starts[seq + 1];
-  const real *S = w->state + i * n_p * n_n, *k = w->k + i * n_r * n_n, *q = w->q + i * n_r * n_n;
+  const real *S = w->state + i * n_rows * n_cols, *k = w->k + i * n_r * n_cols, *q = w->q + i * n_r * n_cols;
   Weights weights = weights_at(p, t, h, last);
   real gamma = weights.gamma, both = gamma + weights.delta;
 
   const real *x = row_load(&to->x, t, n_p, w->row);
   ranks_of(s, x, h, w->v);
-  zero(w->y, n_r * n_p);
+  zero(w->y, n_r * n_rows);
   for (int64_t r = 0; r < n_r && p->dy; r++) {
     Tensor own = from_col(p->dy, (r * s->n_h + h) * n_p);
-    copy(w->y + r * n_p, row_load(&own, t, n_p, w->dx), n_p);
+    copy(w->y + r * n_rows, row_load(&own, t, n_p, w->dx), n_p);
   }
   real da = state_backward(s, w, S, k, q, weights.alpha);
 
   real ddelta = 0, dcross = 0;
   for (int64_t r = 0; r < n_r; r++) {
-    ddelta += dot(w->v + r * n_p, w->dv + r * n_p, n_p);
-    da += dot(q + r * n_n, w->dq + r * n_n, n_n);
+    ddelta += dot(w->v + r * n_rows, w->dv + r * n_rows, n_p);
+    da += dot(q + r * n_cols, w->dq + r * n_cols, n_cols);
     for (int64_t j = 0; j < n_r; j++) {
-      real qk = w->qk[r * n_r + j] = dot(q + r * n_n, k + j * n_n, n_n);
-      real vy = w->vy[r * n_r + j] = dot(w->v + j * n_p, w->y + r * n_p, n_p);
+      real qk = w->qk[r * n_r + j] = dot(q + r * n_cols, k + j * n_cols, n_cols);
+      real vy = w->vy[r * n_r + j] = dot(w->v + j * n_rows, w->y + r * n_rows, n_p);
       dcross += qk * vy;
     }
   }
   for (int64_t r = 0; r < n_r; r++) {
-    real *dv = w->dv + r * n_p, *dk = w->dk + r * n_n, *dq = w->dq + r * n_n;
-    const real *dy = w->y + r * n_p, *v = w->v + r * n_p;
+    real *dv = w->dv + r * n_rows, *dk = w->dk + r * n_cols, *dq = w->dq + r * n_cols;
+    const real *dy = w->y + r * n_rows, *v = w->v + r * n_rows;
     for (int64_t c = 0; c < n_p; c++) {
       dv[c] = both * dv[c] + w->D[c] * dy[c];
       to->dD[c] += v[c] * dy[c];
     }
-    for (int64_t n = 0; n < n_n; n++) dk[n] *= both, dq[n] *= weights.alpha;
+    for (int64_t n = 0; n < n_cols; n++) dk[n] *= both, dq[n] *= weights.alpha;
     for (int64_t j = 0; j < n_r; j++) {
-      add_scaled(dv, gamma * w->qk[j * n_r + r], w->y + j * n_p, n_p);
-      add_scaled(dk, gamma * w->vy[j * n_r + r], q + j * n_n, n_n);
-      add_scaled(dq, gamma * w->vy[r * n_r + j], k + j * n_n, n_n);
+      add_scaled(dv, gamma * w->qk[j * n_r + r], w->y + j * n_rows, n_p);
+      add_scaled(dk, gamma * w->vy[j * n_r + r], q + j * n_cols, n_cols);
+      add_scaled(dq, gamma * w->vy[r * n_r + j], k + j * n_cols, n_cols);
     }
     if (last && p->dk_out) add_scaled(dk, 1, real_block(p->dk_out, (seq * n_r + r) * s->n_h + h, n_n), n_n);
   }
@@ -501,17 +552,17 @@ static void backward_token(const Scan *s, Work *w, HeadGradient *to, int64_t seq
 /* The states, k, q and rotations of the tokens [first, end) of one chunk. */
 static void recompute_chunk(const Scan *s, Work *w, HeadGradient *to, int64_t h, int64_t chunk_row, int64_t first,
                             int64_t end) {
-  int64_t size = s->n_p * s->n_n;
-  load_block(w->state, s->p->chunk_states, chunk_row * s->n_h + h, size);
+  int64_t size = s->n_rows * s->n_cols;
+  load_state(s, w->state, s->p->chunk_states, chunk_row * s->n_h + h);
   for (int64_t t = first, i = 0; t < end; t++, i++) {
     prepare_token(s, w, t, h, i);
     if (t + 1 == end) break;
     Weights weights = weights_at(s->p, t, h, false);
     ranks_of(s, row_load(&to->x, t, s->n_p, w->row), h, w->v);
-    for (int64_t c = 0; c < s->n_p; c++) {
-      real *from = w->state + i * size + c * s->n_n;
-      state_row_step(s, from + size, from, weights.alpha, weights.gamma + weights.delta, w->v + c,
-                     w->k + i * s->n_r * s->n_n);
+    for (int64_t c = 0; c < s->n_rows; c += ROWS) {
+      real *from = w->state + i * size + c * s->n_cols;
+      state_step(s, from + size, from, weights.alpha, weights.gamma + weights.delta, w->v + c,
+                 w->k + i * s->n_r * s->n_cols);
     }
   }
 }
@@ -519,23 +570,24 @@ static void recompute_chunk(const Scan *s, Work *w, HeadGradient *to, int64_t h,
 /* The gradient E of S_{-1} = h_in + delta sum_r v_in,r k_in,r^T to the carried-in state. */
 static void backward_carried(const Scan *s, Work *w, HeadGradient *to, int64_t seq, int64_t h) {
   const SsdScan *p = s->p;
-  int64_t n_p = s->n_p, n_n = s->n_n, n_r = s->n_r, start = s->starts[seq];
-  add_block(p->dssm_in, seq * s->n_h + h, w->dstate, n_p * n_n);
+  int64_t n_p = s->n_p, n_cols = s->n_cols, n_r = s->n_r, start = s->starts[seq];
+  add_state(s, p->dssm_in, seq * s->n_h + h, w->dstate);
   add_block(p->dangle_in, seq * s->n_h + h, w->dtheta, s->n_s);
   if (!has_carried_input(p)) return;
   load_carried_input(s, seq, h, w->k, w->v);
   real delta = delta_before(p, start, h), ddelta = 0;
   for (int64_t r = 0; r < n_r; r++) {
-    real *dv = w->dv + r * n_p, *dk = w->dk + r * n_n;
-    zero(dk, n_n);
-    for (int64_t i = 0; i < n_p; i++) {
-      const real *E = w->dstate + i * n_n;
-      real Ek = dot(E, w->k + r * n_n, n_n);
-      ddelta += w->v[r * n_p + i] * Ek;
-      dv[i] = delta * Ek;
-      add_scaled(dk, delta * w->v[r * n_p + i], E, n_n);
+    real *dv = w->dv + r * s->n_rows, *dk = w->dk + r * n_cols;
+    const real *v = w->v + r * s->n_rows;
+    zero(dk, n_cols);
+    for (int64_t i = 0; i < n_p; i += ROWS) {
+      rows_dot(w->dstate + i * n_cols, w->k + r * n_cols, n_cols, dv + i);
+      rows_sum(dk, v + i, w->dstate + i * n_cols, n_cols);
     }
-    add_block(p->dk_in, (seq * n_r + r) * s->n_h + h, dk, n_n);
+    ddelta += dot(v, dv, n_p);
+    for (int64_t i = 0; i < n_p; i++) dv[i] *= delta;
+    for (int64_t n = 0; n < n_cols; n++) dk[n] *= delta;
+    add_block(p->dk_in, (seq * n_r + r) * s->n_h + h, dk, s->n_n);
   }
   delta_backward(p, start, h, ddelta);
   ranks_backward(s, real_block(p->v_in, seq * s->n_h + h, n_p), w->dv, h, w->dx, to->dmimo_x);
@@ -551,7 +603,7 @@ static void backward_head(const Scan *s, Work *w, HeadGradient *to, int64_t seq,
     if ((t - start) % s->n_q == 0) copy(w->theta_starts + (t - start) / s->n_q * s->n_s, w->theta, s->n_s);
     theta_advance(s, t, h, w->theta);
   }
-  load_block(w->dstate, p->dssm_out, seq * s->n_h + h, s->n_p * s->n_n);
+  load_state(s, w->dstate, p->dssm_out, seq * s->n_h + h);
   load_block(w->dtheta, p->dangle_out, seq * s->n_h + h, s->n_s);
   for (int64_t c = n_chunks - 1; c >= 0; c--) {
     int64_t first = start + c * s->n_q, chunk_end = min_i64(first + s->n_q, end);

@@ -1,0 +1,39 @@
+/* lanes: vectors as wide as the processor's, written with the compilers' vector type, so that one source serves every
+ * build (and a processor without vectors: the compiler takes it apart).
+ *
+ * For sums: a reduction loop is not vectorised without permission to reorder, and with `omp simd reduction` gcc adds the
+ * lanes up one by one through memory (measured: four times slower at 64 elements). Here the order is written down.
+ * Vectors are never passed by value: that calling convention depends on the processor. */
+#pragma once
+
+#include "tensor/cpu/cpu.h"
+
+#if defined(__AVX512F__)
+#define LANES_BYTES 64
+#elif defined(__AVX__)
+#define LANES_BYTES 32
+#else
+#define LANES_BYTES 16
+#endif
+enum { LANES = LANES_BYTES / sizeof(real) };
+
+/* Any address of reals will do: no alignment beyond theirs is assumed. */
+typedef real Lanes __attribute__((vector_size(LANES_BYTES), aligned(sizeof(real)), may_alias));
+
+/* *lanes_at(x) are the LANES reals from x on. */
+static inline Lanes *lanes_at(real *x) { return (Lanes *)x; }
+static inline const Lanes *lanes_of(const real *x) { return (const Lanes *)x; }
+
+/* The sum of all lanes: quarters of 16 bytes in order, then those element by element. */
+static inline real lanes_sum(const Lanes *x) {
+  typedef real Quarter __attribute__((vector_size(16)));
+  union {
+    Lanes all;
+    Quarter quarter[LANES_BYTES / 16];
+  } parts = {.all = *x};
+  Quarter total = parts.quarter[0];
+  for (int i = 1; i < LANES_BYTES / 16; i++) total += parts.quarter[i];
+  real sum = total[0];
+  for (int i = 1; i < (int)(16 / sizeof(real)); i++) sum += total[i];
+  return sum;
+}

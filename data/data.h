@@ -16,7 +16,7 @@ typedef struct DataConfig {
   char *tokenizer; /* "byte", "char" */
   double split_train, split_val;
   int seq_len;
-  /* synthetic: state tracking (Mamba-3 paper; Grazzi et al. 2025). Lengths in tokens, ends included. */
+  /* synthetic: state tracking (Mamba-3 paper; Grazzi et al. 2025). Lengths in symbols after the start token, ends included. */
   char *task;                      /* "parity", "mod_arith", "mod_arith_brackets" */
   int min_length, max_length;      /* of training sequences; max_length <= seq_len */
   int start_max_length;            /* curriculum: the longest at the first step ... */

@@ -7,6 +7,9 @@
  *   mod_arith_brackets  expression =; an operand is a digit or ( expression ), nested at most BRACKET_DEPTH deep. Only
  *                       = has a target, the value modulo 5. Even lengths.
  *
+ * Every sequence begins with a start token (the last id of the vocabulary; no target), as a text begins with one: it is what
+ * a state can be counted from. Lengths in the config count what follows it.
+ *
  * Digits and operators are uniform. Answers are too, but for short expressions, where products favour 0: it is the answer
  * to 25 % of mod_arith and 23 % of mod_arith_brackets at 3 digits and operators, 20.0 % and 20.5 % at 255.
  *
@@ -88,8 +91,8 @@ static void make_mod_arith_brackets(Rng *rng, int64_t length, int32_t *token, in
 
 typedef struct Task {
   const char *name;
-  int vocab_size, n_answers;
-  int shortest, stride; /* lengths it can make: shortest + k stride */
+  int n_symbols, n_answers; /* the start token is id n_symbols */
+  int shortest, stride;     /* lengths it can make: shortest + k stride */
   void (*make)(Rng *rng, int64_t length, int32_t *token, int32_t *target);
 } Task;
 
@@ -107,22 +110,28 @@ typedef struct Synthetic {
 
 static int64_t makeable(const Task *task, int64_t length) { return length - (length - task->shortest) % task->stride; }
 
+enum { START_TOKENS = 1 };
+
 static int64_t synthetic_train_length(const Dataset *dataset, int64_t step) {
   const Synthetic *s = (const Synthetic *)dataset;
   int64_t longest = s->max_length;
   if (step < s->curriculum_steps)
     longest = s->start_max_length + (s->max_length - s->start_max_length) * step / s->curriculum_steps;
   Rng rng = rng_make(dataset->seed, RNG_TASK, DRAW_LENGTH, (uint64_t)step);
-  return makeable(s->task, s->min_length + rng_below(&rng, (uint32_t)(longest - s->min_length + 1)));
+  int64_t drawn = s->min_length + rng_below(&rng, (uint32_t)(longest - s->min_length + 1));
+  return START_TOKENS + makeable(s->task, drawn);
 }
 
 static void synthetic_sample(const Dataset *dataset, DataPart part, int64_t index, int64_t length, int32_t *token,
                              int32_t *target) {
   const Task *task = ((const Synthetic *)dataset)->task;
-  CHECK(length >= task->shortest && length <= dataset->max_length[part] && length == makeable(task, length),
+  int64_t n = length - START_TOKENS;
+  CHECK(n >= task->shortest && length <= dataset->max_length[part] && n == makeable(task, n),
         "%s cannot make a sequence of %lld tokens", task->name, (long long)length);
   Rng rng = rng_make(dataset->seed, RNG_TASK, part == PART_TRAIN ? DRAW_TRAIN : DRAW_VAL, (uint64_t)index);
-  task->make(&rng, length, token, target);
+  token[0] = task->n_symbols;
+  target[0] = -1;
+  task->make(&rng, n, token + START_TOKENS, target + START_TOKENS);
 }
 
 static void synthetic_close(Dataset *dataset) { free(dataset); }
@@ -162,13 +171,12 @@ static Status synthetic_open(const DataConfig *config, const char *vocabulary, D
                          task->name);
   Synthetic *s = base_zalloc(sizeof *s);
   *s = (Synthetic){
-      .base =
-          {.vocab_size = task->vocab_size,
-           .n_samples = {[PART_TRAIN] = INT64_MAX / 4, [PART_VAL] = config->eval_sequences},
-           .max_length =
-               {[PART_TRAIN] = makeable(task, config->max_length), [PART_VAL] = makeable(task, config->eval_length)},
-           .scores_last = true,
-           .chance = 1.0 / task->n_answers},
+      .base = {.vocab_size = task->n_symbols + 1,
+               .n_samples = {[PART_TRAIN] = INT64_MAX / 4, [PART_VAL] = config->eval_sequences},
+               .max_length = {[PART_TRAIN] = START_TOKENS + makeable(task, config->max_length),
+                              [PART_VAL] = START_TOKENS + makeable(task, config->eval_length)},
+               .scores_last = true,
+               .chance = 1.0 / task->n_answers},
       .task = task,
       .min_length = config->min_length,
       .max_length = config->max_length,

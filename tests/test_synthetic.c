@@ -52,10 +52,13 @@ static int evaluate(const char *text, int64_t n, int *deepest, const char *name)
   return (int)value;
 }
 
-static void assert_targets(const char *task, const int32_t *token, const int32_t *target, int64_t length,
+/* length: of the whole sequence, its start token included. */
+static void assert_targets(const char *task, const int32_t *token, const int32_t *target, int64_t length, int start,
                            const char *name) {
   static const char SYMBOL[] = "01234+-*()=";
   char text[512];
+  cr_assert(token[0] == start && target[0] == -1, "%s: starts with %d, target %d", name, token[0], target[0]);
+  token++, target++, length--;
   for (int64_t t = 0; t < length; t++) {
     cr_assert(token[t] >= 0 && token[t] < 11, "%s: token %d at %lld", name, token[t], (long long)t);
     text[t] = SYMBOL[token[t]];
@@ -80,7 +83,7 @@ static void assert_targets(const char *task, const int32_t *token, const int32_t
 static const struct {
   char name[24];
   int vocab_size, shortest, stride, n_answers;
-} TASKS[] = {{"parity", 2, 1, 1, 2}, {"mod_arith", 8, 1, 2, 5}, {"mod_arith_brackets", 11, 2, 2, 5}};
+} TASKS[] = {{"parity", 3, 1, 1, 2}, {"mod_arith", 9, 1, 2, 5}, {"mod_arith_brackets", 12, 2, 2, 5}};
 
 Test(synthetic, targets_are_what_an_independent_evaluator_finds) {
   for (int k = 0; k < 3; k++) {
@@ -97,19 +100,21 @@ Test(synthetic, targets_are_what_an_independent_evaluator_finds) {
     cr_assert(dataset_n_samples(dataset, PART_VAL) == 50, "%s: validation samples", task);
     for (int length = TASKS[k].shortest; length <= 160; length += TASKS[k].stride) {
       sprintf(name, "%s of %d", task, length);
-      Batch batch = batch_new(20, length);
+      Batch batch = batch_new(20, length + 1);
       dataset_fill(dataset, PART_TRAIN, 1000 * length, &batch);
       for (int s = 0; s < 20; s++)
-        assert_targets(task, batch.token + s * length, batch.target + s * length, length, name);
+        assert_targets(task, batch.token + s * (length + 1), batch.target + s * (length + 1), length + 1,
+                       TASKS[k].vocab_size - 1, name);
       batch_free(&batch);
     }
     int64_t length = dataset_val_length(dataset, 0);
-    cr_assert(length == 256 - (k == 1) && length == dataset_max_length(dataset, PART_VAL), "%s: %lld", task,
+    cr_assert(length == 257 - (k == 1) && length == dataset_max_length(dataset, PART_VAL), "%s: %lld", task,
               (long long)length);
     Batch batch = batch_new(50, length);
     dataset_fill(dataset, PART_VAL, 0, &batch);
     for (int s = 0; s < 50; s++)
-      assert_targets(task, batch.token + s * length, batch.target + s * length, length, "validation");
+      assert_targets(task, batch.token + s * length, batch.target + s * length, length, TASKS[k].vocab_size - 1,
+                     "validation");
     batch_free(&batch);
     dataset_close(dataset);
   }
@@ -120,8 +125,8 @@ Test(synthetic, samples_are_pure_functions_of_their_index) {
     char task[24];
     strcpy(task, TASKS[k].name);
     DataConfig config = task_config(task);
-    assert_pure(&config, PART_TRAIN, 42 - (k == 1), task);
-    assert_pure(&config, PART_VAL, 256 - (k == 1), task);
+    assert_pure(&config, PART_TRAIN, 43 - (k == 1), task);
+    assert_pure(&config, PART_VAL, 257 - (k == 1), task);
   }
 }
 
@@ -142,14 +147,14 @@ Test(synthetic, symbols_and_answers_are_uniform) {
     strcpy(task, TASKS[k].name);
     DataConfig config = task_config(task);
     Dataset *dataset = open_or_fail(&config, 5, NULL, task);
-    const int length = k == 1 ? 99 : 100;
+    const int length = k == 1 ? 100 : 101;
     Batch batch = batch_new(N, length);
     dataset_fill(dataset, PART_TRAIN, 0, &batch);
-    for (int t = 0; t < length; t++) {
-      int symbols[11] = {0};
+    for (int t = 1; t < length; t++) {
+      int symbols[12] = {0};
       for (int s = 0; s < N; s++) symbols[batch.token[s * length + t]]++;
       if (k == 0) assert_uniform(symbols, 2, 0, task, t);
-      if (k == 1) assert_uniform(t % 2 ? symbols + 5 : symbols, t % 2 ? 3 : 5, 0, task, t);
+      if (k == 1) assert_uniform(t % 2 ? symbols : symbols + 5, t % 2 ? 5 : 3, 0, task, t);
     }
     int answers[5] = {0};
     for (int s = 0; s < N; s++) answers[batch.target[s * length + length - 1]]++;
@@ -164,13 +169,13 @@ Test(synthetic, brackets_nest_deep_but_within_bounds) {
   enum { N = 10000, LENGTH = 100 };
   DataConfig config = task_config("mod_arith_brackets");
   Dataset *dataset = open_or_fail(&config, 5, NULL, "brackets");
-  Batch batch = batch_new(N, LENGTH);
+  Batch batch = batch_new(N, LENGTH + 1);
   dataset_fill(dataset, PART_TRAIN, 0, &batch);
   int deepest = 0, n_nested = 0;
   for (int s = 0; s < N; s++) {
     char text[LENGTH];
     int depth = 0;
-    for (int t = 0; t < LENGTH; t++) text[t] = "01234+-*()="[batch.token[s * LENGTH + t]];
+    for (int t = 0; t < LENGTH; t++) text[t] = "01234+-*()="[batch.token[s * (LENGTH + 1) + 1 + t]];
     evaluate(text, LENGTH - 1, &depth, "brackets");
     deepest = depth > deepest ? depth : deepest;
     n_nested += depth >= 2;
@@ -189,7 +194,7 @@ Test(synthetic, training_lengths_follow_the_curriculum) {
     Dataset *dataset = open_or_fail(&config, 5, NULL, task);
     int64_t longest_early = 0, longest = 0, shortest = INT64_MAX;
     for (int64_t step = 0; step < 20000; step++) {
-      int64_t length = dataset_train_length(dataset, step);
+      int64_t length = dataset_train_length(dataset, step) - 1; /* without the start token */
       int64_t allowed = step < 100 ? 40 + 120 * step / 100 : 160;
       cr_assert((length - TASKS[k].shortest) % TASKS[k].stride == 0, "%s: step %lld: length %lld cannot be made", task,
                 (long long)step, (long long)length);
@@ -199,8 +204,8 @@ Test(synthetic, training_lengths_follow_the_curriculum) {
       longest = max_i64(longest, length), shortest = min_i64(shortest, length);
     }
     cr_assert(longest_early <= 50, "%s: %lld in the first steps", task, (long long)longest_early);
-    cr_assert(longest == dataset_max_length(dataset, PART_TRAIN) && longest == 160 - (k == 1), "%s: longest %lld", task,
-              (long long)longest);
+    cr_assert(longest + 1 == dataset_max_length(dataset, PART_TRAIN) && longest == 160 - (k == 1), "%s: longest %lld",
+              task, (long long)longest);
     cr_assert(shortest == 3 - (k == 2), "%s: shortest %lld", task, (long long)shortest);
     dataset_close(dataset);
     config.curriculum_steps = 0, config.start_max_length = 0;

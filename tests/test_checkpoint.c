@@ -331,7 +331,9 @@ Test(checkpoint, survives_kill_at_any_moment) {
   for (int round = 0; round < 60; round++) {
     pid_t child = fork();
     if (child == 0) save_for_ever(store, *acknowledged + 1, acknowledged);
-    usleep(2000 + rng_below(&rng, 60000));
+    int64_t wanted = *acknowledged + rng_below(&rng, 3);
+    while (*acknowledged < wanted && kill(child, 0) == 0) usleep(100);
+    usleep(rng_below(&rng, 10000));
     kill(child, SIGKILL);
     int how;
     cr_assert(waitpid(child, &how, 0) == child && WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL, "round %d: status %x",
@@ -355,7 +357,7 @@ Test(checkpoint, survives_kill_at_any_moment) {
     checkpoint_info_free(&info);
     free(path);
   }
-  cr_assert_gt(*acknowledged, 60, "too few saves (%lld) for a test of kills", (long long)*acknowledged);
+  cr_assert_gt(*acknowledged, 30, "too few saves (%lld) for a test of kills", (long long)*acknowledged);
   save_step(store, *acknowledged + 1);
   char *folder = base_format("%s/checkpoints", run);
   cr_assert_eq(store_count_files(folder, ".tmp-"), 0, "temp files of killed processes are left");

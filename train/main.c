@@ -111,7 +111,17 @@ static void print_status(const Status *status) {
   }
 }
 
+/* OpenMP's threads spin for milliseconds between parallel regions, which makes everything many times slower as soon as
+ * another process wants a core. The runtime reads its settings before main, so a program that wants others starts anew. */
+static void calm_openmp(char **argv) {
+  if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  setenv("GOMP_SPINCOUNT", "2000", 1);
+  execv("/proc/self/exe", argv); /* where that fails the program goes on as it is */
+}
+
 int main(int argc, char **argv) {
+  calm_openmp(argv);
   signal(SIGXFSZ, SIG_IGN); /* a file that outgrows its limit is a failed write with a message, not a death */
   Status status = run(argc, argv);
   if ((fflush(stdout) || ferror(stdout)) && status.code == CODE_OK)

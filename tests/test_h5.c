@@ -383,6 +383,40 @@ Test(h5, plain_files_cannot_lead_elsewhere) {
   }
 }
 
+typedef enum Change { CHANGE_NOTHING, CHANGE_DATA, CHANGE_HASH, CHANGE_ATTRIBUTE, CHANGE_NAME } Change;
+
+static void change_file(Change change) {
+  hid_t id = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), data = H5Dopen2(id, "model/w", H5P_DEFAULT);
+  hid_t hash = H5Aopen(data, "xxh3", H5P_DEFAULT), step = H5Aopen(id, "step", H5P_DEFAULT);
+  cr_assert(data >= 0 && hash >= 0 && step >= 0, "the file opens for change %d", (int)change);
+  if (change == CHANGE_DATA) H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, (const float[]){1, 2, 4});
+  if (change == CHANGE_HASH) H5Awrite(hash, H5T_NATIVE_INT64, &(int64_t){1});
+  if (change == CHANGE_ATTRIBUTE) H5Awrite(step, H5T_NATIVE_INT64, &(int64_t){8});
+  if (change == CHANGE_NAME) H5Lmove(id, "model/w", id, "model/v", H5P_DEFAULT, H5P_DEFAULT);
+  H5Aclose(hash), H5Aclose(step), H5Dclose(data);
+  cr_assert(H5Fclose(id) >= 0, "change %d is made", (int)change);
+}
+
+/* Changes that come with HDF5's own checksums put right. */
+Test(h5, a_sealed_file_changed_through_the_library_is_refused) {
+  static const char *const PHRASES[] = {"", "model/w: damaged", "digest", "digest", "digest"};
+  for (Change change = CHANGE_NOTHING; change <= CHANGE_NAME; change++) {
+    H5File *file;
+    store_ok(h5_create(path, 100, true, CODE_CHECKPOINT, &file), "create");
+    store_ok(h5_set_int(file, "step", 7), "attribute");
+    store_ok(h5_write(file, "model/w", H5_F32, 1, (const int64_t[]){3}, (const float[]){1, 2, 3}), "write");
+    store_ok(h5_commit(file), "commit");
+    change_file(change);
+    Status status = h5_open_sealed(path, 0, CODE_CHECKPOINT, &file);
+    if (change != CHANGE_NOTHING) {
+      store_expect(status, CODE_CHECKPOINT, PHRASES[change], PHRASES[change]);
+      continue;
+    }
+    store_ok(status, "nothing changed");
+    h5_close(file);
+  }
+}
+
 Test(h5, a_sealed_file_larger_than_expected_is_refused) {
   H5File *file;
   store_ok(h5_create(path, 100, true, CODE_CHECKPOINT, &file), "create");

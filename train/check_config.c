@@ -240,8 +240,8 @@ static double difference_cost(const ParamTable *params, int64_t n_tokens) {
   return 4.0 * params->n_params * (double)params_count(params) * (double)n_tokens;
 }
 
-static Status check_subjects(Subject *exact, Subject *used, const Config *config, Sample *sample, bool entries,
-                             GradientReport *report) {
+static void check_subjects(Subject *exact, Subject *used, const Config *config, Sample *sample, bool entries,
+                           GradientReport *report) {
   ParamTable *params = &exact->model->params;
   subject_randomize(used, config->seed);
   for (int i = 0; i < params->n_params && used != exact; i++)
@@ -259,7 +259,6 @@ static Status check_subjects(Subject *exact, Subject *used, const Config *config
     if (used != exact)
       keep_worst(&group->dtype_error, dtype_error(&used->model->params.params[i]->grad, &param->grad, model_largest));
   }
-  return STATUS_OK;
 }
 
 Status check_config(const Config *config, const char *device, Dtype dtype, double tolerance, GradientReport *report) {
@@ -278,9 +277,9 @@ Status check_config(const Config *config, const char *device, Dtype dtype, doubl
   Status status = subject_open(&exact, &config->model, dtype == F64 ? device : "cpu", F64, &sample);
   if (status.code == CODE_OK) {
     if (dtype == F64) {
-      status = check_subjects(&exact, &exact, config, &sample, entries, report);
+      check_subjects(&exact, &exact, config, &sample, entries, report);
     } else if ((status = subject_open(&used, &config->model, device, dtype, &sample)).code == CODE_OK) {
-      status = check_subjects(&exact, &used, config, &sample, entries, report);
+      check_subjects(&exact, &used, config, &sample, entries, report);
       subject_close(&used);
     }
     subject_close(&exact);

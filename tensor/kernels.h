@@ -103,8 +103,8 @@ typedef struct SsmDt {
  *   y_{t,r} = h_t q_{t,r} + D v_{t,r}
  * Mamba-2 is lambda = 1 (lambda NULL). Head h reads group h / (H/G). B, C are laid out (R, G, N); y is (R, H, P).
  * Pairs of the rotation: neighbours (2i, 2i+1), or halves (i, i + N/2) when rotate_halves (MIMO).
- * Forward saves the state entering each chunk (chunk c of sequence s at row cu_seqlens[s]/chunk_size + s + c);
- * backward recomputes the rest. */
+ * Forward saves the state entering each chunk (chunk c of sequence s at row cu_seqlens[s]/chunk_size + s + c), with the
+ * (1-lambda) dt term of the chunk's first token already in it; backward recomputes the rest. */
 typedef struct SsdScan {
   int n_h, n_p, n_n, n_g, n_r, n_s; /* n_s = 0: no rotation */
   int chunk_size;

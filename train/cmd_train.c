@@ -47,7 +47,7 @@ static Status cmd_train(const Command *command) {
   free(sets);
   TRY_OR(status, config_free(&config));
   TRY_OR(config_require_run(&config, command->args[0]), config_free(&config));
-  RunOptions options = {.directory = command_text(command, "out", NULL), .quiet = command->quiet};
+  RunOptions options = {.directory = command_text(command, "out", NULL), .quiet = command->quiet, .verbose = command->verbose};
   read_resume(command, &options);
   Run run;
   TRY_OR(run_open(&run, &config, &options), config_free(&config));

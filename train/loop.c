@@ -96,6 +96,14 @@ static Status save(Run *run, bool best, int *failures) {
   return STATUS_OK;
 }
 
+/* After step 2 the high-water marks must not move (a curriculum's lengths excepted): --verbose shows them. */
+static void tell_arenas(Run *run) {
+  if (!run->verbose || (run->step != 2 && run->step != run->config->train.steps)) return;
+  const Device *d = &run->device;
+  runlog_note(run->log, "arenas at step %lld: weights %zu, step %zu, scratch %zu bytes at most", (long long)run->step,
+              d->weights.peak_bytes, d->step.peak_bytes, d->scratch.peak_bytes);
+}
+
 Status loop_train(Run *run) {
   const Config *config = run->config;
   const TrainConfig *train = &config->train;
@@ -125,6 +133,7 @@ Status loop_train(Run *run) {
     }
     bool best = due(run->step, train->eval_every, train->steps) && evaluate(run);
     if (due(run->step, train->sample_every, train->steps)) sample_write(run);
+    tell_arenas(run);
     bool stopping = stop_requested() != NULL;
     if (best || stopping || due(run->step, train->save_every, train->steps)) TRY(save(run, best, &save_failures));
     if (stopping && run->step < train->steps)

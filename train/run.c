@@ -103,6 +103,9 @@ static Status open_model(Run *run) {
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
                      .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
   TRY(plan_make(config, &shape, plan_memory_available(), &run->plan));
+  /* The resolved config says what was resolved: a resumed run's must be the same text. */
+  config->train.virtual_ranks = run->plan.gradient.virtual_ranks;
+  config->train.micro_batch_size = run->plan.gradient.micro_batch_size;
   run->eval_n_seq = evaluate_n_seq(run->dataset, train_length, run->plan.gradient.micro_batch_size);
   shape.eval_sequences = run->eval_n_seq;
   TRY(plan_measure(config, &shape, &run->plan.gradient, &run->plan));
@@ -160,6 +163,7 @@ static Status open_all(Run *run, const RunOptions *options) {
     RunLogOptions log_options = {.directory = run->directory,
                                  .resume_step = from ? run->step : -1,
                                  .config_yaml = yaml,
+                                 .command = options->command,
                                  .quiet = options->quiet};
     status = runlog_open(&log_options, &run->log);
     free(yaml);
@@ -171,7 +175,7 @@ static Status open_all(Run *run, const RunOptions *options) {
 }
 
 Status run_open(Run *run, Config *config, const RunOptions *options) {
-  *run = (Run){.config = config, .lock = -1, .best_loss = INFINITY, .last = {.nll = NAN}};
+  *run = (Run){.config = config, .verbose = options->verbose, .lock = -1, .best_loss = INFINITY, .last = {.nll = NAN}};
   run->directory =
       options->directory ? base_strdup(options->directory) : base_format("%s/%s", config->out_dir, config->name);
 #ifdef _OPENMP

@@ -16,6 +16,7 @@ typedef struct Run {
   Batch batch;        /* the global batch; room for the longest */
   int64_t eval_n_seq; /* sequences of an evaluation forward */
   char *resumed_from; /* path, or NULL */
+  bool verbose;
   int lock;
   /* what a checkpoint keeps beside the weights */
   int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */
@@ -29,7 +30,8 @@ typedef struct RunOptions {
   const char *directory; /* NULL: <out_dir>/<name> */
   ResumeKind resume;
   const char *resume_path;
-  bool quiet;
+  bool quiet, verbose;
+  const char *command; /* the command line, for the record; may be NULL */
 } RunOptions;
 
 /* Opens data, plan, device, model and log; loads the checkpoint when resuming. On failure everything is closed again. */

@@ -35,12 +35,6 @@ KERNEL_SCRATCH(conv1d, Conv1d) {
   return (size_t)n * sizeof(real);
 }
 
-static Tensor from_col(const Tensor *t, int64_t col) {
-  Tensor v = *t;
-  v.data = (char *)t->data + (size_t)col * dtype_bytes(t->dtype);
-  return v;
-}
-
 static Strip strip_make(const Conv1d *p, int64_t task) {
   const int32_t *starts = p->cu_seqlens->data;
   int64_t seq = task / n_tiles(p), col = task % n_tiles(p) * TILE, n_w = p->w->dim[2];
@@ -56,13 +50,13 @@ static Strip strip_make(const Conv1d *p, int64_t task) {
   for (int64_t c = 0; c < s.n; c++) {
     real buffer[1];
     for (int64_t j = 0; j < n_w; j++) {
-      Tensor tap = from_col(p->w, (col + c) * n_w + j);
+      Tensor tap = cols_from(p->w, (col + c) * n_w + j);
       s.w[j * TILE + c] = *row_load(&tap, 0, 1, buffer);
     }
   }
   memset(s.bias, 0, TILE * sizeof(real));
   if (p->bias) {
-    Tensor own = from_col(p->bias, col);
+    Tensor own = cols_from(p->bias, col);
     memcpy(s.bias, row_load(&own, 0, s.n, s.out), (size_t)s.n * sizeof(real));
   }
   return s;
@@ -76,7 +70,7 @@ static real *window_at(const Strip *s, const Tensor *window, int64_t c, int64_t 
 /* input(i), n channels, i >= -(W-1). */
 static const real *input_at(const Strip *s, int64_t i, real *buffer) {
   if (i >= 0) {
-    Tensor own = from_col(s->p->x, s->col);
+    Tensor own = cols_from(s->p->x, s->col);
     return row_load(&own, s->start + i, s->n, buffer);
   }
   for (int64_t c = 0; c < s->n; c++)
@@ -98,7 +92,7 @@ KERNEL_FWD(conv1d, Conv1d) {
 #pragma omp parallel for schedule(static)
   for (int64_t task = 0; task < n_tasks(p); task++) {
     Strip s = strip_make(p, task);
-    Tensor own = from_col(p->y, s.col);
+    Tensor own = cols_from(p->y, s.col);
     for (int64_t i = 0; i < s.length; i++) {
       pre_activation(&s, i);
       real *y = row_out(&own, s.start + i, s.out);
@@ -117,10 +111,14 @@ static void backward_output(const Strip *s, int64_t i, real *dpre, real *sums) {
   const Conv1d *p = s->p;
   memset(dpre, 0, TILE * sizeof(real));
   if (i < 0 || !p->dy) return;
-  Tensor own = from_col(p->dy, s->col);
+  Tensor own = cols_from(p->dy, s->col);
   const real *dy = row_load(&own, s->start + i, s->n, s->out);
-  if (p->silu) pre_activation(s, i);
-  for (int64_t c = 0; c < s->n; c++) dpre[c] = p->silu ? dy[c] * real_dsilu(s->pre[c]) : dy[c];
+  memcpy(dpre, dy, (size_t)s->n * sizeof(real));
+  if (p->silu) {
+    pre_activation(s, i);
+#pragma omp simd
+    for (int64_t c = 0; c < s->n; c++) dpre[c] *= real_dsilu(s->pre[c]);
+  }
   int64_t n_c = p->x->dim[1];
   for (int64_t j = 0; j < s->n_w; j++) {
     const real *in = input_at(s, i - s->n_w + 1 + j, s->inputs);
@@ -129,6 +127,7 @@ static void backward_output(const Strip *s, int64_t i, real *dpre, real *sums) {
     for (int64_t c = 0; c < s->n; c++) dw[c] += dpre[c] * in[c];
   }
   real *dbias = sums + s->n_w * n_c + s->col;
+#pragma omp simd
   for (int64_t c = 0; c < s->n; c++) dbias[c] += dpre[c];
 }
 
@@ -151,7 +150,7 @@ static void backward_strip(const Strip *s, real *sums) {
     if (p->dwindow_out && in_window_out >= 0)
       for (int64_t c = 0; c < s->n; c++) dinput[c] += *window_at(s, p->dwindow_out, c, in_window_out);
     if (i >= 0 && p->dx) {
-      Tensor own = from_col(p->dx, s->col);
+      Tensor own = cols_from(p->dx, s->col);
       row_add(&own, s->start + i, s->n, dinput);
     }
     if (i < 0 && p->dwindow_in)

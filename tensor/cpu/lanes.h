@@ -24,16 +24,16 @@ typedef real Lanes __attribute__((vector_size(LANES_BYTES), aligned(sizeof(real)
 static inline Lanes *lanes_at(real *x) { return (Lanes *)x; }
 static inline const Lanes *lanes_of(const real *x) { return (const Lanes *)x; }
 
-/* The sum of all lanes: quarters of 16 bytes in order, then those element by element. */
+/* The sum of all lanes, halves onto halves. */
 static inline real lanes_sum(const Lanes *x) {
   typedef real Quarter __attribute__((vector_size(16)));
+  enum { N_QUARTERS = LANES_BYTES / 16, N_LAST = 16 / sizeof(real) };
   union {
     Lanes all;
-    Quarter quarter[LANES_BYTES / 16];
+    Quarter quarter[N_QUARTERS];
   } parts = {.all = *x};
-  Quarter total = parts.quarter[0];
-  for (int i = 1; i < LANES_BYTES / 16; i++) total += parts.quarter[i];
-  real sum = total[0];
-  for (int i = 1; i < (int)(16 / sizeof(real)); i++) sum += total[i];
-  return sum;
+  for (int half = N_QUARTERS / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) parts.quarter[i] += parts.quarter[i + half];
+  const Quarter last = parts.quarter[0];
+  return N_LAST == 4 ? (last[0] + last[2 % N_LAST]) + (last[1] + last[3 % N_LAST]) : last[0] + last[1];
 }

@@ -198,12 +198,6 @@ static inline void zero(real *x, int64_t n) { memset(x, 0, (size_t)n * sizeof(re
 
 /* ---- reading and writing tensors ---- */
 
-/* The same tensor from column `col` on: row_load and its kin then work on a head's own columns. */
-static inline Tensor from_col(const Tensor *t, int64_t col) {
-  Tensor v = *t;
-  v.data = (char *)t->data + (size_t)col * (t->dtype == REAL_DTYPE ? sizeof(real) : sizeof(uint16_t));
-  return v;
-}
 /* Element 0 of a real (T, width) tensor's row. */
 static inline real *real_row(const Tensor *t, int64_t row) { return (real *)t->data + row * t->ld; }
 /* Block i of n reals of a contiguous real tensor; NULL of none. */
@@ -288,7 +282,7 @@ static void prepare(const Scan *s, const Tensor *B, int64_t t, int64_t h, const 
                     const real *cosine, const real *sine, real *out, real *buffer) {
   int64_t g = h / s->heads_per_group, n_n = s->n_n;
   for (int64_t r = 0; r < s->n_r; r++, out += s->n_cols) {
-    Tensor own = from_col(B, (r * s->n_g + g) * n_n);
+    Tensor own = cols_from(B, (r * s->n_g + g) * n_n);
     const real *in = row_load(&own, t, n_n, buffer);
     if (!norm) {
       copy(out, in, n_n);
@@ -345,10 +339,11 @@ static inline void state_step(const Scan *s, real *to, const real *from, real al
                               const real *k) {
   int64_t n = s->n_cols;
   for (int64_t j = 0; j < n; j += LANES) {
-    Lanes sum[ROWS] = {0};
+    Lanes row[ROWS];
+    for (int i = 0; i < ROWS; i++) row[i] = alpha * *lanes_of(from + i * n + j);
     for (int64_t r = 0; r < s->n_r; r++)
-      for (int i = 0; i < ROWS; i++) sum[i] += v[r * s->n_rows + i] * *lanes_of(k + r * n + j);
-    for (int i = 0; i < ROWS; i++) *lanes_at(to + i * n + j) = alpha * *lanes_of(from + i * n + j) + weight * sum[i];
+      for (int i = 0; i < ROWS; i++) row[i] += weight * v[r * s->n_rows + i] * *lanes_of(k + r * n + j);
+    for (int i = 0; i < ROWS; i++) *lanes_at(to + i * n + j) = row[i];
   }
 }
 
@@ -375,7 +370,7 @@ static void forward_head(const Scan *s, Work *w, int64_t seq, int64_t h) {
     for (int64_t i = 0; i < n_p; i += ROWS)
       state_step(s, w->state + i * n_cols, w->state + i * n_cols, 1, delta_before(p, start, h), w->v + i, w->k);
   }
-  Tensor x = from_col(p->x, h * n_p);
+  Tensor x = cols_from(p->x, h * n_p);
   int64_t chunk = start / s->n_q + seq;
   for (int64_t t = start; t < end; t++) {
     if (p->chunk_states && (t - start) % s->n_q == 0) store_state(s, p->chunk_states, chunk++ * s->n_h + h, w->state);
@@ -393,7 +388,7 @@ static void forward_head(const Scan *s, Work *w, int64_t seq, int64_t h) {
       for (int64_t i = 0; i < n_p; i++) y[i] = weights.alpha * y[i] + w->D[i] * v[i];
       for (int64_t j = 0; j < n_r; j++)
         add_scaled(y, weights.gamma * dot(w->q + r * n_cols, w->k + j * n_cols, n_cols), w->v + j * s->n_rows, n_p);
-      Tensor own = from_col(p->y, (r * s->n_h + h) * n_p);
+      Tensor own = cols_from(p->y, (r * s->n_h + h) * n_p);
       row_store(&own, t, n_p, y);
     }
   }
@@ -499,7 +494,7 @@ static void backward_token(const Scan *s, Work *w, HeadGradient *to, int64_t seq
   ranks_of(s, x, h, w->v);
   zero(w->y, n_r * n_rows);
   for (int64_t r = 0; r < n_r && p->dy; r++) {
-    Tensor own = from_col(p->dy, (r * s->n_h + h) * n_p);
+    Tensor own = cols_from(p->dy, (r * s->n_h + h) * n_p);
     copy(w->y + r * n_rows, row_load(&own, t, n_p, w->dx), n_p);
   }
   real da = state_backward(s, w, S, k, q, weights.alpha);
@@ -633,8 +628,8 @@ static void backward_part(const Scan *s, Work *w, int64_t seq, int64_t g, int64_
     to.dC_bias = to.dB_bias + s->n_r * s->n_n;
     to.dmimo_x = to.dC_bias + s->n_r * s->n_n;
     zero(to.dD, s->param_width);
-    to.x = from_col(s->p->x, h * s->n_p);
-    if (s->p->dx) to.dx = from_col(s->p->dx, h * s->n_p);
+    to.x = cols_from(s->p->x, h * s->n_p);
+    if (s->p->dx) to.dx = cols_from(s->p->dx, h * s->n_p);
     backward_head(s, w, &to, seq, h);
   }
 }
@@ -648,7 +643,7 @@ static void norm_backward(const Scan *s, const Tensor *B, const real *weight, co
   for (int64_t part = 0; part < s->n_parts; part++)
     add_scaled(sum, 1, parts + (part * s->n_t + t) * s->shared_width + col, n_n);
   if (weight) {
-    Tensor own = from_col(B, col);
+    Tensor own = cols_from(B, col);
     const real *b = row_load(&own, t, n_n, hat);
     real scale = 1 / R(sqrt)(dot(b, b, n_n) / (real)n_n + (real)s->p->norm_eps), mean = 0;
     for (int64_t n = 0; n < n_n; n++) {
@@ -661,7 +656,7 @@ static void norm_backward(const Scan *s, const Tensor *B, const real *weight, co
     for (int64_t n = 0; n < n_n; n++) sum[n] = scale * (sum[n] - hat[n] * mean);
   }
   if (!dB) return;
-  Tensor own = from_col(dB, col);
+  Tensor own = cols_from(dB, col);
   row_add(&own, t, n_n, sum);
 }
 

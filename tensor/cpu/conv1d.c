@@ -116,7 +116,6 @@ static void backward_output(const Strip *s, int64_t i, real *dpre, real *sums) {
   memcpy(dpre, dy, (size_t)s->n * sizeof(real));
   if (p->silu) {
     pre_activation(s, i);
-#pragma omp simd
     for (int64_t c = 0; c < s->n; c++) dpre[c] *= real_dsilu(s->pre[c]);
   }
   int64_t n_c = p->x->dim[1];

@@ -33,7 +33,7 @@ printf 'caf\xff\n' >latin1.txt
 expect 3 'UTF-8' $train --set data.path=[latin1.txt]
 
 $train >/dev/null
-last=run/checkpoints/step-00000040.h5
+last=run/checkpoints/step-00000120.h5
 printf 'Ωmega %.0s' $(seq 2000) >greek.txt
 expect 3 'greek.txt' "$aspis" eval run --set data.path=[greek.txt]
 expect 3 'is not among' "$aspis" generate run --prompt 'Ω' --max-tokens 2
@@ -48,10 +48,10 @@ expect 4 'another model' "$aspis" train small.yaml --quiet --out run --resume au
 
 # A damaged newest checkpoint is passed over for the one before, and said so.
 cp -r run damaged
-printf '\377' | dd of=damaged/checkpoints/step-00000040.h5 bs=1 seek=9000 conv=notrunc 2>/dev/null
+printf '\377' | dd of=damaged/checkpoints/step-00000120.h5 bs=1 seek=9000 conv=notrunc 2>/dev/null
 "$aspis" train small.yaml --quiet --out damaged --resume auto >/dev/null 2>err.txt || fail "resume past a damaged checkpoint: $(cat err.txt)"
-grep -q 'step-00000040' err.txt || fail "the damaged checkpoint was not named: $(cat err.txt)"
-cmp $last damaged/checkpoints/step-00000040.h5 || fail "the resumed run differs"
+grep -q 'step-00000120' err.txt || fail "the damaged checkpoint was not named: $(cat err.txt)"
+cmp $last damaged/checkpoints/step-00000120.h5 || fail "the resumed run differs"
 echo "ok: a damaged checkpoint is passed over"
 
 # NaN stops before the update, names step and tensor, and the weights are those of the step before.
@@ -63,7 +63,7 @@ $nan --out nan-skip --set debug.fault=nan_grad@17 --set train.nonfinite=skip >/d
 grep -q 'step 17 skipped' err.txt || fail "the skipped step was not told: $(cat err.txt)"
 expect 2 'debug.allow' "$aspis" train small.yaml --quiet --out x --set debug.fault=nan_loss@17
 "$aspis" train small.yaml --quiet --out nan-loss --resume auto >/dev/null
-cmp $last nan-loss/checkpoints/step-00000040.h5 || fail "after the NaN, resumed: another result"
+cmp $last nan-loss/checkpoints/step-00000120.h5 || fail "after the NaN, resumed: another result"
 echo "ok: resumed after the NaN, the same result"
 
 # A full disk: the limit on file size stands in for it. Training goes on until the saves were missed three times.

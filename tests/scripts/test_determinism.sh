@@ -25,8 +25,8 @@ OMP_NUM_THREADS=2 "$aspis" train small.yaml --verbose --out mem >/dev/null 2>mem
 for arena in weights step scratch; do
   planned=$(OMP_NUM_THREADS=2 "$aspis" plan small.yaml --json | field "${arena}_bytes")
   early=$(sed -nE "s/.*arenas at step 2: .*$arena ([0-9]+).*/\1/p" mem.txt)
-  late=$(sed -nE "s/.*arenas at step 40: .*$arena ([0-9]+).*/\1/p" mem.txt)
-  [ -n "$early" ] && [ "$early" = "$late" ] || fail "$arena: $early bytes at step 2, $late at step 40"
+  late=$(sed -nE "s/.*arenas at step 120: .*$arena ([0-9]+).*/\1/p" mem.txt)
+  [ -n "$early" ] && [ "$early" = "$late" ] || fail "$arena: $early bytes at step 2, $late at step 120"
   awk "BEGIN { r = $planned / $late; exit !(r > 0.98 && r < 1.02) }" || fail "$arena: planned $planned, used $late"
-  echo "ok: $arena: planned $planned, used $early at step 2 and $late at step 40"
+  echo "ok: $arena: planned $planned, used $early at step 2 and $late at step 120"
 done

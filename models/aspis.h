@@ -68,6 +68,9 @@ typedef struct ModelState {
   LayerState *layers; /* n_layer; an attention layer's is empty */
 } ModelState;
 
+/* Zero states of every layer for n_seq sequences, in `arena`; an attention layer's is empty. */
+ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq);
+
 /* cu_seqlens for n_seq sequences of equal length, (n_seq + 1) I32 in the tape's step arena. */
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length);
 

@@ -66,34 +66,53 @@ static bool put_token(void *user, int32_t token) {
   return !ferror(stdout);
 }
 
-static Status generate_open(OpenModel *open, const Command *command, const Tokenizer *tokenizer) {
-  SampleOptions options = {.temperature = 1, .top_p = 1, .seed = 1};
-  int64_t max_tokens = 200, top_k = 0, seed = 1;
-  TRY(command_int(command, "max-tokens", 1, 1 << 20, &max_tokens));
+static Status read_options(const Command *command, SampleOptions *options, int64_t *max_tokens) {
+  int64_t top_k = 0, seed = 1;
+  *options = (SampleOptions){.temperature = 1, .top_p = 1};
+  *max_tokens = 200;
+  TRY(command_int(command, "max-tokens", 0, 1 << 20, max_tokens));
+  TRY(command_real(command, "temperature", 0, 100, &options->temperature));
   TRY(command_int(command, "top-k", 0, 1 << 30, &top_k));
+  TRY(command_real(command, "top-p", 0, 1, &options->top_p));
   TRY(command_int(command, "seed", 0, INT64_MAX, &seed));
-  TRY(command_real(command, "temperature", 0, 100, &options.temperature));
-  TRY(command_real(command, "top-p", 0, 1, &options.top_p));
-  options.top_k = (int)top_k, options.seed = (uint64_t)seed;
+  options->top_k = (int)top_k, options->seed = (uint64_t)seed;
+  return STATUS_OK;
+}
+
+static Status check_prompt(const int32_t *prompt, int64_t n, int vocab_size) {
+  if (n == 0) return status_fail(CODE_USAGE, "the prompt is empty");
+  for (int64_t i = 0; i < n; i++)
+    if (prompt[i] >= vocab_size)
+      return status_fail(CODE_DATA, "prompt token %d: outside the vocabulary of %d", prompt[i], vocab_size);
+  return STATUS_OK;
+}
+
+/* The model is loaded; `echo`: the text begins with the prompt. Whatever happens, what was begun on stdout is ended. */
+static Status write_continuation(OpenModel *open, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens,
+                                 const SampleOptions *options, bool echo, Output *out) {
+  if (out->json) printf("{\"tokens\": [");
+  for (int64_t i = 0; i < n_prompt && echo; i++) put_token(out, prompt[i]);
+  out->n = 0;
+  int made = generate_tokens(open->model, &open->device, open->config.dtype, prompt, (int)n_prompt, (int)max_tokens,
+                             options, put_token, out);
+  printf(out->json ? "]}\n" : "\n");
+  if (made >= 0) return STATUS_OK;
+  return status_fail(CODE_NONFINITE, "%s: the logits of token %lld are not finite: its weights are damaged or diverged",
+                     open->path, (long long)out->n + 1);
+}
+
+static Status generate_open(OpenModel *open, const Command *command, const Tokenizer *tokenizer) {
+  SampleOptions options;
+  int64_t max_tokens, n_prompt;
   int32_t *prompt;
-  int64_t n_prompt;
+  TRY(read_options(command, &options, &max_tokens));
   TRY(read_prompt(command, tokenizer, open->path, &prompt, &n_prompt));
-  Status status = STATUS_OK;
-  if (n_prompt == 0) status = status_fail(CODE_USAGE, "the prompt is empty");
-  for (int64_t i = 0; i < n_prompt && status.code == CODE_OK; i++)
-    if (prompt[i] >= open->config.model.vocab_size)
-      status = status_fail(CODE_DATA, "prompt token %d: outside the vocabulary of %d", prompt[i],
-                           open->config.model.vocab_size);
+  Status status = check_prompt(prompt, n_prompt, open->config.model.vocab_size);
   if (status.code == CODE_OK) status = open_load(open, &(PlanShape){.sample_length = n_prompt + max_tokens});
   if (status.code == CODE_OK) {
     Output out = {.tokenizer = tokenizer, .json = command_has(command, "json")};
-    if (out.json) printf("{\"tokens\": [");
-    else if (tokenizer && !command_has(command, "prompt-tokens"))
-      for (int64_t i = 0; i < n_prompt; i++) put_token(&out, prompt[i]);
-    out.n = 0;
-    generate_tokens(open->model, &open->device, open->config.dtype, prompt, (int)n_prompt, (int)max_tokens, &options,
-                    put_token, &out);
-    printf(out.json ? "]}\n" : "\n");
+    bool echo = tokenizer && !out.json && !command_has(command, "prompt-tokens");
+    status = write_continuation(open, prompt, n_prompt, max_tokens, &options, echo, &out);
   }
   free(prompt);
   return status;

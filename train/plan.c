@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "train/evaluate.h"
+#include "train/score.h"
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
@@ -33,6 +34,8 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     Batch batch = {.n_seq = 1, .length = shape->sample_length};
     evaluate_batch(model, &device, config->dtype, &batch, true, &(EvalSums){0});
   }
+  if (shape->score_length > 0)
+    score_measure(model, &device, config->dtype, shape->score_length, shape->score_state_in, shape->score_state_out);
   plan->sizes = (DeviceSizes){device.weights.peak_bytes, device.step.peak_bytes, device.scratch.peak_bytes};
   model_free(model);
   device_close(&device);

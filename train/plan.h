@@ -6,10 +6,12 @@
 #include "train/gradient.h"
 
 typedef struct PlanShape {
-  int64_t train_length;                /* longest training sequence; 0: no training (eval, score, generate) */
-  int64_t eval_sequences, eval_length; /* of one evaluation forward; 0: none */
-  bool eval_logits;                    /* evaluation reads logits instead of nll */
-  int64_t sample_length;               /* longest prefix of a sample; 0: none */
+  int64_t train_length;                 /* longest training sequence; 0: no training (eval, score, generate) */
+  int64_t eval_sequences, eval_length;  /* of one evaluation forward; 0: none */
+  bool eval_logits;                     /* evaluation reads logits instead of nll */
+  int64_t sample_length;                /* longest prefix of a sample; 0: none */
+  int64_t score_length;                 /* sequence whose logits are scored (train/score.h); 0: none */
+  bool score_state_in, score_state_out; /* it starts from a given state; the one it ends in is wanted */
 } PlanShape;
 
 typedef struct Plan {

@@ -1,0 +1,154 @@
+/* score: see score.h. */
+#include "train/score.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/gradient.h"
+#include "train/state_file.h"
+
+typedef struct Tokens {
+  int64_t n_seq, length;
+  int32_t *token;
+} Tokens;
+
+static Status read_tokens(const char *path, int vocab_size, Tokens *tokens) {
+  H5File *file;
+  TRY(h5_open_read(path, CODE_DATA, &file));
+  H5Shape shape;
+  Status status = h5_shape(file, "tokens", &shape);
+  if (status.code == CODE_OK && (shape.n_dim != 2 || shape.count == 0))
+    status = status_fail(CODE_DATA, "%s: tokens: found %d dimensions and %lld elements, expected (B, T) integers", path,
+                         shape.n_dim, (long long)shape.count);
+  if (status.code == CODE_OK) {
+    *tokens = (Tokens){shape.dim[0], shape.dim[1], base_alloc((size_t)shape.count * sizeof(int32_t))};
+    status = h5_read_i32(file, "tokens", tokens->token, shape.count);
+  }
+  for (int64_t i = 0; status.code == CODE_OK && i < shape.count; i++)
+    if (tokens->token[i] < 0 || tokens->token[i] >= vocab_size)
+      status =
+          status_fail(CODE_DATA, "%s: tokens[%lld, %lld]: found %d, expected 0 to %d", path,
+                      (long long)(i / shape.dim[1]), (long long)(i % shape.dim[1]), tokens->token[i], vocab_size - 1);
+  h5_close(file);
+  return status;
+}
+
+/* Everything of one sequence lies in the step arena; *start and *end are asked for by not being NULL. */
+static Tensor *forward(Model *model, Tape *tape, const Batch *batch, const ModelState *start, ModelState *end) {
+  if (end) end->layers = arena_header(&tape->device->step, (size_t)model->config.n_layer * sizeof *end->layers);
+  Tensor token = batch_tensor(batch, batch->token);
+  Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
+  return lm_logits(model, tape, &token, cu_seqlens, start, end, NULL);
+}
+
+void score_measure(Model *model, Device *device, Dtype act, int64_t length, bool state_in, bool state_out) {
+  size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, act, false);
+  ModelState start = {0}, end;
+  if (state_in) start = model_zero_state(model, &device->step, tape_real(&tape), 1);
+  Batch batch = {.n_seq = 1, .length = length};
+  forward(model, &tape, &batch, state_in ? &start : NULL, state_out ? &end : NULL);
+  tape_reset(&tape, mark);
+}
+
+/* nll[t] of token t+1, from row t of the logits; padded rows take no part. */
+static void row_nll(const float *logits, int64_t width, int vocab_size, const Batch *batch, float *nll) {
+  for (int64_t t = 0; t + 1 < batch->length; t++) {
+    const float *row = logits + t * width;
+    double largest = row[0], total = 0;
+    for (int v = 1; v < vocab_size; v++) largest = fmax(largest, row[v]);
+    for (int v = 0; v < vocab_size; v++) total += exp(row[v] - largest);
+    nll[t] = (float)(largest + log(total) - row[batch->token[t + 1]]);
+  }
+}
+
+typedef struct Scoring {
+  OpenModel *open;
+  const StateBatch *from; /* NULL: from zero */
+  H5File *out, *states;   /* states NULL: not wanted */
+  float *nll;             /* of one sequence */
+  double sum;
+} Scoring;
+
+static Status score_sequence(Scoring *scoring, const Batch *batch, int64_t s) {
+  Device *device = &scoring->open->device;
+  Model *model = scoring->open->model;
+  const int64_t width = model_padded_vocab(&model->config);
+  size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, scoring->open->config.dtype, false);
+  ModelState start = {0}, end;
+  if (scoring->from) {
+    start = model_zero_state(model, &device->step, tape_real(&tape), 1);
+    state_batch_take(scoring->from, model, s, &start);
+  }
+  Tensor *logits = forward(model, &tape, batch, scoring->from ? &start : NULL, scoring->states ? &end : NULL);
+  row_nll(logits->data, width, model->config.vocab_size, batch, scoring->nll);
+  Status status = h5_write_rows(scoring->out, "logits", s, 1, logits->data);
+  if (status.code == CODE_OK && batch->length > 1) status = h5_write_rows(scoring->out, "nll", s, 1, scoring->nll);
+  if (status.code == CODE_OK && scoring->states) status = state_file_write(scoring->states, model, s, &end);
+  tape_reset(&tape, mark);
+  for (int64_t t = 0; t + 1 < batch->length && status.code == CODE_OK; t++) {
+    if (!isfinite(scoring->nll[t]))
+      status =
+          status_fail(CODE_NONFINITE, "%s: the likelihood of tokens[%lld, %lld] is not finite; nothing was written",
+                      scoring->open->path, (long long)s, (long long)t + 1);
+    scoring->sum += scoring->nll[t];
+  }
+  return status;
+}
+
+static Status make_out(const ScoreFiles *files, const Tokens *tokens, int64_t width, H5File **file) {
+  TRY(h5_create(files->out, tokens->n_seq * tokens->length * (width + 1) * 4, false, CODE_DATA, file));
+  Status status = h5_make(*file, "logits", H5_F32, 3, (const int64_t[]){tokens->n_seq, tokens->length, width});
+  if (status.code == CODE_OK && tokens->length > 1)
+    status = h5_make(*file, "nll", H5_F32, 2, (const int64_t[]){tokens->n_seq, tokens->length - 1});
+  if (status.code != CODE_OK) h5_close(*file), *file = NULL;
+  return status;
+}
+
+static Status score_all(Scoring *scoring, const ScoreFiles *files, const Tokens *tokens) {
+  Model *model = scoring->open->model;
+  Status status = make_out(files, tokens, model_padded_vocab(&model->config), &scoring->out);
+  if (status.code == CODE_OK && files->state_out)
+    status = state_file_create(files->state_out, model, tokens->n_seq, &scoring->states);
+  for (int64_t s = 0; s < tokens->n_seq && status.code == CODE_OK; s++) {
+    Batch batch = {.n_seq = 1, .length = tokens->length, .token = tokens->token + s * tokens->length};
+    status = score_sequence(scoring, &batch, s);
+  }
+  if (status.code != CODE_OK) {
+    h5_close(scoring->out), h5_close(scoring->states);
+    return status;
+  }
+  /* The states last: they may replace the ones started from. */
+  TRY_OR(h5_commit(scoring->out), h5_close(scoring->states));
+  return scoring->states ? h5_commit(scoring->states) : STATUS_OK;
+}
+
+static Status score_tokens(OpenModel *open, const ScoreFiles *files, const Tokens *tokens, double *nll) {
+  TRY(open_load(open, &(PlanShape){.score_length = tokens->length,
+                                   .score_state_in = files->state_in != NULL,
+                                   .score_state_out = files->state_out != NULL}));
+  StateBatch from;
+  if (files->state_in) TRY(state_file_read(files->state_in, open->model, tokens->n_seq, &from));
+  Scoring scoring = {
+      .open = open, .from = files->state_in ? &from : NULL, .nll = base_alloc((size_t)tokens->length * sizeof(float))};
+  Status status = score_all(&scoring, files, tokens);
+  free(scoring.nll);
+  if (files->state_in) state_batch_free(&from);
+  const int64_t n_nll = tokens->n_seq * (tokens->length - 1);
+  *nll = n_nll > 0 ? scoring.sum / (double)n_nll : NAN;
+  return status;
+}
+
+Status score_files(OpenModel *open, const ScoreFiles *files, ScoreSummary *summary) {
+  const ModelConfig *config = &open->config.model;
+  if (files->state_in || files->state_out) TRY(state_file_supports(config, open->path));
+  Tokens tokens = {0};
+  *summary = (ScoreSummary){.nll = NAN};
+  Status status = read_tokens(files->tokens, config->vocab_size, &tokens);
+  if (status.code == CODE_OK) status = score_tokens(open, files, &tokens, &summary->nll);
+  summary->n_seq = tokens.n_seq, summary->length = tokens.length;
+  free(tokens.token);
+  return status;
+}

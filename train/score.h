@@ -1,0 +1,26 @@
+/* score: the logits of given tokens and their negative log-likelihoods, from files to files. One sequence at a time:
+ * memory does not grow with the batch.
+ *
+ *   in   tokens (B, T) integers;  optionally the states the sequences start from (train/state_file.h)
+ *   out  logits (B, T, V padded) float32 and nll (B, T-1) float32, nll[:, t] that of token t+1;  optionally the states the
+ *        sequences end in */
+#pragma once
+
+#include "train/open.h"
+
+typedef struct ScoreFiles {
+  const char *tokens, *out;
+  const char *state_in, *state_out; /* NULL: zero, not wanted */
+} ScoreFiles;
+
+typedef struct ScoreSummary {
+  int64_t n_seq, length;
+  double nll; /* mean over all tokens but the first ones; NaN for sequences of one token */
+} ScoreSummary;
+
+/* Loads the weights into `open`, scores, writes. Nothing is written unless everything went well. CODE_DATA for the files,
+ * CODE_USAGE for states of a model that has none, CODE_NONFINITE for a likelihood that is not finite. */
+Status score_files(OpenModel *open, const ScoreFiles *files, ScoreSummary *summary);
+
+/* The forward pass of one sequence as score_files makes it, for the plan: device is dry. */
+void score_measure(Model *model, Device *device, Dtype act, int64_t length, bool state_in, bool state_out);

@@ -118,11 +118,17 @@ static Status open_model(Run *run) {
   return STATUS_OK;
 }
 
-/* Fresh weights, or those of model.init_from. */
+/* Fresh weights, or those of model.init_from: a weights directory or a checkpoint. */
 static Status start_weights(Run *run) {
+  const char *from = run->config->init_from;
   params_init(&run->model->params, run->config->seed);
-  if (run->config->init_from) TRY(weights_load(run->model, run->config->init_from));
-  return STATUS_OK;
+  if (!from) return STATUS_OK;
+  struct stat entry;
+  if (stat(from, &entry) != 0 || S_ISDIR(entry.st_mode)) return weights_load(run->model, from);
+  CheckpointInfo info = {0};
+  Status status = checkpoint_load(from, &info, &run->model->params, false);
+  checkpoint_info_free(&info);
+  return status;
 }
 
 static Status write_config(const Run *run) {

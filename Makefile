@@ -1,5 +1,5 @@
 # The few commands a person types; everything else is plain CMake (see CMakePresets.json).
-.PHONY: help setup build quickstart test sanitize bench format tidy clean
+.PHONY: help setup configure build quickstart test sanitize bench format tidy clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -7,11 +7,14 @@ help: ## show this
 setup: ## install missing packages (apt)
 	@sh scripts/setup.sh
 
-build: setup ## optimised build into build/
+configure: setup
 	@cmake --preset release >build.log 2>&1 || { cat build.log; exit 1; }
+
+build: configure ## optimised build into build/
 	@cmake --build --preset release
 
-quickstart: build ## train a small Mamba-3 to the end, score it, write its report: about a minute
+quickstart: configure ## train a small Mamba-3 to the end, score it, write its report: under a minute
+	@cmake --build --preset release --target aspis_program
 	@sh scripts/quickstart.sh
 
 test: build ## every test

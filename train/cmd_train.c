@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "train/command.h"
+#include "train/format.h"
+#include "train/report.h"
 #include "train/run.h"
 #include "train/stop.h"
 
@@ -30,6 +32,28 @@ static void announce(const Run *run, double seconds) {
   fprintf(stderr, "ready after %.2f s\n", seconds);
 }
 
+/* What a person looks at afterwards: the loss in one line, and the page. */
+static void show_report(const Run *run) {
+  const char *runs[] = {run->directory};
+  char *path, *bars = format_sparkline(run->losses, run->n_losses, 60);
+  Status status = report_write(&(ReportOptions){.runs = runs, .n_runs = 1, .version = ASPIS_VERSION}, &path);
+  if (run->n_losses > 1)
+    fprintf(stderr, "loss %s %.4f to %.4f\n", bars, run->losses[0], run->losses[run->n_losses - 1]);
+  if (status.code == CODE_OK) fprintf(stderr, "report %s\n", path);
+  else fprintf(stderr, "aspis: no report: %s\n", status.line);
+  if (status.code == CODE_OK) free(path);
+  status_clear(&status);
+  free(bars);
+}
+
+/* "aspis train c.yaml --set a=b", for the record. */
+static char *join_arguments(const Command *command) {
+  StrBuf line = {0};
+  strbuf_puts(&line, "aspis");
+  for (int i = 1; i < command->argc; i++) strbuf_printf(&line, " %s", command->argv[i]);
+  return line.data;
+}
+
 static void print_result(const Run *run) {
   NamedValue values[EVALUATION_MAX_VALUES];
   int n = evaluation_values(&run->last, true, values);
@@ -47,10 +71,15 @@ static Status cmd_train(const Command *command) {
   free(sets);
   TRY_OR(status, config_free(&config));
   TRY_OR(config_require_run(&config, command->args[0]), config_free(&config));
-  RunOptions options = {.directory = command_text(command, "out", NULL), .quiet = command->quiet, .verbose = command->verbose};
+  RunOptions options = {
+      .directory = command_text(command, "out", NULL), .quiet = command->quiet, .verbose = command->verbose};
   read_resume(command, &options);
+  char *line = join_arguments(command);
+  options.command = line;
   Run run;
-  TRY_OR(run_open(&run, &config, &options), config_free(&config));
+  status = run_open(&run, &config, &options);
+  free(line);
+  TRY_OR(status, config_free(&config));
   stop_install();
   if (!command->quiet) announce(&run, base_seconds() - start);
   status = loop_train(&run);
@@ -62,6 +91,7 @@ static Status cmd_train(const Command *command) {
                       : status.code == CODE_STOPPED ? 2
                                                     : 1],
                (int)status.code, status.line);
+  if (status.code == CODE_OK && !command->quiet) show_report(&run);
   if (status.code == CODE_OK) print_result(&run);
   run_close(&run);
   config_free(&config);

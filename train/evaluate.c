@@ -53,6 +53,36 @@ int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_b
   return max_i64(1, train_length * micro_batch_size / length);
 }
 
+/* Adds the targets of a part's first samples to counts[token]; stops after BASELINE_TARGETS of them. */
+enum { BASELINE_TARGETS = 1 << 20 };
+static int64_t count_targets(Dataset *dataset, DataPart part, int64_t *counts) {
+  int64_t length = dataset_max_length(dataset, part), n = 0;
+  Batch row = {.n_seq = 1, .length = length};
+  row.token = base_alloc((size_t)length * sizeof(int32_t));
+  row.target = base_alloc((size_t)length * sizeof(int32_t));
+  for (int64_t i = 0; i < dataset_n_samples(dataset, part) && n < BASELINE_TARGETS; i++) {
+    dataset_fill(dataset, part, i, &row);
+    for (int64_t t = 0; t < length; t++)
+      if (row.target[t] != CROSS_ENTROPY_IGNORE) counts[row.target[t]]++, n++;
+  }
+  free(row.token);
+  free(row.target);
+  return n;
+}
+
+/* What knowing only how often each token occurs in the training part is worth (each seen once more than it was). */
+static double unigram_nll(Dataset *dataset, DataPart part) {
+  int vocab_size = dataset_vocab_size(dataset);
+  int64_t *train = base_zalloc((size_t)vocab_size * sizeof(int64_t)),
+          *own = base_zalloc((size_t)vocab_size * sizeof(int64_t));
+  double n_train = (double)(count_targets(dataset, PART_TRAIN, train) + vocab_size), sum = 0;
+  int64_t n_own = count_targets(dataset, part, own);
+  for (int v = 0; v < vocab_size; v++) sum -= (double)own[v] * log((double)(train[v] + 1) / n_train);
+  free(train);
+  free(own);
+  return sum / (double)n_own;
+}
+
 Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
                          int64_t n_seq, void (*progress)(int64_t done, int64_t all)) {
   double chance = 0;
@@ -79,6 +109,8 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
                       .bits_per_byte = bytes > 0 ? nll / log(2) / bytes : NAN,
                       .accuracy = 100 * accuracy,
                       .scaled_accuracy = 100 * (accuracy - chance) / (1 - chance),
+                      .baseline_nll = bytes > 0 ? unigram_nll(dataset, part) : NAN,
+                      .baseline_accuracy = scores_last ? 100 * chance : NAN,
                       .n_targets = sums.n_targets};
 }
 
@@ -86,7 +118,8 @@ int evaluation_values(const Evaluation *e, bool training_names, NamedValue *valu
   const NamedValue all[] = {
       {training_names ? "val_loss" : "nll", e->nll}, {"perplexity", e->perplexity},
       {"bits_per_byte", e->bits_per_byte},           {"accuracy", e->accuracy},
-      {"scaled_accuracy", e->scaled_accuracy},       {training_names ? "val_tokens" : "tokens", (double)e->n_targets}};
+      {"scaled_accuracy", e->scaled_accuracy},       {"baseline_nll", e->baseline_nll},
+      {"baseline_accuracy", e->baseline_accuracy},   {training_names ? "val_tokens" : "tokens", (double)e->n_targets}};
   int n = 0;
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (!isnan(all[i].value) || i == 0) values[n++] = all[i];

@@ -16,6 +16,8 @@ typedef struct Evaluation {
   double nll, perplexity;
   double bits_per_byte;             /* NaN where it has no meaning */
   double accuracy, scaled_accuracy; /* NaN unless the dataset scores the last token; in percent */
+  double baseline_nll;      /* of the validation targets under the training part's token frequencies; NaN likewise */
+  double baseline_accuracy; /* of guessing, in percent; NaN likewise */
   int64_t n_targets;
 } Evaluation;
 
@@ -32,5 +34,5 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
 
 /* As named values for the log and for --json: at most EVALUATION_MAX_VALUES; returns their number. `prefix`: "val_" makes
  * nll "val_loss". */
-enum { EVALUATION_MAX_VALUES = 8 };
+enum { EVALUATION_MAX_VALUES = 10 };
 int evaluation_values(const Evaluation *evaluation, bool training_names, NamedValue *values);

@@ -34,6 +34,8 @@ static int64_t resident_bytes(void) {
 
 static void log_step(Run *run, double loss, double norm, double lr, int64_t tokens_since, double seconds_since,
                      double seconds) {
+  run->losses = base_realloc(run->losses, (size_t)(run->n_losses + 1) * sizeof(double));
+  run->losses[run->n_losses++] = loss;
   runlog_step(run->log, &(StepMetrics){.step = run->step,
                                        .steps = run->config->train.steps,
                                        .tokens = run->tokens,

@@ -197,6 +197,7 @@ void run_close(Run *run) {
   if (run->model) model_free(run->model);
   device_close(&run->device);
   if (run->dataset) dataset_close(run->dataset);
+  free(run->losses);
   free(run->batch.token);
   free(run->batch.target);
   free(run->resumed_from);

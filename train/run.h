@@ -21,7 +21,9 @@ typedef struct Run {
   /* what a checkpoint keeps beside the weights */
   int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */
   double best_loss;             /* lowest validation loss so far; infinite: none */
-  Evaluation last;              /* of the last evaluation */
+  double *losses;               /* of the steps logged in this session, for the line at the end */
+  int64_t n_losses;
+  Evaluation last; /* of the last evaluation */
 } Run;
 
 typedef enum ResumeKind { RESUME_REFUSE, RESUME_AUTO, RESUME_NEVER, RESUME_PATH } ResumeKind;

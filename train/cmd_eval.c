@@ -10,13 +10,14 @@
 #include "train/format.h"
 #include "train/open.h"
 
+/* Tells how far it is, from two seconds on. */
 static void show_progress(int64_t done, int64_t all) {
-  static double told;
+  static double start, told;
   double now = base_seconds();
-  if (told == 0) told = now;
-  if (now - told < 2 && done < all) return;
-  if (now - told >= 2) fprintf(stderr, "\reval %lld/%lld%s", (long long)done, (long long)all, done == all ? "\n" : "");
-  if (now - told >= 2) told = now - 1.5;
+  if (start == 0) start = now;
+  if (now - start < 2 || (now - told < 0.5 && done < all)) return;
+  fprintf(stderr, "\reval %lld/%lld%s", (long long)done, (long long)all, done == all ? "\n" : "");
+  told = now;
 }
 
 static void print_values(const Evaluation *evaluation, bool json) {

@@ -36,13 +36,11 @@ static Status load_exact(OpenModel *open) {
 }
 
 static Status cmd_convert(const Command *command) {
-  static const char *const FORMATS[] = {"safetensors", "hf", "h5", NULL};
-  const char *in = command->args[0], *out = command->args[1];
-  int format = 0;
-  TRY(command_choice(command, "to", FORMATS, &format));
-  if (format != 0)
-    return status_fail(CODE_USAGE, "convert: --to %s: not built in this version, expected safetensors",
-                       FORMATS[format]);
+  const char *in = command->args[0], *out = command->args[1], *format = command_text(command, "to", "safetensors");
+  if (strcmp(format, "safetensors") != 0)
+    return status_fail(CODE_USAGE,
+                       "convert: --to: found \"%s\", expected safetensors (hf and h5 are not built in this version)",
+                       format);
   TRY(refuse_existing(out, command_has(command, "force")));
   OpenModel open;
   TRY(open_find(&open, in, NULL, NULL, 0));

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# What one command writes another reads: weights converted from a run score and generate as the run does, and are trained
+# on from; JSON stays JSON; what cannot be done is said in one line.
+source "$(dirname "$0")/common.sh"
+
+# refused CODE PHRASE COMMAND...: exit code, one line on stderr with the phrase.
+refused() {
+  local code=0 wanted=$1 phrase=$2
+  shift 2
+  "$@" >out.txt 2>err.txt || code=$?
+  [ $code = "$wanted" ] || fail "$*: exit $code, expected $wanted: $(cat err.txt)"
+  [ "$(wc -l <err.txt)" = 1 ] && grep -qF -- "$phrase" err.txt || fail "$*: expected \"$phrase\", found: $(cat err.txt)"
+  echo "ok: $code: $(cut -c1-150 err.txt)"
+}
+same() { [ "$2" = "$3" ] || fail "$1: \"$2\" and \"$3\""; }
+last=checkpoints/step-00000030.h5
+
+for variant in "--set model.ssm_cfg.layer=Mamba2 --set model.tie_embeddings=false" ""; do
+  rm -rf run weights again onward from-file
+  "$aspis" train small.yaml --quiet --out run --set train.steps=30 $variant >/dev/null
+
+  # The same weights, whichever form MODEL has.
+  summary=$("$aspis" convert run weights)
+  [[ $summary =~ ^[0-9]+\ tensors\ \|\ [0-9]+\ parameters ]] || fail "convert: \"$summary\""
+  [ "$(ls weights | tr '\n' ' ')" = "config.json model.safetensors " ] || fail "convert: $(ls weights)"
+  "$aspis" convert run/$last again >/dev/null
+  "$aspis" convert weights onward >/dev/null
+  for copy in again onward; do diff -r weights $copy || fail "convert of a checkpoint or of weights: $copy differs"; done
+
+  same "eval" "$("$aspis" eval run --json --quiet)" "$("$aspis" eval weights --config small.yaml --json --quiet)"
+  prompt="--prompt-tokens 3,1,2 --max-tokens 20 --json"
+  for how in "--temperature 0" "--temperature 0.9 --top-k 5 --seed 4"; do
+    same "generate $how" "$("$aspis" generate run $prompt $how)" "$("$aspis" generate weights $prompt $how)"
+  done
+
+  # Training from them starts at them: a step with no learning to speak of leaves them as they are.
+  still="--quiet --set train.steps=1 --set optim.warmup_steps=0 --set optim.lr=1e-30 $variant"
+  "$aspis" train small.yaml $still --out onward-run --set model.init_from=weights >/dev/null
+  "$aspis" train small.yaml $still --out file-run --set model.init_from=run/$last >/dev/null
+  for start in onward-run file-run; do
+    "$aspis" convert $start from-file --force >/dev/null
+    cmp weights/model.safetensors from-file/model.safetensors || fail "init_from: $start did not start at the weights"
+    rm -r $start
+  done
+  echo "ok: convert, eval, generate, init_from ${variant:-Mamba3}"
+done
+
+# The exact float32 masters of a bf16 run: converted, its evaluation in bf16 is the run's.
+"$aspis" train small.yaml --quiet --out narrow --set train.steps=10 --set dtype=bf16 >/dev/null
+"$aspis" convert narrow narrow-weights >/dev/null
+same "eval of a bf16 run" "$("$aspis" eval narrow --json --quiet)" \
+  "$("$aspis" eval narrow-weights --config small.yaml --set dtype=bf16 --json --quiet)"
+"$aspis" train small.yaml --quiet --out narrow-still --set dtype=bf16 --set train.steps=1 --set optim.warmup_steps=0 \
+  --set optim.lr=1e-30 --set model.init_from=narrow-weights >/dev/null
+"$aspis" convert narrow-still narrow-still-weights >/dev/null
+cmp narrow-weights/model.safetensors narrow-still-weights/model.safetensors || fail "masters were rounded on the way"
+echo "ok: bf16"
+
+refused 2 '--force' "$aspis" convert run weights
+rm weights/config.json
+refused 2 'model.safetensors' "$aspis" convert run weights
+"$aspis" convert run weights --force >/dev/null || fail "convert --force"
+refused 2 'is a run directory' "$aspis" convert run run --force
+refused 2 'not built in this version' "$aspis" convert run elsewhere --to hf
+refused 2 'expected safetensors' "$aspis" convert run elsewhere --to gguf
+refused 4 'nowhere' "$aspis" convert nowhere elsewhere
+[ ! -e elsewhere ] || fail "a refused conversion left something"
+
+# generate: valid JSON with no tokens, and when the logits are not finite.
+same "no tokens" '{"tokens": []}' "$("$aspis" generate run --prompt-tokens 1 --max-tokens 0 --json)"
+cp -r weights bad # the last number of the file is one of norm_f.weight
+printf '\377\377\377\377' | dd of=bad/model.safetensors bs=1 seek=$(($(stat -c %s bad/model.safetensors) - 4)) \
+  conv=notrunc 2>/dev/null
+refused 5 'logits of token 1 are not finite' "$aspis" generate bad --prompt-tokens 1 --json
+same "JSON of a model gone bad" '{"tokens": []}' "$(cat out.txt)"
+refused 2 'has no tokenizer' "$aspis" generate weights --prompt hello
+refused 2 '--out and --state-out' "$aspis" score run --tokens t.h5 --out a.h5 --state-out a.h5

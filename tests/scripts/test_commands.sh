@@ -45,11 +45,13 @@ for variant in "--set model.ssm_cfg.layer=Mamba2 --set model.tie_embeddings=fals
   echo "ok: convert, eval, generate, init_from ${variant:-Mamba3}"
 done
 
-# The exact float32 masters of a bf16 run: converted, its evaluation in bf16 is the run's.
+# A bf16 run: what is converted are its exact float32 masters.
 "$aspis" train small.yaml --quiet --out narrow --set train.steps=10 --set dtype=bf16 >/dev/null
 "$aspis" convert narrow narrow-weights >/dev/null
-same "eval of a bf16 run" "$("$aspis" eval narrow --json --quiet)" \
-  "$("$aspis" eval narrow-weights --config small.yaml --set dtype=bf16 --json --quiet)"
+for type in bf16 f32; do
+  same "eval of a bf16 run in $type" "$("$aspis" eval narrow --set dtype=$type --json --quiet)" \
+    "$("$aspis" eval narrow-weights --config small.yaml --set dtype=$type --json --quiet)"
+done
 "$aspis" train small.yaml --quiet --out narrow-still --set dtype=bf16 --set train.steps=1 --set optim.warmup_steps=0 \
   --set optim.lr=1e-30 --set model.init_from=narrow-weights >/dev/null
 "$aspis" convert narrow-still narrow-still-weights >/dev/null

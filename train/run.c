@@ -143,8 +143,21 @@ static Status write_config(const Run *run) {
   return status;
 }
 
+/* The resolved config names the data from the root, so that `eval` finds it from any folder. */
+static void anchor_paths(DataConfig *data) {
+  char *folder = getcwd(NULL, 0);
+  for (int i = 0; folder && i < data->n_paths; i++) {
+    if (data->paths[i][0] == '/') continue;
+    char *anchored = base_format("%s/%s", folder, data->paths[i]);
+    free(data->paths[i]);
+    data->paths[i] = anchored;
+  }
+  free(folder);
+}
+
 static Status open_all(Run *run, const RunOptions *options) {
   Config *config = run->config;
+  anchor_paths(&config->data);
   TRY(make_directory(run->directory));
   TRY(runlock_take(run->directory, &run->lock));
   CheckpointInfo info = {0};

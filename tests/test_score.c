@@ -71,9 +71,8 @@ static Status run_score(int kind, const ScoreFiles *files, ScoreSummary *summary
   store_ok(open_find(&open, "weights", NULL, (const char *const[]){KINDS[kind].dtype}, 1), KINDS[kind].name);
   Status status = score_files(&open, files, summary);
   if (status.code == CODE_OK) {
-    PlanShape shape = {.score_length = summary->length,
-                       .score_state_in = files->state_in != NULL,
-                       .score_state_out = files->state_out != NULL};
+    ScorePass pass = {summary->length, files->state_in != NULL, files->state_out != NULL};
+    PlanShape shape = {.pass = score_pass, .pass_shape = &pass};
     Plan plan;
     store_ok(plan_measure(&open.config, &shape, &(GradientShape){1, 1, 1}, &plan), KINDS[kind].name);
     cr_assert_eq(open.device.step.peak_bytes, plan.sizes.step_bytes, "%s: %zu bytes of activations, %zu planned",

@@ -6,7 +6,6 @@
 #include <sys/resource.h>
 
 #include "train/evaluate.h"
-#include "train/score.h"
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
@@ -31,11 +30,10 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
   }
   if (shape->sample_length > 0) {
-    Batch batch = {.n_seq = 1, .length = shape->sample_length};
-    evaluate_batch(model, &device, config->dtype, &batch, true, &(EvalSums){0});
+    Tape tape = tape_make(&device, config->dtype, false);
+    lm_last_logits(model, &tape, tensor_new1(&device.step, I32, shape->sample_length), NULL, NULL);
   }
-  if (shape->score_length > 0)
-    score_measure(model, &device, config->dtype, shape->score_length, shape->score_state_in, shape->score_state_out);
+  if (shape->pass) shape->pass(model, &device, config->dtype, shape->pass_shape);
   plan->sizes = (DeviceSizes){device.weights.peak_bytes, device.step.peak_bytes, device.scratch.peak_bytes};
   model_free(model);
   device_close(&device);

@@ -5,13 +5,16 @@
 #include "train/config.h"
 #include "train/gradient.h"
 
+/* A forward pass made on the dry device, to be planned for. */
+typedef void PlanPass(Model *model, Device *device, Dtype act, const void *shape);
+
 typedef struct PlanShape {
-  int64_t train_length;                 /* longest training sequence; 0: no training (eval, score, generate) */
-  int64_t eval_sequences, eval_length;  /* of one evaluation forward; 0: none */
-  bool eval_logits;                     /* evaluation reads logits instead of nll */
-  int64_t sample_length;                /* longest prefix of a sample; 0: none */
-  int64_t score_length;                 /* sequence whose logits are scored (train/score.h); 0: none */
-  bool score_state_in, score_state_out; /* it starts from a given state; the one it ends in is wanted */
+  int64_t train_length;                /* longest training sequence; 0: no training (eval, score, generate) */
+  int64_t eval_sequences, eval_length; /* of one evaluation forward; 0: none */
+  bool eval_logits;                    /* evaluation reads logits instead of nll */
+  int64_t sample_length;               /* longest prefix of a sample; 0: none */
+  PlanPass *pass;                      /* one more forward pass, or NULL ... */
+  const void *pass_shape;              /* ... and what it is told */
 } PlanShape;
 
 typedef struct Plan {

@@ -42,13 +42,14 @@ static Tensor *forward(Model *model, Tape *tape, const Batch *batch, const Model
   return lm_logits(model, tape, &token, cu_seqlens, start, end, NULL);
 }
 
-void score_measure(Model *model, Device *device, Dtype act, int64_t length, bool state_in, bool state_out) {
+void score_pass(Model *model, Device *device, Dtype act, const void *shape) {
+  const ScorePass *pass = shape;
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
   ModelState start = {0}, end;
-  if (state_in) start = model_zero_state(model, &device->step, tape_real(&tape), 1);
-  Batch batch = {.n_seq = 1, .length = length};
-  forward(model, &tape, &batch, state_in ? &start : NULL, state_out ? &end : NULL);
+  if (pass->state_in) start = model_zero_state(model, &device->step, tape_real(&tape), 1);
+  Batch batch = {.n_seq = 1, .length = pass->length};
+  forward(model, &tape, &batch, pass->state_in ? &start : NULL, pass->state_out ? &end : NULL);
   tape_reset(&tape, mark);
 }
 
@@ -126,9 +127,8 @@ static Status score_all(Scoring *scoring, const ScoreFiles *files, const Tokens 
 }
 
 static Status score_tokens(OpenModel *open, const ScoreFiles *files, const Tokens *tokens, double *nll) {
-  TRY(open_load(open, &(PlanShape){.score_length = tokens->length,
-                                   .score_state_in = files->state_in != NULL,
-                                   .score_state_out = files->state_out != NULL}));
+  ScorePass pass = {tokens->length, files->state_in != NULL, files->state_out != NULL};
+  TRY(open_load(open, &(PlanShape){.pass = score_pass, .pass_shape = &pass}));
   StateBatch from;
   if (files->state_in) TRY(state_file_read(files->state_in, open->model, tokens->n_seq, &from));
   Scoring scoring = {

@@ -22,5 +22,9 @@ typedef struct ScoreSummary {
  * CODE_USAGE for states of a model that has none, CODE_NONFINITE for a likelihood that is not finite. */
 Status score_files(OpenModel *open, const ScoreFiles *files, ScoreSummary *summary);
 
-/* The forward pass of one sequence as score_files makes it, for the plan: device is dry. */
-void score_measure(Model *model, Device *device, Dtype act, int64_t length, bool state_in, bool state_out);
+/* The forward pass of one sequence as score_files makes it, for the plan. */
+typedef struct ScorePass {
+  int64_t length;
+  bool state_in, state_out;
+} ScorePass;
+PlanPass score_pass; /* its shape is a ScorePass */

@@ -117,7 +117,11 @@ static void calm_openmp(char **argv) {
   if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
   setenv("GOMP_SPINCOUNT", "2000", 1);
-  execv("/proc/self/exe", argv); /* where that fails the program goes on as it is */
+  char path[4096]; /* by its own name, so that ps and top show it */
+  ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (n <= 0) return;
+  path[n] = 0;
+  execv(path, argv); /* where that fails the program goes on as it is */
 }
 
 int main(int argc, char **argv) {

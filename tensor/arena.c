@@ -31,7 +31,7 @@ Status arena_open(Arena *arena, const char *name, size_t capacity_bytes) {
 }
 
 /* Address space only: a dry run's headers are a few kB a layer. */
-#define DRY_HEADER_BYTES ((size_t)1 << 30)
+#define DRY_HEADER_BYTES ((size_t)64 << 20)
 
 void arena_open_dry(Arena *arena, const char *name) {
   *arena = (Arena){.name = name, .capacity_bytes = SIZE_MAX, .headers = base_zalloc(sizeof(Arena))};

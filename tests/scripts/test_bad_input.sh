@@ -23,6 +23,7 @@ printf 'name: [unclosed\n' >broken.yaml
 expect 2 'broken.yaml:' "$aspis" train broken.yaml
 expect 2 'missing.yaml' "$aspis" train missing.yaml
 expect 2 'virtual_ranks' $train --set train.virtual_ranks=3
+expect 7 'lower data.seq_len' "$aspis" plan small.yaml --device-memory 1M
 expect 2 'unknown command' "$aspis" tarin small.yaml
 
 : >empty.txt

@@ -349,7 +349,7 @@ Test(evaluate, covers_every_target_once_and_equals_a_computation_by_hand) {
   cr_assert_eq(n, n_targets, "%lld targets by hand, expected %lld", (long long)n, (long long)n_targets);
   /* run's evaluation forward was planned for eval_n_seq sequences at a time. */
   for (int64_t n_seq = 1; n_seq <= run.eval_n_seq; n_seq++) {
-    Evaluation e = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, n_seq, NULL);
+    Evaluation e = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, n_seq, false);
     cr_assert_eq(e.n_targets, n_targets, "%lld at a time: %lld targets, expected %lld", (long long)n_seq,
                  (long long)e.n_targets, (long long)n_targets);
     double mean = sum / (double)n_targets;
@@ -358,7 +358,7 @@ Test(evaluate, covers_every_target_once_and_equals_a_computation_by_hand) {
     cr_assert_float_eq(e.bits_per_byte, mean / log(2), 1e-5, "%lld at a time: bits per byte %g", (long long)n_seq,
                        e.bits_per_byte);
   }
-  Evaluation two = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 2, 1, NULL);
+  Evaluation two = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 2, 1, false);
   cr_assert_eq(two.n_targets, 2 * length, "two samples: %lld targets", (long long)two.n_targets);
   run_end(&run, &config);
 }

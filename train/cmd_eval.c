@@ -10,16 +10,6 @@
 #include "train/format.h"
 #include "train/open.h"
 
-/* Tells how far it is, from two seconds on. */
-static void show_progress(int64_t done, int64_t all) {
-  static double start, told;
-  double now = base_seconds();
-  if (start == 0) start = now;
-  if (now - start < 2 || (now - told < 0.5 && done < all)) return;
-  fprintf(stderr, "\reval %lld/%lld%s", (long long)done, (long long)all, done == all ? "\n" : "");
-  told = now;
-}
-
 static void print_values(const Evaluation *evaluation, bool json) {
   NamedValue values[EVALUATION_MAX_VALUES];
   int n = evaluation_values(evaluation, false, values);
@@ -52,8 +42,8 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
                      .eval_logits = dataset_scores_last(dataset, &chance)};
   if (status.code == CODE_OK) status = open_load(open, &shape);
   if (status.code == CODE_OK) {
-    Evaluation evaluation = evaluate_part(open->model, &open->device, config->dtype, dataset, (DataPart)part, 0, n_seq,
-                                          command->quiet ? NULL : show_progress);
+    Evaluation evaluation =
+        evaluate_part(open->model, &open->device, config->dtype, dataset, (DataPart)part, 0, n_seq, !command->quiet);
     print_values(&evaluation, command_has(command, "json"));
     if (!isfinite(evaluation.nll)) status = status_fail(CODE_NONFINITE, "%s: its loss is not finite", open->path);
   }

@@ -2,6 +2,7 @@
 #include "train/evaluate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "train/gradient.h"
@@ -83,8 +84,15 @@ static double unigram_nll(Dataset *dataset, DataPart part) {
   return sum / (double)n_own;
 }
 
+static void tell_progress(double start, double *told, int64_t done, int64_t all) {
+  double now = base_seconds();
+  if (now - start < 2 || (now - *told < 0.5 && done < all)) return;
+  fprintf(stderr, "\reval %lld/%lld%s", (long long)done, (long long)all, done == all ? "\n" : "");
+  *told = now;
+}
+
 Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
-                         int64_t n_seq, void (*progress)(int64_t done, int64_t all)) {
+                         int64_t n_seq, bool show_progress) {
   double chance = 0;
   bool scores_last = dataset_scores_last(dataset, &chance);
   int64_t all = dataset_n_samples(dataset, part), length = dataset_max_length(dataset, part);
@@ -93,11 +101,12 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
                  .token = base_alloc((size_t)(n_seq * length) * sizeof(int32_t)),
                  .target = base_alloc((size_t)(n_seq * length) * sizeof(int32_t))};
   EvalSums sums = {0};
+  double start = base_seconds(), told = start;
   for (int64_t first = 0; first < n_samples; first += n_seq) {
     batch.n_seq = min_i64(n_seq, n_samples - first);
     dataset_fill(dataset, part, first, &batch);
     evaluate_batch(model, device, act, &batch, scores_last, &sums);
-    if (progress) progress(first + batch.n_seq, n_samples);
+    if (show_progress) tell_progress(start, &told, first + batch.n_seq, n_samples);
   }
   free(batch.token);
   free(batch.target);

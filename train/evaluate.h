@@ -27,10 +27,10 @@ void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch,
 /* Sequences of one evaluation forward for this dataset, given the micro-batch a plan was made for. */
 int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_batch_size);
 
-/* The first n_samples samples of the part (all of them when n_samples <= 0), n_seq at a time. progress: NULL, or told
- * (done, all) after each batch. */
+/* The first n_samples samples of the part (all of them when n_samples <= 0), n_seq at a time. show_progress: tells on
+ * stderr how far it is, from two seconds on. */
 Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
-                         int64_t n_seq, void (*progress)(int64_t done, int64_t all));
+                         int64_t n_seq, bool show_progress);
 
 /* As named values for the log and for --json: at most EVALUATION_MAX_VALUES; returns their number. `prefix`: "val_" makes
  * nll "val_loss". */

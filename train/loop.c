@@ -52,8 +52,8 @@ static void log_step(Run *run, double loss, double norm, double lr, int64_t toke
 static bool evaluate(Run *run) {
   const TrainConfig *train = &run->config->train;
   int64_t n = run->step == train->steps ? 0 : train->eval_batches * train->batch_size;
-  run->last =
-      evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n, run->eval_n_seq, NULL);
+  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n, run->eval_n_seq,
+                            !run->quiet);
   NamedValue values[EVALUATION_MAX_VALUES];
   int n_values = evaluation_values(&run->last, true, values);
   runlog_eval(run->log, run->step, run->tokens, values, n_values);

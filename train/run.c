@@ -194,7 +194,12 @@ static Status open_all(Run *run, const RunOptions *options) {
 }
 
 Status run_open(Run *run, Config *config, const RunOptions *options) {
-  *run = (Run){.config = config, .verbose = options->verbose, .lock = -1, .best_loss = INFINITY, .last = {.nll = NAN}};
+  *run = (Run){.config = config,
+               .quiet = options->quiet,
+               .verbose = options->verbose,
+               .lock = -1,
+               .best_loss = INFINITY,
+               .last = {.nll = NAN}};
   run->directory =
       options->directory ? base_strdup(options->directory) : base_format("%s/%s", config->out_dir, config->name);
 #ifdef _OPENMP

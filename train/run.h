@@ -16,7 +16,7 @@ typedef struct Run {
   Batch batch;        /* the global batch; room for the longest */
   int64_t eval_n_seq; /* sequences of an evaluation forward */
   char *resumed_from; /* path, or NULL */
-  bool verbose;
+  bool quiet, verbose;
   int lock;
   /* what a checkpoint keeps beside the weights */
   int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */

@@ -34,11 +34,14 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
                          "the data has %d token ids, the model a vocabulary of %d: give the data and tokenizer "
                          "it was trained with (--config, --set data.path=...)",
                          dataset_vocab_size(dataset), config->model.vocab_size);
+  if (status.code == CODE_OK && dataset_n_samples(dataset, (DataPart)part) > (int64_t)1 << 40)
+    status = status_fail(CODE_USAGE, "--part train: %s is made without end, only its validation part has a score",
+                         config->data.task);
   double chance;
   int micro = open->is_checkpoint ? open->info.micro_batch_size : 1;
   int64_t n_seq = evaluate_n_seq(dataset, dataset_max_length(dataset, PART_TRAIN), micro);
   PlanShape shape = {.eval_sequences = n_seq,
-                     .eval_length = dataset_max_length(dataset, PART_VAL),
+                     .eval_length = dataset_max_length(dataset, (DataPart)part),
                      .eval_logits = dataset_scores_last(dataset, &chance)};
   if (status.code == CODE_OK) status = open_load(open, &shape);
   if (status.code == CODE_OK) {

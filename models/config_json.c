@@ -302,24 +302,24 @@ static Status parse(const char *text, const char *where, json_t **root) {
   return status_fail(CODE_CHECKPOINT, "%s:%d:%d: not JSON: %s", where, error.line, error.column, error.text);
 }
 
-Status model_config_from_json(const char *text, const char *where, ModelConfig *config) {
+/* *config changes only when all of the text is right. */
+static Status parse_model(const char *text, const char *where, ModelConfig *config,
+                          Status (*read_root)(const json_t *root, const char *where, ModelConfig *config)) {
   json_t *root;
   TRY(parse(text, where, &root));
   ModelConfig read = model_config_default();
-  Status status = read_model(root, where, &read);
+  Status status = read_root(root, where, &read);
   json_decref(root);
   if (status.code == CODE_OK) *config = read;
   return status;
 }
 
+Status model_config_from_json(const char *text, const char *where, ModelConfig *config) {
+  return parse_model(text, where, config, read_model);
+}
+
 Status forecaster_config_from_json(const char *text, const char *where, ModelConfig *config) {
-  json_t *root;
-  TRY(parse(text, where, &root));
-  ModelConfig read = model_config_default();
-  Status status = read_forecaster(root, where, &read);
-  json_decref(root);
-  if (status.code == CODE_OK) *config = read;
-  return status;
+  return parse_model(text, where, config, read_forecaster);
 }
 
 Status mixer_config_from_json(const char *text, const char *where, MixerConfig *config) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "train/checkpoint.h"
+#include "train/format.h"
 #include "train/sample.h"
 
 #ifdef _OPENMP
@@ -133,13 +134,10 @@ static Status start_weights(Run *run) {
 
 static Status write_config(const Run *run) {
   char *yaml = config_to_yaml(run->config), *path = base_format("%s/config.yaml", run->directory);
-  char *temp = base_format("%s.tmp-%d", path, (int)getpid());
-  FILE *file = fopen(temp, "w");
-  bool ok = file && fprintf(file, "# resolved by aspis %s (%s)\n%s", ASPIS_VERSION, ASPIS_COMMIT, yaml) > 0;
-  ok = file && fclose(file) == 0 && ok && rename(temp, path) == 0;
-  Status status = ok ? STATUS_OK : status_fail(CODE_DATA, "%s: cannot be written: %s", path, strerror(errno));
-  if (!ok) remove(temp);
-  free(yaml), free(path), free(temp);
+  StrBuf text = {0};
+  strbuf_printf(&text, "# resolved by aspis %s (%s)\n%s", ASPIS_VERSION, ASPIS_COMMIT, yaml);
+  Status status = strbuf_save(&text, path);
+  free(text.data), free(yaml), free(path);
   return status;
 }
 

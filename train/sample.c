@@ -2,7 +2,8 @@
 #include "train/sample.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#include "train/format.h"
 
 enum { SAMPLE_TOKENS = 200 };
 
@@ -11,21 +12,16 @@ int64_t sample_max_length(const Config *config) {
   return min_i64(SAMPLE_TOKENS, config->data.seq_len);
 }
 
-void sample_text_add(SampleText *sample, int32_t token) {
-  int n;
-  const char *piece = tokenizer_piece(sample->tokenizer, token, &n);
-  if (!piece) return; /* a padded or foreign id has no text */
-  if (sample->bytes + (size_t)n + 1 > sample->capacity) {
-    sample->capacity = 2 * (sample->bytes + (size_t)n) + 64;
-    sample->text = base_realloc(sample->text, sample->capacity);
-  }
-  memcpy(sample->text + sample->bytes, piece, (size_t)n);
-  sample->bytes += (size_t)n;
-  sample->text[sample->bytes] = 0;
-}
+typedef struct SampleText {
+  const Tokenizer *tokenizer;
+  StrBuf text;
+} SampleText;
 
 static bool keep_token(void *user, int32_t token) {
-  sample_text_add(user, token);
+  SampleText *sample = user;
+  int n;
+  const char *piece = tokenizer_piece(sample->tokenizer, token, &n);
+  if (piece) strbuf_add(&sample->text, piece, (size_t)n); /* a padded or foreign id has no text */
   return true;
 }
 
@@ -42,11 +38,11 @@ void sample_write(Run *run) {
   first.target = base_alloc((size_t)first.length * sizeof(int32_t));
   dataset_fill(run->dataset, PART_VAL, 0, &first);
   SampleText sample = {.tokenizer = tokenizer};
-  sample_text_add(&sample, first.token[0]);
+  keep_token(&sample, first.token[0]);
   SampleOptions options = {.temperature = 0.8, .top_p = 1, .seed = run->config->seed + (uint64_t)run->step};
   generate_tokens(run->model, &run->device, run->config->dtype, first.token, 1, (int)n - 1, &options, keep_token,
                   &sample);
-  runlog_sample(run->log, run->step, sample.text);
-  free(sample.text), free(first.token), free(first.target);
+  runlog_sample(run->log, run->step, sample.text.data ? sample.text.data : "");
+  free(sample.text.data), free(first.token), free(first.target);
   tokenizer_free(tokenizer);
 }

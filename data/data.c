@@ -20,6 +20,7 @@ void dataset_close(Dataset *dataset) {
 }
 
 int dataset_vocab_size(const Dataset *dataset) { return dataset->vocab_size; }
+const SeriesInfo *dataset_series(const Dataset *dataset) { return dataset->series; }
 double dataset_bytes_per_token(const Dataset *dataset, DataPart part) { return dataset->bytes_per_token[part]; }
 const char *dataset_tokenizer_json(const Dataset *dataset) { return dataset->tokenizer_json; }
 int64_t dataset_n_samples(const Dataset *dataset, DataPart part) { return dataset->n_samples[part]; }

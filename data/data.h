@@ -6,8 +6,8 @@
 
 #include "tensor/base.h"
 
-typedef enum DataKind { DATA_TEXT, DATA_SYNTHETIC } DataKind;
-typedef enum DataPart { PART_TRAIN, PART_VAL } DataPart;
+typedef enum DataKind { DATA_TEXT, DATA_SYNTHETIC, DATA_SERIES } DataKind;
+typedef enum DataPart { PART_TRAIN, PART_VAL, PART_TEST } DataPart; /* only series have a test part */
 
 typedef struct DataConfig {
   DataKind kind;
@@ -26,11 +26,24 @@ typedef struct DataConfig {
 
 typedef struct Dataset Dataset;
 
-/* A batch: n_seq sequences of `length` tokens, row by row; target -1 is ignored. Memory is the caller's. */
+/* A batch: n_seq sequences of `length` rows. Tokens: `target` -1 is ignored. Series: `input` and `output` are scaled
+ * (SeriesInfo). Memory is the caller's; what a kind does not make is NULL. */
 typedef struct Batch {
   int64_t n_seq, length;
-  int32_t *token, *target;
+  int32_t *token, *target; /* (n_seq, length) */
+  float *input;            /* (n_seq, length, n_input) */
+  float *output;           /* (n_seq, horizon, n_output) */
 } Batch;
+
+/* What a series dataset is: columns in the order of `input` and `output`, and the scaler fitted on the training part:
+ * scaled = (value - mean) / std. Inputs are the value columns, then known covariates and calendar features. */
+typedef struct SeriesInfo {
+  int context, horizon, n_input, n_output;
+  int n_values; /* the first n_values inputs are value columns of the file; the rest are known */
+  char **input_names, **output_names;
+  int *output_input;  /* (n_output): the input column that output j continues */
+  double *mean, *std; /* (n_input) */
+} SeriesInfo;
 
 /* Opens, checks and tokenizes. vocabulary: for kinds that build one from the data ("char"), NULL, or the JSON that
  * dataset_tokenizer_json gave when the model was trained: a token outside of it is CODE_DATA, as are missing, empty
@@ -39,6 +52,8 @@ Status dataset_open(const DataConfig *config, uint64_t seed, const char *vocabul
 void dataset_close(Dataset *dataset);
 
 int dataset_vocab_size(const Dataset *dataset);
+/* NULL unless the dataset is a series. */
+const SeriesInfo *dataset_series(const Dataset *dataset);
 /* Bytes of text behind one token of this part on average, for bits per byte; 0 where that has no meaning. */
 double dataset_bytes_per_token(const Dataset *dataset, DataPart part);
 /* The tokenizer as JSON text, owned by the dataset: {"kind": "char", "vocab": [...]}; NULL for synthetic data. */

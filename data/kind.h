@@ -19,9 +19,10 @@ struct Dataset {
   const DatasetKind *kind;
   uint64_t seed;
   int vocab_size;
-  int64_t n_samples[2], max_length[2]; /* by DataPart; every validation sample has the longest length */
-  double bytes_per_token[2];
+  int64_t n_samples[3], max_length[3]; /* by DataPart; every validation sample has the longest length */
+  double bytes_per_token[3];
   const char *tokenizer_json; /* owned by the kind */
+  const SeriesInfo *series;   /* owned by the kind; NULL of the others */
   bool scores_last;
   double chance;
 };

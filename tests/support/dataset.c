@@ -69,7 +69,7 @@ void assert_refused(const DataConfig *config, const char *vocabulary, Code code,
 
 Batch batch_new(int64_t n_seq, int64_t length) {
   size_t bytes = sizeof(int32_t) * (size_t)(n_seq * length);
-  Batch batch = {n_seq, length, malloc(bytes), malloc(bytes)};
+  Batch batch = {.n_seq = n_seq, .length = length, .token = malloc(bytes), .target = malloc(bytes)};
   memset(batch.token, 0x55, bytes), memset(batch.target, 0x55, bytes); /* what fill must overwrite */
   return batch;
 }
@@ -88,7 +88,8 @@ void assert_pure(const DataConfig *config, DataPart part, int64_t length, const 
   dataset_fill(whole, part, 0, &a);
   for (int64_t at = 43; at >= -6; at -= 7) { /* backwards, in sevens: nothing may depend on what was asked before */
     int64_t first = max_i64(at, 0), n = at + 7 - first;
-    Batch piece = {n, length, b.token + first * length, b.target + first * length};
+    Batch piece = {
+        .n_seq = n, .length = length, .token = b.token + first * length, .target = b.target + first * length};
     dataset_fill(parts, part, first, &piece);
   }
   cr_assert(batch_equal(&a, &b), "%s: a sample depends on more than its index", name);

@@ -4,6 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/onednn.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 extern const Backend backend_cpu, backend_cpu_f64;
 #if defined(__x86_64__)
 extern const Backend backend_cpu_avx2, backend_cpu_avx512;
@@ -11,6 +18,21 @@ static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_
 static bool has_avx512(void) {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+#ifdef ASPIS_BUILD_AVX512_BF16
+extern const Backend backend_cpu_avx512_bf16;
+static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+#ifdef ASPIS_BUILD_AMX
+extern const Backend backend_cpu_amx;
+/* CPUID 7: AMX-BF16 is bit 22 of edx, AMX-TILE bit 24. The tiles are 8 KiB more to save for a thread, so Linux wants a
+ * process to ask before it uses them. */
+static bool has_amx(void) {
+  enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+  unsigned eax, ebx, ecx, edx;
+  return has_avx512_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & AMX_BF16) && (edx & AMX_TILE) &&
+         syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #endif
 static bool always(void) { return true; }
@@ -21,6 +43,12 @@ static const struct {
   const Backend *backend;
   bool (*runs_here)(void);
 } CPU_BUILDS[] = {
+#ifdef ASPIS_BUILD_AMX
+    {"amx", &backend_cpu_amx, has_amx},
+#endif
+#ifdef ASPIS_BUILD_AVX512_BF16
+    {"avx512_bf16", &backend_cpu_avx512_bf16, has_avx512_bf16},
+#endif
 #if defined(__x86_64__)
     {"avx512", &backend_cpu_avx512, has_avx512},
     {"avx2", &backend_cpu_avx2, has_avx2},
@@ -28,6 +56,17 @@ static const struct {
     {"generic", &backend_cpu, always},
 };
 enum { N_CPU_BUILDS = sizeof CPU_BUILDS / sizeof CPU_BUILDS[0] };
+
+const char *device_cpu_build(int i) { return i < N_CPU_BUILDS ? CPU_BUILDS[i].name : NULL; }
+
+static Status unknown_build(const char *wanted) {
+  char names[128] = "";
+  for (int i = N_CPU_BUILDS - 1; i >= 0; i--) {
+    strcat(names, CPU_BUILDS[i].name);
+    strcat(names, i > 1 ? ", " : i == 1 ? " or " : "");
+  }
+  return status_fail(CODE_USAGE, "ASPIS_CPU=%s: unknown, expected %s", wanted, names);
+}
 
 static Status choose_cpu(const Backend **backend) {
   const char *wanted = getenv("ASPIS_CPU");
@@ -40,8 +79,10 @@ static Status choose_cpu(const Backend **backend) {
     }
     if (wanted && *wanted) return status_fail(CODE_USAGE, "ASPIS_CPU=%s: this processor lacks it", wanted);
   }
-  return status_fail(CODE_USAGE, "ASPIS_CPU=%s: unknown, expected generic, avx2 or avx512", wanted);
+  return unknown_build(wanted);
 }
+
+bool cpu_has_bf16(void) { return onednn_has_bf16(); }
 
 static Status choose_backend(const char *name, Dtype real, const Backend **backend) {
   if (strcmp(name, "cuda") == 0)

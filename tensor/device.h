@@ -1,7 +1,8 @@
 /* device: where a run computes: a backend (one struct of functions, made from kernels.def) and its three arenas.
  *
- * Backends: "cpu" (float), chosen at start among builds of the same sources for the baseline processor, AVX2 and AVX-512
- * (ASPIS_CPU=generic|avx2|avx512 forces one); "cpu_f64", the same sources in double, for checks. */
+ * Backends: "cpu" (float), chosen at start among builds of the same sources for the baseline processor, AVX2, AVX-512,
+ * AVX-512 with BF16 dot products, and AMX (ASPIS_CPU=generic|avx2|avx512|avx512_bf16|amx forces one); "cpu_f64", the same
+ * sources in double, for checks. */
 #pragma once
 
 #include "tensor/kernels.h"
@@ -45,6 +46,13 @@ typedef struct DeviceSizes {
 Status device_open(Device *device, const char *name, Dtype real, DeviceSizes sizes);
 Status device_open_dry(Device *device, const char *name, Dtype real);
 void device_close(Device *device);
+
+/* Names of the float CPU builds of this program, fastest first, whether or not this processor runs them; NULL past the
+ * last. */
+const char *device_cpu_build(int i);
+/* Whether this processor multiplies BF16 itself. Where not, BF16 models are widened to float for every product: right,
+ * but slower than float32. */
+bool cpu_has_bf16(void);
 
 /* The dispatch: <op>_fwd(device, &params), <op>_bwd(device, &params). Scratch is taken and given back here. */
 #define KERNEL_GRAD(op, Params) void op##_bwd(Device *device, Params *p);

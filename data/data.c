@@ -42,6 +42,7 @@ void dataset_fill(Dataset *dataset, DataPart part, int64_t first, Batch *batch) 
   CHECK(part == PART_TRAIN || first + batch->n_seq <= dataset->n_samples[PART_VAL],
         "validation samples %lld to %lld of %lld", (long long)first, (long long)(first + batch->n_seq),
         (long long)dataset->n_samples[PART_VAL]);
+  batch->first = first;
   for (int64_t s = 0; s < batch->n_seq; s++)
     dataset->kind->sample(dataset, part, first + s, batch->length, batch->token + s * batch->length,
                           batch->target + s * batch->length);

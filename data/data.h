@@ -30,9 +30,11 @@ typedef struct Dataset Dataset;
  * (SeriesInfo). Memory is the caller's; what a kind does not make is NULL. */
 typedef struct Batch {
   int64_t n_seq, length;
+  int64_t first;           /* number of the first sample in its part, set by dataset_fill: what dropout is drawn by */
   int32_t *token, *target; /* (n_seq, length) */
   float *input;            /* (n_seq, length, n_input) */
   float *output;           /* (n_seq, horizon, n_output) */
+  int64_t *row;            /* (n_seq): the row of the data, from its start, that a series window begins with: a clock */
 } Batch;
 
 /* What a series dataset is: columns in the order of `input` and `output`, and the scaler fitted on the training part:

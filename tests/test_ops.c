@@ -8,9 +8,6 @@
 #include "autograd/ops.h"
 #include "tensor/rng.h"
 
-#define ASPIS_CPU_VARIANT _test
-#include "tensor/cpu/cpu.h"
-
 static Device open_device(Dtype real_dtype) {
   Device device;
   Status status = device_open(&device, "cpu", real_dtype, (DeviceSizes){64u << 20, 256u << 20, 256u << 20});
@@ -551,20 +548,4 @@ Test(ops, add_and_sum_squares_follow_their_formulas) {
   sum_squares_fwd(&device, &sum);
   cr_assert(!isfinite(result), "NaN is lost: %g", result);
   device_close(&device);
-}
-
-/* ---- the exponential of the float kernels -------------------------------------------------------------------------------------- */
-
-Test(ops, exponential_is_within_2_ulp_and_keeps_nan) {
-  double worst = 0, worst_at = 0;
-  for (double x = -87; x <= 88; x += 0.00037) {
-    const float argument = (float)x;
-    const double exact = exp((double)argument), error = fabs(real_exp(argument) - exact);
-    const double ulps = error / (nextafterf((float)exact, INFINITY) - (float)exact);
-    if (ulps > worst) worst = ulps, worst_at = x;
-  }
-  cr_assert(worst <= 2, "%.2f ulp at %g", worst, worst_at);
-  cr_assert(isnan(real_exp(NAN)), "e^NaN is %g", real_exp(NAN));
-  cr_assert(real_exp(0) == 1, "e^0 is %g", real_exp(0));
-  cr_assert(real_exp(-INFINITY) < 1e-37f, "e^-inf is %g", real_exp(-INFINITY));
 }

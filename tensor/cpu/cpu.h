@@ -6,21 +6,10 @@
  * and partial sums are added in block order. */
 #pragma once
 
-#include <math.h>
 #include <string.h>
 
+#include "tensor/cpu/vmath.h"
 #include "tensor/kernels.h"
-
-#ifdef ASPIS_REAL_F64
-typedef double real;
-#define REAL_DTYPE F64
-#define R(function) function
-#else
-typedef float real;
-#define REAL_DTYPE F32
-#define R(function) function##f
-#endif
-/* R(exp)(x) is expf in the float builds and exp in the double one. */
 
 #define CPU_JOIN2(a, b) a##b
 #define CPU_JOIN(a, b) CPU_JOIN2(a, b)
@@ -94,46 +83,3 @@ static inline Tensor cols_from(const Tensor *t, int64_t col) {
 enum { SUM_BLOCKS = 32 };
 static inline int64_t sum_blocks(int64_t n_rows) { return n_rows < SUM_BLOCKS ? n_rows : SUM_BLOCKS; }
 static inline int64_t sum_block_start(int64_t n_rows, int64_t block) { return n_rows * block / sum_blocks(n_rows); }
-
-/* e^x, saturating outside [-87, 88] in float: 2^n e^r with n = round(x / ln 2) and Cephes' polynomial for e^r; within
- * 2 ulp of exp (tests/test_ops.c). Unlike expf a loop over it vectorises. NaN stays NaN. */
-static inline real real_exp(real x) {
-#ifdef ASPIS_REAL_F64
-  return exp(x);
-#else
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-  const float to_integer = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, in the lowest bits */
-  union {
-    float f;
-    uint32_t u;
-  } n = {.f = x * 1.44269504f + to_integer};
-  const float whole = n.f - to_integer;
-  const float r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  float e = 1.9875691500e-4f;
-  e = e * r + 1.3981999507e-3f;
-  e = e * r + 8.3334519073e-3f;
-  e = e * r + 4.1665795894e-2f;
-  e = e * r + 1.6666665459e-1f;
-  e = e * r + 5.0000001201e-1f;
-  union {
-    uint32_t u;
-    float f;
-  } power = {.u = (n.u + 127u) << 23};
-  return (e * r * r + r + 1.0f) * power.f;
-#endif
-}
-
-static inline real real_sigmoid(real x) {
-  const real e = real_exp(-R(fabs)(x)), s = 1 / (1 + e);
-  return x >= 0 ? s : e * s;
-}
-static inline real real_silu(real x) { return x * real_sigmoid(x); }
-/* d silu(x) / dx */
-static inline real real_dsilu(real x) {
-  real s = real_sigmoid(x);
-  return s * (1 + x * (1 - s));
-}
-/* log(1 + e^x), linear above 20 (spec 2.1). */
-static inline real real_softplus(real x) { return x > 20 ? x : R(log1p)(R(exp)(x)); }
-/* d softplus(x) / dx, of that definition. */
-static inline real real_dsoftplus(real x) { return x > 20 ? 1 : real_sigmoid(x); }

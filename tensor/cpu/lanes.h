@@ -8,6 +8,12 @@
 
 #include "tensor/cpu/cpu.h"
 
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
 #if defined(__AVX512F__)
 #define LANES_BYTES 64
 #elif defined(__AVX__)
@@ -37,3 +43,18 @@ static inline real lanes_sum(const Lanes *x) {
   const Quarter last = parts.quarter[0];
   return N_LAST == 4 ? (last[0] + last[2 % N_LAST]) + (last[1] + last[3 % N_LAST]) : last[0] + last[1];
 }
+
+#ifndef ASPIS_REAL_F64
+/* sum += a x, fused where the processor can: under C11 gcc never does it unasked. The one place with instructions. */
+static inline void lanes_add_scaled(Lanes *sum, float a, const Lanes *x) {
+#if defined(__AVX512F__)
+  *sum = (Lanes)_mm512_fmadd_ps(_mm512_set1_ps(a), (__m512)*x, (__m512)*sum);
+#elif defined(__FMA__)
+  *sum = (Lanes)_mm256_fmadd_ps(_mm256_set1_ps(a), (__m256)*x, (__m256)*sum);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  *sum = (Lanes)vfmaq_n_f32((float32x4_t)*sum, (float32x4_t)*x, a);
+#else
+  *sum += a * *x;
+#endif
+}
+#endif

@@ -26,3 +26,13 @@ Attention op_attention(Tape *tape, Attention in);
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int vocab_size);
 /* loss (T, 1) real */
 Tensor *op_point_loss(Tape *tape, PointLossKind kind, double delta, Tensor *prediction, Tensor *target);
+/* loss (T, 1) real of n_q forecasts a value: prediction (T, K * n_q), target (T, K) */
+Tensor *op_quantile_loss(Tape *tape, int n_q, const double *tau, Tensor *prediction, Tensor *target);
+/* y, mean and std are made; length, x and the options are given. */
+WindowNorm op_window_norm(Tape *tape, WindowNorm in);
+/* -> y (n_seq, horizon * n_out * n_q) real */
+Tensor *op_window_denorm(Tape *tape, WindowDenorm in);
+/* runs of `width` elements of x by index (n) I32 -> (n_rows, n_cols), n_rows * n_cols = n * width */
+Tensor *op_gather(Tape *tape, Tensor *x, Tensor *index, int64_t width, int64_t n_rows, int64_t n_cols);
+/* x and the options are given -> y like x */
+Tensor *op_dropout(Tape *tape, Dropout in);

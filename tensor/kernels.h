@@ -182,6 +182,73 @@ typedef struct PointLoss {
   Tensor *dprediction, *dloss;
 } PointLoss;
 
+/* Pinball loss of n_q forecasts a value, q fastest: loss[t] = mean over k and q of max(tau_q e, (tau_q - 1) e),
+ * e = target[t,k] - prediction[t,k,q]. (Koenker & Bassett 1978) */
+#define MAX_QUANTILES 16
+typedef struct QuantileLoss {
+  int n_q;
+  double tau[MAX_QUANTILES]; /* each in (0, 1) */
+  Tensor *prediction;        /* (T, K*n_q) act or real */
+  Tensor *target;            /* (T, K) real */
+  Tensor *loss;              /* (T, 1) real */
+  Tensor *dprediction, *dloss;
+} QuantileLoss;
+
+/* What a forecaster takes off a window and puts back on its forecast. Sequence s has `length` rows; the first n_c columns
+ * are the series' own, the others (known covariates) pass as they are.
+ *   mean, std:  none: 0, 1;  standard: of the window, std = sqrt(variance + eps);  last: the last row, 1
+ *   y[s,t,c] = (x[s,t,c] - mean[s,c]) / std[s,c] - cycle[(phase[s] + t) mod W, c]
+ * x is data and gets no gradient.
+ * (Kim et al. 2022, RevIN, without its affine map; Zeng et al. 2023, NLinear; Lin et al. 2024, CycleNet) */
+typedef enum WindowStatistic { WINDOW_NONE, WINDOW_STANDARD, WINDOW_LAST } WindowStatistic;
+typedef struct WindowNorm {
+  WindowStatistic statistic;
+  double eps;
+  int64_t length;
+  int n_c;
+  Tensor *x;          /* (n_seq * length, n_in) real */
+  Tensor *phase;      /* (n_seq) I32: place in the cycle of the window's first row; NULL without a cycle */
+  Tensor *cycle;      /* (W, n_c) real, or NULL */
+  Tensor *y;          /* (n_seq * length, n_in) real */
+  Tensor *mean, *std; /* (n_seq, n_c) real */
+  Tensor *dcycle, *dy;
+} WindowNorm;
+
+/* The way back: output j continues column first + j.
+ *   y[s,h,j,q] = (x[s,h,j,q] + cycle[(phase[s] + length + h) mod W, first + j]) * std[s, first+j] + mean[s, first+j]
+ * x is (n_seq, horizon * n_out * n_q), or one row a series: (n_seq * n_out, horizon * n_q). */
+typedef struct WindowDenorm {
+  int64_t length; /* rows of the window */
+  int horizon, n_out, n_q, first;
+  bool row_per_series;
+  Tensor *x;          /* act or real */
+  Tensor *phase;      /* as above */
+  Tensor *cycle;      /* as above */
+  Tensor *mean, *std; /* (n_seq, n_c) real */
+  Tensor *y;          /* (n_seq, horizon * n_out * n_q) real */
+  Tensor *dx, *dcycle, *dy;
+} WindowDenorm;
+
+/* Runs of `width` elements, x and y read as rows of that width: y_i = x_{index[i]}. */
+typedef struct Gather {
+  int64_t width;
+  Tensor *index; /* (n) I32 */
+  Tensor *x;     /* contiguous, act or real */
+  Tensor *y;     /* contiguous, n * width elements, the dtype of x */
+  Tensor *dx, *dy;
+} Gather;
+
+/* y = x keep / (1 - p), keep 0 with probability p. Whether an element is kept is a function of (seed, site, sample, place
+ * in the sample) alone: sample s owns rows [s, s + 1) * rows_per_sample and has the number first_sample + s. */
+typedef struct Dropout {
+  double p; /* 0 to below 1 */
+  uint64_t seed, first_sample;
+  uint32_t site; /* which dropout of the model */
+  int64_t rows_per_sample;
+  Tensor *x, *y; /* (T, width), contiguous, act or real */
+  Tensor *dx, *dy;
+} Dropout;
+
 /* y += x, elementwise; both real and contiguous. The tree of the virtual ranks. */
 typedef struct Add {
   Tensor *x, *y;
@@ -207,3 +274,16 @@ typedef struct Sgd {
   double lr, weight_decay, grad_scale;
   Tensor *value, *master, *grad;
 } Sgd;
+
+/* The ceilings of a machine: n_rounds of one thing and nothing else, a row of x (and y) a thread.
+ *   FMA       independent chains of multiply-adds in registers, real       FMA_BF16  the same from BF16 into float
+ *   WRITE     x = 0        READ  y[.,0] += sum of the row of x             COPY      y = x
+ * A build without BF16 products does nothing for FMA_BF16. WRITE first places x's pages with the threads. */
+typedef enum PeakKind { PEAK_FMA, PEAK_FMA_BF16, PEAK_WRITE, PEAK_READ, PEAK_COPY } PeakKind;
+typedef struct Peak {
+  PeakKind kind;
+  int64_t n_rounds;
+  Tensor *x;    /* (n_threads, n) real; n at least a vector's lanes */
+  Tensor *y;    /* the same for READ and COPY, else NULL */
+  double *work; /* result: FLOPs, or bytes read and written */
+} Peak;

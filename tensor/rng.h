@@ -5,7 +5,7 @@
 #include "tensor/base.h"
 
 /* What the numbers are for; part of the key, so that streams never meet. */
-typedef enum RngStream { RNG_INIT = 1, RNG_SHUFFLE, RNG_TASK, RNG_SAMPLE, RNG_TEST } RngStream;
+typedef enum RngStream { RNG_INIT = 1, RNG_SHUFFLE, RNG_TASK, RNG_SAMPLE, RNG_TEST, RNG_DROPOUT } RngStream;
 
 /* Position in one stream: `a` and `b` name the object (say step and sample), `counter` the draw. */
 typedef struct Rng {

@@ -1,0 +1,53 @@
+/* window_denorm: y = (x + cycle) std + mean (WindowDenorm in tensor/kernels.h).
+ * Backward: dx += dy std; dcycle[(phase + length + h) mod W, first + j] += dy std, sequences in order, an output j one
+ * thread's. */
+#include "tensor/cpu/cpu.h"
+
+/* Where x has the n_q forecasts of output j at step h of sequence s: its row, and its first column. */
+typedef struct Place {
+  int64_t row, col;
+} Place;
+
+static Place place_of(const WindowDenorm *p, int64_t s, int64_t h, int64_t j) {
+  return p->row_per_series ? (Place){s * p->n_out + j, h * p->n_q} : (Place){s, (h * p->n_out + j) * p->n_q};
+}
+
+static int64_t cycle_row(const WindowDenorm *p, int64_t s, int64_t h) {
+  return (((const int32_t *)p->phase->data)[s] + p->length + h) % p->cycle->dim[0];
+}
+
+KERNEL_FWD(window_denorm, WindowDenorm) {
+  const int64_t n_seq = tensor_rows(p->y), n_q = p->n_q;
+#pragma omp parallel for schedule(static)
+  for (int64_t s = 0; s < n_seq; s++) {
+    real *y = row_out(p->y, s, NULL);
+    const real *mean = row_load(p->mean, s, 0, NULL) + p->first, *std = row_load(p->std, s, 0, NULL) + p->first;
+    for (int64_t h = 0; h < p->horizon; h++)
+      for (int64_t j = 0; j < p->n_out; j++, y += n_q) {
+        const Place at = place_of(p, s, h, j);
+        const Tensor from = cols_from(p->x, at.col);
+        real buffer[MAX_QUANTILES];
+        const real *x = row_load(&from, at.row, n_q, buffer);
+        const real cycle = p->cycle ? row_load(p->cycle, cycle_row(p, s, h), 0, NULL)[p->first + j] : 0;
+        for (int64_t q = 0; q < n_q; q++) y[q] = (x[q] + cycle) * std[j] + mean[j];
+      }
+  }
+}
+
+KERNEL_BWD(window_denorm, WindowDenorm) {
+  const int64_t n_seq = tensor_rows(p->y), n_q = p->n_q;
+#pragma omp parallel for schedule(static)
+  for (int64_t j = 0; j < p->n_out; j++)
+    for (int64_t s = 0; s < n_seq; s++) {
+      const real *dy = row_load(p->dy, s, 0, NULL), std = row_load(p->std, s, 0, NULL)[p->first + j];
+      for (int64_t h = 0; h < p->horizon; h++) {
+        real d[MAX_QUANTILES], sum = 0;
+        for (int64_t q = 0; q < n_q; q++) sum += d[q] = dy[(h * p->n_out + j) * n_q + q] * std;
+        if (p->dcycle) row_out(p->dcycle, cycle_row(p, s, h), NULL)[p->first + j] += sum;
+        if (!p->dx) continue;
+        const Place at = place_of(p, s, h, j);
+        Tensor to = cols_from(p->dx, at.col);
+        row_add(&to, at.row, n_q, d);
+      }
+    }
+}

@@ -20,6 +20,7 @@
 #include "tensor/onednn.h"
 #include "train/command.h"
 #include "train/format.h"
+#include "train/proc.h"
 
 /* The table goes to stdout as it is found; what to do comes last. */
 typedef struct Findings {
@@ -39,25 +40,6 @@ static void row(const char *name, const char *format, ...) {
 
 static void advise(Findings *findings, const char *advice) {
   strbuf_printf(&findings->advice, "  %d. %s\n", ++findings->n_advice, advice);
-}
-
-/* The text after "<key><spaces>:" in the first line of a /proc file that has it, malloc'ed; NULL: none. */
-static char *proc_value(const char *path, const char *key) {
-  StrBuf text = {0};
-  Status status = strbuf_load(&text, path);
-  status_clear(&status);
-  char *value = NULL;
-  for (char *line = text.data; line && *line && !value;) {
-    char *end = strchrnul(line, '\n'), *colon = memchr(line, ':', (size_t)(end - line));
-    if (colon && strncmp(line, key, strlen(key)) == 0 &&
-        strspn(line + strlen(key), " \t") == (size_t)(colon - line) - strlen(key)) {
-      const char *start = colon + 1 + strspn(colon + 1, " \t");
-      value = start < end ? base_format("%.*s", (int)(end - start), start) : base_strdup("");
-    }
-    line = *end ? end + 1 : end;
-  }
-  free(text.data);
-  return value;
 }
 
 static bool has_word(const char *words, const char *word) {

@@ -1,0 +1,103 @@
+/* bench_machine: what this machine can do at best, measured with the `peak` kernel of the build in use: the best of
+ * several short runs, because whatever disturbs a run only makes it slower. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensor/device.h"
+#include "train/bench.h"
+#include "train/proc.h"
+
+enum { RUNS = 7 };
+
+/* Work a second of one kind, best of RUNS, each about run_seconds long. */
+static double rate(Device *device, PeakKind kind, Tensor *x, Tensor *y, double run_seconds) {
+  double work = 0, best = 0;
+  Peak peak = {.kind = kind, .n_rounds = 1, .x = x, .y = y, .work = &work};
+  for (;;) { /* rounds enough to be timed */
+    double start = base_seconds();
+    peak_fwd(device, &peak);
+    double seconds = base_seconds() - start;
+    if (work == 0) return 0;
+    if (seconds >= run_seconds / 2) break;
+    peak.n_rounds *= 2;
+  }
+  for (int i = 0; i < RUNS; i++) {
+    double start = base_seconds();
+    peak_fwd(device, &peak);
+    double seconds = base_seconds() - start;
+    if (work / seconds > best) best = work / seconds;
+  }
+  return best;
+}
+
+/* Bytes of the first processor's unified or data cache of this level; 0: not known. */
+static double cache_bytes(int level) {
+  for (int i = 0; i < 8; i++) {
+    const char *fields[] = {"level", "type", "size"};
+    char text[3][32] = {{0}};
+    for (int f = 0; f < 3; f++) {
+      char *path = base_format("/sys/devices/system/cpu/cpu0/cache/index%d/%s", i, fields[f]);
+      FILE *file = fopen(path, "r");
+      free(path);
+      if (!file) return 0;
+      if (!fgets(text[f], sizeof text[f], file)) *text[f] = 0;
+      fclose(file);
+    }
+    if (atoi(text[0]) == level && strncmp(text[1], "Instruction", 11) != 0) return 1024 * atof(text[2]); /* "1024K" */
+  }
+  return 0;
+}
+
+/* Rates over x and y of `bytes` together, spread over the threads. */
+static Status measure_level(const char *name, double holds, double bytes, int n_threads, Machine *machine) {
+  const double row = bytes / 2 / n_threads / sizeof(float);
+  Device device;
+  TRY(device_open(&device, "cpu", F32, (DeviceSizes){.weights_bytes = (size_t)bytes + (1 << 20)}));
+  Tensor *x = tensor_new2(&device.weights, F32, n_threads, (int64_t)row);
+  Tensor *y = tensor_new2(&device.weights, F32, n_threads, (int64_t)row);
+  rate(&device, PEAK_WRITE, x, NULL, 0);
+  rate(&device, PEAK_WRITE, y, NULL, 0);
+  machine->level[machine->n_levels++] = (MachineLevel){.name = name,
+                                                       .bytes = holds,
+                                                       .read = rate(&device, PEAK_READ, x, y, 0.01),
+                                                       .copy = rate(&device, PEAK_COPY, x, y, 0.01)};
+  device_close(&device);
+  return STATUS_OK;
+}
+
+static Status measure_arithmetic(Machine *machine) {
+  Device device;
+  TRY(device_open(&device, "cpu", F32, (DeviceSizes){.weights_bytes = 1 << 20}));
+  char *model = proc_value("/proc/cpuinfo", "model name");
+  machine->cpu = base_format("%s, %s", model ? model : "processor not known", device.backend->name);
+  free(model);
+  Tensor *one = tensor_new2(&device.weights, F32, 1, 16);
+  Tensor *all = tensor_new2(&device.weights, F32, machine->n_threads, 16);
+  machine->fma_one_thread = rate(&device, PEAK_FMA, one, NULL, 0.02);
+  machine->fma = rate(&device, PEAK_FMA, all, NULL, 0.02);
+  machine->bf16_one_thread = rate(&device, PEAK_FMA_BF16, one, NULL, 0.02);
+  machine->bf16 = rate(&device, PEAK_FMA_BF16, all, NULL, 0.02);
+  device_close(&device);
+  return STATUS_OK;
+}
+
+Status machine_measure(Machine *machine) {
+  *machine = (Machine){.n_threads = omp_get_max_threads()};
+  TRY_OR(measure_arithmetic(machine), machine_free(machine));
+  /* half of a cache, so that x and y stay in it; memory: four times the last cache, at least 256 MiB */
+  const double l2 = cache_bytes(2) * machine->n_threads, l3 = cache_bytes(3), mib = 1 << 20;
+  const double beyond = 4 * l3 > 256 * mib ? 4 * l3 : 256 * mib;
+  Status status = STATUS_OK;
+  if (l2 > 0) status = measure_level("L2", l2, l2 / 2, machine->n_threads, machine);
+  if (status.code == CODE_OK && l3 > l2) status = measure_level("L3", l3, l3 / 2, machine->n_threads, machine);
+  if (status.code == CODE_OK) status = measure_level("memory", 0, beyond, machine->n_threads, machine);
+  if (status.code != CODE_OK) machine_free(machine);
+  return status;
+}
+
+void machine_free(Machine *machine) {
+  free(machine->cpu);
+  *machine = (Machine){0};
+}

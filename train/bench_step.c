@@ -1,0 +1,113 @@
+/* bench_step: what a training run does again and again: the optimiser's update, and whole steps of a config (forward,
+ * backward, clipping, update) on random data. */
+#include <stdlib.h>
+
+#include "tensor/rng.h"
+#include "train/bench.h"
+#include "train/gradient.h"
+#include "train/plan.h"
+
+/* A config's model, ready to train; random data for one global batch. */
+typedef struct Trainee {
+  Plan plan;
+  Device device;
+  Model *model;
+  Batch batch;
+} Trainee;
+
+static Status trainee_open(Trainee *t, const Bench *bench) {
+  const Config *config = bench->config;
+  *t = (Trainee){0};
+  const PlanShape shape = {.train_length = bench->length};
+  TRY(plan_make(config, &shape, plan_memory_available(), &t->plan));
+  TRY(device_open(&t->device, config->device, F32, t->plan.sizes));
+  t->model = model_new(&config->model);
+  params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(t->plan.gradient.virtual_ranks));
+  params_init(&t->model->params, config->seed);
+  const int64_t n = bench->n_seq * bench->length;
+  t->batch = (Batch){.n_seq = bench->n_seq,
+                     .length = bench->length,
+                     .token = base_alloc((size_t)n * sizeof(int32_t)),
+                     .target = base_alloc((size_t)n * sizeof(int32_t))};
+  Rng rng = rng_make(config->seed, RNG_TEST, 0, 0);
+  for (int64_t i = 0; i < n; i++) {
+    t->batch.token[i] = (int32_t)rng_below(&rng, (uint32_t)config->model.vocab_size);
+    t->batch.target[i] = (int32_t)rng_below(&rng, (uint32_t)config->model.vocab_size);
+  }
+  return STATUS_OK;
+}
+
+static void trainee_close(Trainee *t) {
+  free(t->batch.token);
+  free(t->batch.target);
+  model_free(t->model);
+  device_close(&t->device);
+}
+
+static void update(Trainee *t, const OptimConfig *optim, int64_t step) {
+  const Param *bad;
+  const double norm = optim_grad_norm(&t->model->params, &t->device, &bad);
+  optim_update(&t->model->params, &t->device, optim, optim->lr, optim_clip_scale(norm, optim->clip), step);
+}
+
+static char *describe(const Trainee *t, const Config *config) {
+  const ModelConfig *m = &config->model;
+  return base_format("%s: d_model %d x %d, %.4g M parameters, micro-batch %d", config->name, m->d_model, m->n_layer,
+                     (double)t->plan.n_params / 1e6, t->plan.gradient.micro_batch_size);
+}
+
+/* The gradients are read twice, because the norm of all of them scales the first. */
+static Status bench_update(const Bench *bench, const BenchCase *self) {
+  Trainee t;
+  TRY(trainee_open(&t, bench));
+  Samples samples = {0};
+  params_zero_grads(&t.model->params);
+  for (int64_t step = 1; !samples_enough(&samples, bench->seconds); step++) {
+    const double start = base_seconds();
+    update(&t, &bench->config->optim, step);
+    samples_add(&samples, base_seconds() - start, bench->seconds);
+  }
+  double bytes = 0;
+  for (int i = 0; i < t.model->params.n_params; i++) {
+    const Param *p = t.model->params.params[i];
+    const bool adamw = bench->config->optim.kind == OPTIM_ADAMW;
+    const double real = (double)tensor_bytes(&p->grad), value = (double)tensor_bytes(&p->value);
+    bytes += 2 * real + (adamw ? 4 * real : 0) + (p->master.data ? 2 * real + value : 2 * value);
+  }
+  char *what = describe(&t, bench->config);
+  bench_print(bench,
+              &(BenchLine){.name = self->name, .pass = "update", .what = what, .samples = &samples, .bytes = bytes});
+  free(what);
+  trainee_close(&t);
+  return STATUS_OK;
+}
+
+static Status bench_step(const Bench *bench, const BenchCase *self) {
+  const Config *config = bench->config;
+  Trainee t;
+  TRY(trainee_open(&t, bench));
+  Samples samples = {0};
+  for (int64_t step = 1; !samples_enough(&samples, bench->seconds); step++) {
+    const double start = base_seconds();
+    gradient_step(t.model, &t.device, config->dtype, &t.plan.gradient, &t.batch);
+    update(&t, &config->optim, step);
+    samples_add(&samples, base_seconds() - start, bench->seconds);
+  }
+  const double n_t = (double)(bench->n_seq * bench->length);
+  char *what = describe(&t, config);
+  bench_print(bench, &(BenchLine){.name = self->name,
+                                  .pass = "step",
+                                  .what = what,
+                                  .samples = &samples,
+                                  .flops = t.plan.flops_per_token * n_t,
+                                  .tokens = n_t});
+  free(what);
+  trainee_close(&t);
+  return STATUS_OK;
+}
+
+const BenchCase bench_steps[] = {
+    {"adamw", NULL, "gradient norm, clipping and update of all parameters", bench_update, NULL},
+    {"step", NULL, "whole training steps", bench_step, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};

@@ -16,7 +16,7 @@ static void rule(Tape *tape, void *params) {
   p->dq = tape_grad(tape, p->q);
   p->dk = tape_grad(tape, p->k);
   p->dv = tape_grad(tape, p->v);
-  tape->device->flops += 5 * product_flops(p); /* scores again, dp, dq, dk, dv */
+  tape->device->flops += 4 * product_flops(p); /* dp, dq, dk, dv; the scores again are not counted */
   attention_bwd(tape->device, p);
 }
 

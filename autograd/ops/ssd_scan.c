@@ -1,9 +1,14 @@
 /* ssd_scan: builder and backward rule (SsdScan in tensor/kernels.h). Saves its inputs and the state entering each chunk. */
 #include "autograd/ops.h"
 
-/* Multiply-adds of the recurrence as 2 flops: v k^T into the state and S q out of it, per rank. Backward has twice as
- * many products of that size (E k, E^T v, S^T dy, dy q^T); what it recomputes is not counted. */
-static double flops(const SsdScan *p) { return 4.0 * (double)p->x->dim[0] * p->n_h * p->n_r * p->n_p * (double)p->n_n; }
+/* Products of a token, head and rank, two FLOPs a multiply-add: v k^T into the state and the state q out of it (4 P N),
+ * and the scores of its chunk times v (2 P COUNTED_CHUNK). Everybody is counted by chunks of 64, whatever chunk_size and
+ * the kernel are, so that rates compare. Backward has twice as many (E k, E^T v, S^T dy, dy q^T; scores likewise); what is
+ * recomputed is not counted. */
+enum { COUNTED_CHUNK = 64 };
+static double flops(const SsdScan *p) {
+  return (double)p->x->dim[0] * p->n_h * p->n_r * p->n_p * (4.0 * p->n_n + 2.0 * COUNTED_CHUNK);
+}
 
 static void rule(Tape *tape, void *params) {
   SsdScan *p = params;

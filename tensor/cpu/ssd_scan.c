@@ -1,5 +1,6 @@
 /* ssd_scan: the one recurrence of Mamba-2 and Mamba-3, walked token by token. The definition of the operation
- * (SsdScan in tensor/kernels.h; specification, sections 2.1 step 4, 2.2 steps 3 to 5, and 3).
+ * (SsdScan in tensor/kernels.h; specification, sections 2.1 step 4, 2.2 steps 3 to 5, and 3), and the kernel of the double
+ * build; the float builds' is ssd_scan_chunked.h.
  *
  * Per head, with u_t = sum_r v_{t,r} k_{t,r}^T, gamma_t = lambda_t dt_t and delta_t = (1 - lambda_{t+1}) dt_{t+1} (zero at
  * a sequence's last token; Mamba-2: gamma = dt, delta = 0), the state S_t = h_t + delta_t u_t obeys
@@ -20,43 +21,18 @@
  * Forward saves S_{t-1} at the start of each chunk; backward recomputes the states inside one chunk at a time. Nothing
  * depends on the chunk size.
  *
- * Tasks. Forward: one (sequence, head) each. Backward: one (sequence, group, part of the group's heads) each; it owns
- * its rows of dx, ddt, da, dlambda and of its part's partial sums of what heads share (dB and dC before their norm,
- * dangle), and its sequence's partial sums of the parameters' gradients. Later passes add the partials in order. The
- * number of parts depends on shapes alone. */
+ * Tasks. Forward: one (sequence, head) each; backward: ssd_scan.h. */
+#include "tensor/cpu/ssd_scan.h"
+
+#ifdef ASPIS_REAL_F64
+
 #include <omp.h>
 
-#include "tensor/cpu/lanes.h"
-
-/* Backward splits the heads of a group until there are about this many tasks: enough for any desktop, and the partial
- * sums of what heads share stay few. */
+/* Backward splits the heads of a group until there are about this many tasks. */
 enum { TASKS_WANTED = 32 };
 
 /* Rows of a state that are walked through together: one load of k or q serves them all, and their sums overlap. */
 enum { ROWS = 4 };
-
-static const real TWO_PI = (real)6.283185307179586476925286766559;
-static const real PI = (real)3.141592653589793238462643383280;
-
-/* What the passes of one call share: sizes, and the scratch that crosses tasks. */
-typedef struct Scan {
-  const SsdScan *p;
-  int64_t n_t, n_seq, n_h, n_p, n_n, n_g, n_r, n_s, n_q;
-  int64_t n_rows,
-      n_cols; /* P and N rounded up to ROWS and LANES: in scratch, what runs over them is padded with zeros */
-  int64_t heads_per_group, n_parts;
-  int64_t shared_width; /* R*G*N: a row of B */
-  int64_t param_width;  /* of one head's parameter gradients: dD (P) | dB_bias (R,N) | dC_bias (R,N) | dmimo_x (R,P) */
-  const int32_t *starts;
-  real *turn;    /* (T, S): pi tanh(angle) */
-  real *dB, *dC; /* (parts, T, R*G*N): gradients of B, C after their norm */
-  real *dturn;   /* (G*parts, T, S) */
-  real *dparam;  /* (n_seq, H, param_width) */
-  real *dnorm;   /* (SUM_BLOCKS, 2, N): of B_norm and C_norm */
-  real *rows;    /* (SUM_BLOCKS, max(3 N, S)) */
-  real *work;    /* (threads, ...): see Work */
-  int64_t work_size;
-} Scan;
 
 /* One thread's memory. "Held" are the tokens worked on together: one in forward, a chunk in backward. */
 typedef struct Work {
@@ -75,17 +51,6 @@ typedef struct Work {
   real *B_norm, *C_norm; /* (N) */
   real *row, *dx;        /* (max(N, P)): a row being converted; (P) */
 } Work;
-
-/* Hands out a block of memory piece by piece; without a block it only counts. */
-typedef struct Carver {
-  real *block;
-  int64_t used;
-} Carver;
-static real *carve(Carver *c, int64_t n) {
-  real *piece = c->block ? c->block + c->used : NULL;
-  c->used += round_up(n, ARENA_ALIGN / (int64_t)sizeof(real));
-  return piece;
-}
 
 static int64_t work_carve(const Scan *s, Work *w, real *block, bool backward) {
   Carver c = {.block = block};
@@ -115,38 +80,21 @@ static int64_t work_carve(const Scan *s, Work *w, real *block, bool backward) {
   return c.used;
 }
 
-/* Sizes and scratch of a call; *bytes, when asked for, is what the scratch takes. */
-static Scan scan_make(const SsdScan *p, bool backward, size_t *bytes) {
-  Scan s = {.p = p, .n_t = p->x->dim[0], .n_seq = p->cu_seqlens->dim[0] - 1, .n_h = p->n_h, .n_p = p->n_p};
-  s.n_n = p->n_n, s.n_g = p->n_g, s.n_r = p->n_r, s.n_s = p->n_s, s.n_q = p->chunk_size;
+/* Sizes and scratch of a call. */
+static Scan walk_make(const SsdScan *p, bool backward, Carver *c) {
+  Scan s = scan_make(p, backward, TASKS_WANTED, p->x->dim[0], c);
   s.n_rows = round_up(s.n_p, ROWS);
   s.n_cols = round_up(s.n_n, LANES);
-  s.heads_per_group = s.n_h / s.n_g;
-  s.n_parts = min_i64(s.heads_per_group, ceil_div(TASKS_WANTED, s.n_seq * s.n_g));
-  s.shared_width = s.n_r * s.n_g * s.n_n;
-  s.param_width = s.n_p + 2 * s.n_r * s.n_n + s.n_r * s.n_p;
-  s.starts = p->cu_seqlens->data;
-  Carver c = {.block = bytes ? NULL : p->scratch};
-  s.turn = carve(&c, s.n_t * s.n_s);
-  s.rows = carve(&c, SUM_BLOCKS * max_i64(3 * s.n_n, s.n_s));
-  if (backward) {
-    s.dB = carve(&c, s.n_parts * s.n_t * s.shared_width);
-    s.dC = carve(&c, s.n_parts * s.n_t * s.shared_width);
-    s.dturn = carve(&c, s.n_g * s.n_parts * s.n_t * s.n_s);
-    s.dparam = carve(&c, s.n_seq * s.n_h * s.param_width);
-    s.dnorm = carve(&c, SUM_BLOCKS * 2 * s.n_n);
-  }
   Work unused;
   s.work_size = work_carve(&s, &unused, NULL, backward);
-  s.work = carve(&c, s.work_size * omp_get_max_threads());
-  if (bytes) *bytes = (size_t)c.used * sizeof(real);
+  s.work = carve(c, s.work_size * omp_get_max_threads());
   return s;
 }
 
 KERNEL_SCRATCH(ssd_scan, SsdScan) {
-  size_t bytes;
-  scan_make(p, backward, &bytes);
-  return bytes;
+  Carver c = {0};
+  walk_make(p, backward, &c);
+  return (size_t)c.used * sizeof(real);
 }
 
 static Work work_of_thread(const Scan *s, bool backward) {
@@ -156,22 +104,6 @@ static Work work_of_thread(const Scan *s, bool backward) {
 }
 
 /* ---- small linear algebra ---- */
-
-/* a . b; any length */
-static inline real dot(const real *a, const real *b, int64_t n) {
-  Lanes lanes = {0};
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) lanes += *lanes_of(a + i) * *lanes_of(b + i);
-  real sum = lanes_sum(&lanes);
-  for (; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-
-/* y += c x */
-static inline void add_scaled(real *y, real c, const real *x, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] += c * x[i];
-}
 
 /* Below, s is ROWS rows of a state and n its row length, a multiple of LANES. */
 
@@ -193,27 +125,7 @@ static inline void rows_sum(real *y, const real c[ROWS], const real *s, int64_t 
   }
 }
 
-static inline void copy(real *to, const real *from, int64_t n) { memcpy(to, from, (size_t)n * sizeof(real)); }
-static inline void zero(real *x, int64_t n) { memset(x, 0, (size_t)n * sizeof(real)); }
-
 /* ---- reading and writing tensors ---- */
-
-/* Element 0 of a real (T, width) tensor's row. */
-static inline real *real_row(const Tensor *t, int64_t row) { return (real *)t->data + row * t->ld; }
-/* Block i of n reals of a contiguous real tensor; NULL of none. */
-static inline real *real_block(const Tensor *t, int64_t i, int64_t n) { return t ? (real *)t->data + i * n : NULL; }
-
-/* n reals of block i, or zeros. */
-static void load_block(real *to, const Tensor *t, int64_t i, int64_t n) {
-  if (t) copy(to, real_block(t, i, n), n);
-  else zero(to, n);
-}
-static void store_block(Tensor *t, int64_t i, const real *from, int64_t n) {
-  if (t) copy(real_block(t, i, n), from, n);
-}
-static void add_block(Tensor *t, int64_t i, const real *from, int64_t n) {
-  if (t) add_scaled(real_block(t, i, n), 1, from, n);
-}
 
 /* A state (P, N) of tensor block i, or zeros, into padded rows. */
 static void load_state(const Scan *s, real *to, const Tensor *from, int64_t i) {
@@ -230,41 +142,11 @@ static void add_state(const Scan *s, Tensor *to, int64_t i, const real *from) {
 
 /* ---- a token's inputs ---- */
 
-/* The three weights of a token. */
-typedef struct Weights {
-  real alpha, gamma, delta;
-} Weights;
-/* delta_t, written as what the token `next` gives its predecessor. */
-static real delta_before(const SsdScan *p, int64_t next, int64_t h) {
-  return p->lambda ? (1 - real_row(p->lambda, next)[h]) * real_row(p->dt, next)[h] : 0;
-}
 static Weights weights_at(const SsdScan *p, int64_t t, int64_t h, bool last) {
   real dt = real_row(p->dt, t)[h];
   return (Weights){.alpha = R(exp)(real_row(p->a, t)[h]),
                    .gamma = p->lambda ? real_row(p->lambda, t)[h] * dt : dt,
                    .delta = last ? 0 : delta_before(p, t + 1, h)};
-}
-
-/* Where the i-th rotated pair lies. */
-typedef struct Pair {
-  int64_t first, second;
-} Pair;
-static inline Pair pair_at(const SsdScan *p, int64_t i) {
-  return p->rotate_halves ? (Pair){i, i + p->n_n / 2} : (Pair){2 * i, 2 * i + 1};
-}
-
-/* pi tanh(angle), the turn per unit of dt, which all heads share. */
-static void turn_fill(const Scan *s) {
-  if (s->n_s == 0) return;
-  int64_t n_blocks = sum_blocks(s->n_t);
-#pragma omp parallel for schedule(static)
-  for (int64_t b = 0; b < n_blocks; b++) {
-    real *buffer = s->rows + b * max_i64(3 * s->n_n, s->n_s);
-    for (int64_t t = sum_block_start(s->n_t, b); t < sum_block_start(s->n_t, b + 1); t++) {
-      const real *angle = row_load(s->p->angle, t, s->n_s, buffer);
-      for (int64_t i = 0; i < s->n_s; i++) s->turn[t * s->n_s + i] = PI * R(tanh)(angle[i]);
-    }
-  }
 }
 
 /* theta_{t-1} -> theta_t */
@@ -347,8 +229,6 @@ static inline void state_step(const Scan *s, real *to, const real *from, real al
   }
 }
 
-static bool has_carried_input(const SsdScan *p) { return p->lambda && p->k_in && p->v_in; }
-
 /* k_in of one head, (R, cols) from (R, H, N), and v_in by ranks. */
 static void load_carried_input(const Scan *s, int64_t seq, int64_t h, real *k, real *v) {
   zero(k, s->n_r * s->n_cols);
@@ -399,12 +279,10 @@ static void forward_head(const Scan *s, Work *w, int64_t seq, int64_t h) {
 }
 
 KERNEL_FWD(ssd_scan, SsdScan) {
-  Scan s = scan_make(p, false, NULL);
-  CHECK(s.starts[0] == 0 && s.starts[s.n_seq] == s.n_t, "cu_seqlens runs from %d to %d over %lld tokens", s.starts[0],
-        s.starts[s.n_seq], (long long)s.n_t);
-  for (int64_t i = 0; i < s.n_seq; i++)
-    CHECK(s.starts[i] < s.starts[i + 1], "sequence %lld has no tokens", (long long)i);
-  turn_fill(&s);
+  Carver c = {.block = p->scratch};
+  Scan s = walk_make(p, false, &c);
+  scan_check_lengths(&s);
+  scan_turn_fill(&s);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t task = 0; task < s.n_seq * s.n_h; task++) {
     Work w = work_of_thread(&s, false);
@@ -448,16 +326,6 @@ static void ranks_backward(const Scan *s, const real *x, const real *dv, int64_t
       dx[i] += mimo ? d * mimo[r * s->n_p + i] : d;
       dmimo_x[r * s->n_p + i] += x[i] * d;
     }
-}
-
-static inline void add_scalar(const Tensor *t, int64_t row, int64_t h, real value) {
-  if (t) real_row(t, row)[h] += value;
-}
-
-/* What token `next` gets from the delta it gave its predecessor. */
-static void delta_backward(const SsdScan *p, int64_t next, int64_t h, real ddelta) {
-  add_scalar(p->ddt, next, h, (1 - real_row(p->lambda, next)[h]) * ddelta);
-  add_scalar(p->dlambda, next, h, -real_row(p->dt, next)[h] * ddelta);
 }
 
 /* E k_j into dv_j, E^T v_j into dk_j, S^T dy_r into dq_r; E steps back to E_{t-1}. Returns <E, S>. */
@@ -620,8 +488,7 @@ static void backward_part(const Scan *s, Work *w, int64_t seq, int64_t g, int64_
       zero(to.dB + t * s->shared_width + r * s->n_g * s->n_n, s->n_n);
       zero(to.dC + t * s->shared_width + r * s->n_g * s->n_n, s->n_n);
     }
-  int64_t first = g * s->heads_per_group + s->heads_per_group * part / s->n_parts;
-  int64_t end = g * s->heads_per_group + s->heads_per_group * (part + 1) / s->n_parts;
+  int64_t first = part_first_head(s, g, part), end = part_first_head(s, g, part + 1);
   for (int64_t h = first; h < end; h++) {
     to.dD = s->dparam + (seq * s->n_h + h) * s->param_width;
     to.dB_bias = to.dD + s->n_p;
@@ -634,91 +501,21 @@ static void backward_part(const Scan *s, Work *w, int64_t seq, int64_t g, int64_
   }
 }
 
-/* One row of B or C back through its norm: the parts' sums -> dB, dnorm. `rows`: 3 N of scratch. */
-static void norm_backward(const Scan *s, const Tensor *B, const real *weight, const real *parts, Tensor *dB,
-                          real *dnorm, int64_t t, int64_t col, real *rows) {
-  int64_t n_n = s->n_n;
-  real *sum = rows, *hat = rows + n_n;
-  zero(sum, n_n);
-  for (int64_t part = 0; part < s->n_parts; part++)
-    add_scaled(sum, 1, parts + (part * s->n_t + t) * s->shared_width + col, n_n);
-  if (weight) {
-    Tensor own = cols_from(B, col);
-    const real *b = row_load(&own, t, n_n, hat);
-    real scale = 1 / R(sqrt)(dot(b, b, n_n) / (real)n_n + (real)s->p->norm_eps), mean = 0;
-    for (int64_t n = 0; n < n_n; n++) {
-      hat[n] = b[n] * scale;
-      dnorm[n] += sum[n] * hat[n];
-      sum[n] *= weight[n];
-      mean += sum[n] * hat[n];
-    }
-    mean /= (real)n_n;
-    for (int64_t n = 0; n < n_n; n++) sum[n] = scale * (sum[n] - hat[n] * mean);
-  }
-  if (!dB) return;
-  Tensor own = cols_from(dB, col);
-  row_add(&own, t, n_n, sum);
-}
-
-/* dB, dC and dangle of all tokens from the parts' sums. */
-static void backward_shared(const Scan *s) {
-  const SsdScan *p = s->p;
-  int64_t n_blocks = sum_blocks(s->n_t), n_n = s->n_n;
-#pragma omp parallel for schedule(static)
-  for (int64_t b = 0; b < n_blocks; b++) {
-    real *rows = s->rows + b * max_i64(3 * n_n, s->n_s), *dnorm = s->dnorm + b * 2 * n_n;
-    zero(dnorm, 2 * n_n);
-    for (int64_t t = sum_block_start(s->n_t, b); t < sum_block_start(s->n_t, b + 1); t++) {
-      for (int64_t col = 0; col < s->shared_width; col += n_n) {
-        const real *B_norm = p->B_norm ? row_load(p->B_norm, 0, n_n, rows + 2 * n_n) : NULL;
-        norm_backward(s, p->B, B_norm, s->dB, p->dB, dnorm, t, col, rows);
-        const real *C_norm = p->C_norm ? row_load(p->C_norm, 0, n_n, rows + 2 * n_n) : NULL;
-        norm_backward(s, p->C, C_norm, s->dC, p->dC, dnorm + n_n, t, col, rows);
-      }
-      if (!p->dangle || s->n_s == 0) continue;
-      zero(rows, s->n_s);
-      for (int64_t part = 0; part < s->n_g * s->n_parts; part++)
-        add_scaled(rows, 1, s->dturn + (part * s->n_t + t) * s->n_s, s->n_s);
-      for (int64_t i = 0; i < s->n_s; i++) {
-        real tanh_angle = s->turn[t * s->n_s + i] / PI;
-        rows[i] *= PI * (1 - tanh_angle * tanh_angle);
-      }
-      row_add(p->dangle, t, s->n_s, rows);
-    }
-  }
-  for (int64_t b = 0; b < n_blocks; b++) {
-    add_block(p->dB_norm, 0, s->dnorm + b * 2 * n_n, n_n);
-    add_block(p->dC_norm, 0, s->dnorm + b * 2 * n_n + n_n, n_n);
-  }
-}
-
-/* Parameter gradients: the sequences' sums, added in order. */
-static void backward_parameters(const Scan *s) {
-  const SsdScan *p = s->p;
-  int64_t bias_size = s->n_r * s->n_n;
-#pragma omp parallel for schedule(static)
-  for (int64_t h = 0; h < s->n_h; h++)
-    for (int64_t seq = 0; seq < s->n_seq; seq++) {
-      const real *from = s->dparam + (seq * s->n_h + h) * s->param_width;
-      if (p->dD && p->dD->dim[0] != s->n_h) add_block(p->dD, h, from, s->n_p);
-      else if (p->dD)
-        for (int64_t i = 0; i < s->n_p; i++) ((real *)p->dD->data)[h] += from[i];
-      add_block(p->dB_bias, h, from + s->n_p, bias_size);
-      add_block(p->dC_bias, h, from + s->n_p + bias_size, bias_size);
-      add_block(p->dmimo_x, h, from + s->n_p + 2 * bias_size, s->n_r * s->n_p);
-    }
-}
-
 KERNEL_BWD(ssd_scan, SsdScan) {
-  Scan s = scan_make(p, true, NULL);
+  Carver c = {.block = p->scratch};
+  Scan s = walk_make(p, true, &c);
   CHECK(p->chunk_states, "the forward pass saved no chunk_states");
-  turn_fill(&s);
+  scan_turn_fill(&s);
+  zero(s.dnorm, SUM_BLOCKS * 2 * s.n_n);
+  for (int64_t t = 0; t < s.n_t; t++) s.slab_token[t] = t;
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t task = 0; task < s.n_seq * s.n_g * s.n_parts; task++) {
     Work w = work_of_thread(&s, true);
     int64_t within = task % (s.n_g * s.n_parts);
     backward_part(&s, &w, task / (s.n_g * s.n_parts), within / s.n_parts, within % s.n_parts);
   }
-  backward_shared(&s);
-  backward_parameters(&s);
+  scan_backward_shared(&s, s.n_t);
+  scan_backward_parameters(&s);
 }
+
+#endif

@@ -1,0 +1,145 @@
+/* ssd_scan, chunked: the kernel of the float builds (specification, sections 3 and 3.1; Dao & Gu 2024, section 6). The
+ * recurrence is that of the definition (ssd_scan.c): u_t, gamma, delta and S_t are the same.
+ *
+ * A tile is at most 64 rows of consecutive tokens of one chunk, R rows (ranks) a token; everything about it lies in the
+ * caches, and its sums are products of small matrices (tile.h). Row i of token t(i); A_i is the sum of a from the tile's
+ * first token to t(i), w = gamma + delta, S the state entering the tile:
+ *   F_ij = exp(A_i - A_j) w_j q_i.k_j for earlier tokens, gamma_j q_i.k_j for rows of one token, 0 for later ones
+ *   y_i = sum_j F_ij v_j + exp(A_i) S q_i + D v_i
+ *   S'  = exp(A_end) S + sum_j exp(A_end - A_j) w_j v_j k_j^T
+ * Backward, with G the gradient of S' and U_ij = dy_i.v_j; T is F with U in place of q.k:
+ *   dv_j = sum_i F_ij dy_i + w_j exp(A_end - A_j) G k_j + D dy_j
+ *   dq_i = sum_j T_ij k_j + exp(A_i) S^T dy_i,   dk_j = sum_i T_ij q_i + w_j exp(A_end - A_j) G^T v_j
+ *   ddelta_j = sum_{i later} exp(A_i - A_j) (q_i.k_j) U_ij + exp(A_end - A_j) v_j.G k_j
+ *   dgamma_j = ddelta_j + sum_{i same token} (q_i.k_j) U_ij
+ *   da_t = sum over everything that crosses from before t to t or later: pairs j before t <= i, of the tile
+ *          exp(A_i - A_j) w_j (q_i.k_j) U_ij, from S (j), to G (i) or from S to G. Sums only, nothing is subtracted: as
+ *          exact as the definition at the tiniest decays.
+ *   G <- exp(A_end) G + sum_i exp(A_i) dy_i q_i^T
+ *
+ * A enters exponentials only as differences inside a tile; it is summed in double and kept as two floats, because after
+ * a huge decay the small differences behind it would be lost in one. theta is summed in double too.
+ *
+ * In Mamba-2 k and q are B and C, for all heads of a group: q.k is computed once a tile, and so are the products with
+ * T, which are linear in it. In Mamba-3 heads share the norm only; bias and rotation are applied in the tile. Nothing of
+ * a head's k and q is ever written to memory beyond a thread's scratch. */
+#pragma once
+
+#include "tensor/cpu/ssd_scan.h"
+#include "tensor/cpu/tile.h"
+
+#define scan_tile_carve CPU_SYMBOL(scan_tile_carve)
+#define scan_tile_shared CPU_SYMBOL(scan_tile_shared)
+#define scan_tile_decays CPU_SYMBOL(scan_tile_decays)
+#define scan_tile_prepare CPU_SYMBOL(scan_tile_prepare)
+#define scan_tile_products CPU_SYMBOL(scan_tile_products)
+#define scan_tile_v CPU_SYMBOL(scan_tile_v)
+#define scan_forward_make CPU_SYMBOL(scan_forward_make)
+#define scan_decay_row CPU_SYMBOL(scan_decay_row)
+
+#ifndef ASPIS_REAL_F64
+
+/* Rows of a tile: what an L1 cache holds of a few such squares. */
+enum { TILE_MAX = 64 };
+/* A group's heads are split until there are about this many tasks: each part computes what heads share anew. */
+enum { CHUNKED_TASKS = 16 };
+
+/* A tile: tokens [first, first + n) of sequence seq, m = n R rows. */
+typedef struct Tile {
+  int64_t seq, first, n, m;
+  bool ends_sequence;
+} Tile;
+
+/* What the passes hold of one tile and one head of it. M rows of a tile, row i of token i / R; ld is the padded size. */
+typedef struct TileWork {
+  /* what heads share */
+  float *B, *C; /* (M, N): normed where the model norms */
+  /* one head's rows */
+  float *k, *q;           /* (M, N): bias and rotation done; B and C themselves where kq_shared */
+  float *kT;              /* (N, M) */
+  float *K;               /* (M, M) causal: q_i.k_j */
+  float *F;               /* (M, M) causal */
+  float *v, *vw;          /* (M, P): v; v or dy with weights */
+  float *y;               /* (M, P): y, in backward dy */
+  float *cosine, *sine;   /* (tokens, S) */
+  float *high, *low;      /* (M): A as two floats */
+  float *w, *gamma;       /* (M) */
+  float *start, *end;     /* (M): exp(A_i); exp(A_end - A_j) */
+  float *wend;            /* (M): w end */
+  float *whole;           /* (max(P, N)): all exp(A_end) */
+  float *one;             /* (max(M, P, N)): all 1 */
+  float *decay;           /* (M): exp(A_i - A_j) of one i */
+  float *D;               /* (P) */
+  float *B_norm, *C_norm; /* (N) */
+  float *row;             /* (max(N, P)): a row being converted */
+} TileWork;
+
+/* The tile fields of Scan. */
+static inline void scan_tile_sizes(Scan *s) {
+  s->n_rows = round_up(s->n_p, LANES);
+  s->n_cols = round_up(s->n_n, LANES);
+  s->n_tile = min_i64(min_i64(max_i64(1, TILE_MAX / s->n_r), s->n_q), s->n_t);
+  s->n_m = round_up(s->n_tile * s->n_r, LANES);
+  s->max_heads = ceil_div(s->heads_per_group, s->n_parts);
+  s->kq_shared = !s->p->B_norm && s->n_s == 0;
+}
+/* Sizes and scratch of a forward call. */
+Scan scan_forward_make(const SsdScan *p, Carver *c);
+void scan_tile_carve(const Scan *s, TileWork *w, Carver *c);
+
+/* B, C (and, where they are k and q, K) of group g. */
+void scan_tile_shared(const Scan *s, TileWork *w, Tile tile, int64_t g);
+/* Everything from high to whole. */
+void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h);
+/* k, and q where wanted, of a head that does not share them. theta (S), wrapped: from that before the tile to that of its
+ * last token. */
+void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double *theta, bool q_too);
+/* kT and K */
+void scan_tile_products(const Scan *s, TileWork *w, Tile tile);
+/* v, by ranks, and D. */
+void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h);
+/* w->decay[j] = exp(A_i - A_j) for j < n; for later tokens it may be infinite. */
+void scan_decay_row(TileWork *w, int64_t i, int64_t n);
+/* Columns of row i that a causal matrix of the tile holds, zeros beside the causal entries included. */
+static inline int64_t causal_width(const Scan *s, Tile tile, int64_t i) {
+  return min_i64(tile_causal_width(i, s->n_r), round_up(tile.m, LANES));
+}
+
+/* The tile that begins at token `first` of its sequence's chunk. */
+static inline Tile tile_at(const Scan *s, int64_t seq, int64_t first) {
+  const int64_t in_chunk = (first - s->starts[seq]) % s->n_q, end = s->starts[seq + 1];
+  const int64_t n = min_i64(min_i64(s->n_tile, s->n_q - in_chunk), end - first);
+  return (Tile){.seq = seq, .first = first, .n = n, .m = n * s->n_r, .ends_sequence = first + n == end};
+}
+/* The row of chunk_states of the chunk that token t is in. */
+static inline int64_t chunk_row(const Scan *s, int64_t seq, int64_t t) {
+  const int64_t start = s->starts[seq];
+  return start / s->n_q + seq + (t - start) / s->n_q;
+}
+
+/* w->vw = x (M, P) with its rows times `weight`. */
+static inline void weigh_rows(const Scan *s, TileWork *w, Tile tile, const float *x, const float *weight) {
+  for (int64_t i = 0; i < tile.m; i++)
+#pragma omp simd
+    for (int64_t c = 0; c < s->n_rows; c++) w->vw[i * s->n_rows + c] = weight[i] * x[i * s->n_rows + c];
+}
+
+/* Row `row`, columns [col, col + n) of a tensor as floats, padded with zeros. */
+static inline void load_row(const Tensor *t, int64_t row, int64_t col, int64_t n, int64_t n_padded, float *to) {
+  Tensor own = cols_from(t, col);
+  const float *from = row_load(&own, row, n, to);
+  if (from != to) copy(to, from, n);
+  zero(to + n, n_padded - n);
+}
+/* An angle to [0, 2 pi). */
+static inline double wrap(double theta) {
+  return theta - 6.283185307179586476925 * floor(theta / 6.283185307179586476925);
+}
+
+/* to (cols, ld_to) = from (rows, cols) transposed, its rows padded with zeros. */
+static inline void transpose_padded(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to,
+                                    int64_t ld_to) {
+  for (int64_t j = 0; rows < ld_to && j < cols; j++) zero(to + j * ld_to + rows, ld_to - rows);
+  tile_transpose(rows, cols, from, ld_from, to, ld_to);
+}
+#endif

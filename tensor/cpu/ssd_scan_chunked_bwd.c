@@ -1,0 +1,602 @@
+/* ssd_scan, chunked: backward (ssd_scan_chunked.h). Tiles from the last to the first, each with the state that forward
+ * saved for its chunk; where a chunk has several tiles, the states between them are computed again. One task is a
+ * sequence and a part of a group's heads, for one span of tokens: spans follow each other from the last to the first, so
+ * that the slabs of what heads share stay as small as a span, however long the sequences are. */
+#include "tensor/cpu/ssd_scan_chunked.h"
+
+#ifndef ASPIS_REAL_F64
+
+#include <omp.h>
+
+/* About as many tokens of each sequence lie between two sums of the slabs. */
+enum { SPAN = 1024 };
+
+/* What outlives a span. */
+typedef struct Carried {
+  float *G;            /* (n_seq, H, P, N): the gradient of the state behind the tiles done so far */
+  double *theta;       /* (n_seq, H, S): theta of the last token before them */
+  double *dtheta;      /* (n_seq, H, S): the sum of its gradients behind them */
+  int64_t *slab_start; /* (n_seq): the slab's first row of a sequence */
+} Carried;
+
+typedef struct Work {
+  TileWork tile;
+  float *states;     /* (tiles of a chunk, heads, P, N) */
+  float *vT, *GT;    /* (P, M), (N, P) */
+  float *T, *T_sum;  /* (M, M) causal: U, then T; the heads' sum */
+  float *dv;         /* (M, P) */
+  float *dk, *dq;    /* (M, N) */
+  float *dB, *dC;    /* (M, N): the heads' sum */
+  float *dturn;      /* (tokens, S): the heads' sum */
+  float *cross;      /* (tokens, S): gradient of theta by token */
+  float *column;     /* (M): sum over i of exp(A_i - A_j) K_ij U_ij */
+  float *from_state; /* (tokens): sum of dq_i . q_i through S */
+  float *into_state; /* (M): exp(A_end - A_j) v_j . G k_j */
+  float *crossing;   /* (tokens): pairs of the tile across t */
+  float *same;       /* (tokens): pairs within t */
+  float *sum;        /* (max(N, P)): a sum over rows */
+  float *ddt;        /* (tokens) */
+  double *theta;     /* (heads, S) */
+} Work;
+
+/* A head's sums over its sequence: (P), (R, N), (R, N), (R, P). */
+typedef struct ParamGradient {
+  float *dD, *dB_bias, *dC_bias, *dmimo_x;
+} ParamGradient;
+
+static int64_t tiles_per_chunk(const Scan *s) { return ceil_div(min_i64(s->n_q, s->n_t), s->n_tile); }
+static int64_t span_tokens(int64_t n_q) { return max_i64(1, SPAN / n_q) * n_q; }
+
+static int64_t work_carve(const Scan *s, Work *w, float *block) {
+  Carver c = {.block = block};
+  const int64_t m = s->n_m;
+  scan_tile_carve(s, &w->tile, &c);
+  w->states = carve(&c, tiles_per_chunk(s) * s->max_heads * s->n_p * s->n_cols);
+  w->vT = carve(&c, s->n_p * m);
+  w->GT = carve(&c, s->n_n * s->n_rows);
+  w->T = carve(&c, m * m);
+  w->T_sum = carve(&c, m * m);
+  w->dv = carve(&c, m * s->n_rows);
+  w->dk = carve(&c, m * s->n_cols);
+  w->dq = carve(&c, m * s->n_cols);
+  w->dB = carve(&c, m * s->n_cols);
+  w->dC = carve(&c, m * s->n_cols);
+  w->dturn = carve(&c, s->n_tile * s->n_s);
+  w->cross = carve(&c, s->n_tile * s->n_s);
+  w->column = carve(&c, m);
+  w->from_state = carve(&c, s->n_tile);
+  w->into_state = carve(&c, m);
+  w->crossing = carve(&c, s->n_tile);
+  w->same = carve(&c, s->n_tile);
+  w->sum = carve(&c, max_i64(max_i64(s->n_cols, s->n_rows), s->n_s));
+  w->ddt = carve(&c, s->n_tile);
+  w->theta = (double *)carve(&c, s->max_heads * s->n_s * 2);
+  return c.used;
+}
+
+static Scan backward_make(const SsdScan *p, Carried *carried, Carver *c) {
+  const int64_t n_t = p->x->dim[0], n_seq = p->cu_seqlens->dim[0] - 1, span = span_tokens(p->chunk_size);
+  Scan s = scan_make(p, true, CHUNKED_TASKS, min_i64(n_t, n_seq * span), c);
+  scan_tile_sizes(&s);
+  carried->G = carve(c, s.n_seq * s.n_h * s.n_p * s.n_cols);
+  carried->theta = (double *)carve(c, s.n_seq * s.n_h * s.n_s * 2);
+  carried->dtheta = (double *)carve(c, s.n_seq * s.n_h * s.n_s * 2);
+  carried->slab_start = (int64_t *)carve(c, s.n_seq * 2);
+  Work unused;
+  s.work_size = work_carve(&s, &unused, NULL);
+  s.work = carve(c, s.work_size * omp_get_max_threads());
+  return s;
+}
+
+/* ---- one head of a tile ---- */
+
+/* K and U to F and T; the sums over pairs of exp(A_i - A_j) K_ij U_ij, going up from the last row, so that `column` holds
+ * the rows below the token whose `crossing` is taken. */
+static void mix_backward(const Scan *s, Work *work, Tile tile) {
+  TileWork *w = &work->tile;
+  const int64_t n_r = s->n_r, n_m = s->n_m;
+  zero(work->column, n_m);
+  for (int64_t t = tile.n - 1; t >= 0; t--) {
+    const int64_t own = t * n_r, next = own + n_r;
+    float same = 0;
+    for (int64_t i = own; i < next; i++) {
+      const int64_t width = causal_width(s, tile, i);
+      const float *K = w->K + i * n_m;
+      float *F = w->F + i * n_m, *T = work->T + i * n_m;
+      for (int64_t j = own; j < next; j++) same += K[j] * T[j];
+      scan_decay_row(w, i, width);
+#pragma omp simd
+      for (int64_t j = 0; j < width; j++) {
+        const float U = T[j], decayed = w->decay[j] * K[j], weighted = w->decay[j] * w->w[j];
+        work->column[j] += j < own ? decayed * U : 0;
+        F[j] = j < own ? weighted * K[j] : j < next ? w->gamma[j] * K[j] : 0;
+        T[j] = j < own ? weighted * U : j < next ? w->gamma[j] * U : 0;
+      }
+      if (s->kq_shared) add_scaled(work->T_sum + i * n_m, 1, T, width);
+    }
+    work->same[t] = same;
+    work->crossing[t] = dot(work->column, w->w, own);
+  }
+}
+
+/* dy of the tile's head. */
+static void load_dy(const Scan *s, TileWork *w, Tile tile, int64_t h) {
+  if (!s->p->dy) zero(w->y, tile.m * s->n_rows);
+  for (int64_t i = 0; s->p->dy && i < tile.m; i++)
+    load_row(s->p->dy, tile.first + i / s->n_r, (i % s->n_r * s->n_h + h) * s->n_p, s->n_p, s->n_rows,
+             w->y + i * s->n_rows);
+}
+
+/* The products of one head: dv, dq, dk (into dB, dC where heads share k and q), G, and the scalars' sums. Returns what
+ * goes from S straight to G: exp(A_end) <S, G>. */
+static float head_products(const Scan *s, Work *work, Tile tile, const float *S, float *G) {
+  TileWork *w = &work->tile;
+  const int64_t m = tile.m, n_m = s->n_m, n_p = s->n_p, n_n = s->n_n, n_rows = s->n_rows, n_cols = s->n_cols;
+  const int64_t width = round_up(m, LANES);
+  transpose_padded(m, n_p, w->v, n_rows, work->vT, width);
+  tile_product(&(TileProduct){.m = m,
+                              .n = width,
+                              .k = n_p,
+                              .a = w->y,
+                              .lda = n_rows,
+                              .b = work->vT,
+                              .ldb = width,
+                              .c = work->T,
+                              .ldc = n_m,
+                              .shape = TILE_CAUSAL_C,
+                              .block = s->n_r});
+  mix_backward(s, work, tile);
+
+  transpose_padded(n_p, n_n, G, n_cols, work->GT, n_rows);
+  tile_product(&(TileProduct){.m = m,
+                              .n = n_rows,
+                              .k = n_n,
+                              .a = w->k,
+                              .lda = n_cols,
+                              .b = work->GT,
+                              .ldb = n_rows,
+                              .c = work->dv,
+                              .ldc = n_rows});
+  for (int64_t j = 0; j < m; j++) work->into_state[j] = w->end[j] * dot(w->v + j * n_rows, work->dv + j * n_rows, n_p);
+  tile_product(&(TileProduct){.m = m,
+                              .n = n_rows,
+                              .k = m,
+                              .a = w->F,
+                              .lda = n_m,
+                              .a_transposed = true,
+                              .b = w->y,
+                              .ldb = n_rows,
+                              .c = work->dv,
+                              .ldc = n_rows,
+                              .keep = w->wend,
+                              .shape = TILE_CAUSAL_A,
+                              .block = s->n_r});
+
+  tile_product(&(TileProduct){
+      .m = m, .n = n_cols, .k = n_p, .a = w->y, .lda = n_rows, .b = S, .ldb = n_cols, .c = work->dq, .ldc = n_cols});
+  for (int64_t t = 0, i = 0; t < tile.n; t++) {
+    work->from_state[t] = 0;
+    for (; i < (t + 1) * s->n_r; i++)
+      work->from_state[t] += w->start[i] * dot(w->q + i * n_cols, work->dq + i * n_cols, n_n);
+  }
+  weigh_rows(s, w, tile, w->v, w->wend);
+  TileProduct dk = {
+      .m = m, .n = n_cols, .k = n_p, .a = w->vw, .lda = n_rows, .b = G, .ldb = n_cols, .c = work->dk, .ldc = n_cols};
+  if (s->kq_shared) {
+    for (int64_t i = 0; i < m; i++) add_scaled(work->dC + i * n_cols, w->start[i], work->dq + i * n_cols, n_cols);
+    dk.c = work->dB, dk.keep = w->one;
+    tile_product(&dk);
+  } else {
+    tile_product(&(TileProduct){.m = m,
+                                .n = n_cols,
+                                .k = m,
+                                .a = work->T,
+                                .lda = n_m,
+                                .b = w->k,
+                                .ldb = n_cols,
+                                .c = work->dq,
+                                .ldc = n_cols,
+                                .keep = w->start,
+                                .shape = TILE_CAUSAL_A,
+                                .block = s->n_r});
+    tile_product(&dk);
+    tile_product(&(TileProduct){.m = m,
+                                .n = n_cols,
+                                .k = m,
+                                .a = work->T,
+                                .lda = n_m,
+                                .a_transposed = true,
+                                .b = w->q,
+                                .ldb = n_cols,
+                                .c = work->dk,
+                                .ldc = n_cols,
+                                .keep = w->one,
+                                .shape = TILE_CAUSAL_A,
+                                .block = s->n_r});
+  }
+
+  const float straight = w->whole[0] * dot(S, G, n_p * n_cols);
+  weigh_rows(s, w, tile, w->y, w->start);
+  tile_product(&(TileProduct){.m = n_p,
+                              .n = n_cols,
+                              .k = m,
+                              .a = w->vw,
+                              .lda = n_rows,
+                              .a_transposed = true,
+                              .b = w->q,
+                              .ldb = n_cols,
+                              .c = G,
+                              .ldc = n_cols,
+                              .keep = w->whole});
+  return straight;
+}
+
+/* ddt (into work->ddt, which theta adds to), da and dlambda of the tile's tokens. */
+static void scalars_backward(const Scan *s, Work *work, Tile tile, int64_t h, float straight) {
+  const SsdScan *p = s->p;
+  const TileWork *w = &work->tile;
+  float before = straight, behind = 0;
+  for (int64_t t = 0, j = 0; t < tile.n; t++) {
+    const int64_t row = tile.first + t;
+    float ddelta = 0;
+    work->crossing[t] += before;
+    for (; j < (t + 1) * s->n_r; j++) {
+      ddelta += work->column[j] + work->into_state[j];
+      before += w->w[j] * work->into_state[j];
+    }
+    const float dgamma = ddelta + work->same[t];
+    work->ddt[t] = dgamma;
+    if (!p->lambda) continue;
+    work->ddt[t] *= real_row(p->lambda, row)[h];
+    add_scalar(p->dlambda, row, h, real_row(p->dt, row)[h] * dgamma);
+    if (!tile.ends_sequence || t + 1 < tile.n) delta_backward(p, row + 1, h, ddelta);
+  }
+  for (int64_t t = tile.n - 1; t >= 0; t--) {
+    behind += work->from_state[t];
+    add_scalar(p->da, tile.first + t, h, work->crossing[t] + behind);
+  }
+}
+
+/* to += the sum of every n_r-th row of x from row `first` on. */
+static void add_rows(const Scan *s, Work *work, Tile tile, const float *x, int64_t ld, int64_t first, int64_t n,
+                     float *to) {
+  zero(work->sum, n);
+  for (int64_t i = first; i < tile.m; i += s->n_r) add_scaled(work->sum, 1, x + i * ld, n);
+  add_scaled(to, 1, work->sum, n);
+}
+
+/* One row of dk or dq back through the rotation; dtheta gets the cross products with k or q. */
+static void rotate_back(const Scan *s, const float *k, const float *cosine, const float *sine, float *dk,
+                        float *dtheta) {
+  if (s->p->rotate_halves) {
+    const float *k_second = k + s->n_n / 2;
+    float *second = dk + s->n_n / 2;
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) {
+      const float x = dk[i], y = second[i];
+      dtheta[i] += y * k[i] - x * k_second[i];
+      dk[i] = x * cosine[i] + y * sine[i];
+      second[i] = y * cosine[i] - x * sine[i];
+    }
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) {
+      const float x = dk[2 * i], y = dk[2 * i + 1];
+      dtheta[i] += y * k[2 * i] - x * k[2 * i + 1];
+      dk[2 * i] = x * cosine[i] + y * sine[i];
+      dk[2 * i + 1] = y * cosine[i] - x * sine[i];
+    }
+  }
+}
+
+/* dk and dq of a head back to what heads share, and to theta. */
+static void prepare_backward(const Scan *s, Work *work, Tile tile, int64_t h, ParamGradient to, double *dtheta) {
+  const SsdScan *p = s->p;
+  const TileWork *w = &work->tile;
+  const int64_t n_n = s->n_n, n_cols = s->n_cols, n_s = s->n_s;
+  for (int64_t r = 0; p->dk_out && tile.ends_sequence && r < s->n_r; r++)
+    add_scaled(work->dk + (tile.m - s->n_r + r) * n_cols, 1,
+               real_block(p->dk_out, (tile.seq * s->n_r + r) * s->n_h + h, n_n), n_n);
+  zero(work->cross, tile.n * n_s);
+  for (int64_t i = 0; i < tile.m; i++) {
+    const int64_t at = i * n_cols, turn = i / s->n_r * n_s;
+    rotate_back(s, w->k + at, w->cosine + turn, w->sine + turn, work->dk + at, work->cross + turn);
+    rotate_back(s, w->q + at, w->cosine + turn, w->sine + turn, work->dq + at, work->cross + turn);
+    add_scaled(work->dB + at, 1, work->dk + at, n_cols);
+    add_scaled(work->dC + at, 1, work->dq + at, n_cols);
+  }
+  for (int64_t r = 0; r < s->n_r; r++) {
+    add_rows(s, work, tile, work->dk, n_cols, r, n_n, to.dB_bias + r * n_n);
+    add_rows(s, work, tile, work->dq, n_cols, r, n_n, to.dC_bias + r * n_n);
+  }
+  for (int64_t t = tile.n - 1; t >= 0 && n_s > 0; t--) {
+    const float *cross = work->cross + t * n_s, dt = real_row(p->dt, tile.first + t)[h];
+    float *sum = work->sum;
+#pragma omp simd
+    for (int64_t i = 0; i < n_s; i++) {
+      dtheta[i] += (double)cross[i];
+      sum[i] = (float)dtheta[i];
+    }
+    work->ddt[t] += dot(sum, s->turn + (tile.first + t) * n_s, n_s);
+    add_scaled(work->dturn + t * n_s, dt, sum, n_s);
+  }
+}
+
+/* dv of a head to dx, dD and dmimo_x. */
+static void v_backward(const Scan *s, Work *work, Tile tile, int64_t h, ParamGradient to) {
+  const SsdScan *p = s->p;
+  const TileWork *w = &work->tile;
+  const int64_t n_p = s->n_p, n_rows = s->n_rows;
+  for (int64_t i = 0; i < tile.m; i++) {
+    const float *v = w->v + i * n_rows, *dy = w->y + i * n_rows;
+    float *dv = work->dv + i * n_rows, *vdy = w->vw + i * n_rows;
+#pragma omp simd
+    for (int64_t c = 0; c < n_p; c++) {
+      vdy[c] = v[c] * dy[c];
+      dv[c] = real_fma(w->D[c], dy[c], dv[c]);
+    }
+  }
+  for (int64_t r = 0; r < s->n_r; r++) add_rows(s, work, tile, w->vw, n_rows, r, n_p, to.dD);
+  for (int64_t t = 0; t < tile.n; t++) {
+    float *dx = work->dv + t * s->n_r * n_rows;
+    if (p->mimo_x) {
+      load_row(p->x, tile.first + t, h * n_p, n_p, n_p, w->row);
+      for (int64_t r = 0; r < s->n_r; r++) {
+        const float *mimo = real_block(p->mimo_x, h * s->n_r + r, n_p), *dv = dx + r * n_rows;
+        float *dmimo = w->vw + (t * s->n_r + r) * n_rows;
+#pragma omp simd
+        for (int64_t c = 0; c < n_p; c++) {
+          dmimo[c] = w->row[c] * dv[c];
+          work->sum[c] = dv[c] * mimo[c] + (r > 0 ? work->sum[c] : 0);
+        }
+      }
+      dx = work->sum;
+    }
+    if (p->dv_out && tile.ends_sequence && t + 1 == tile.n)
+      add_scaled(dx, 1, real_block(p->dv_out, tile.seq * s->n_h + h, n_p), n_p);
+    if (!p->dx) continue;
+    Tensor own = cols_from(p->dx, h * n_p);
+    row_add(&own, tile.first + t, n_p, dx);
+  }
+  for (int64_t r = 0; p->mimo_x && r < s->n_r; r++)
+    add_rows(s, work, tile, w->vw, n_rows, r, n_p, to.dmimo_x + r * n_p);
+}
+
+/* ---- a task ---- */
+
+static ParamGradient param_gradient(const Scan *s, int64_t seq, int64_t h) {
+  float *dD = s->dparam + (seq * s->n_h + h) * s->param_width, *dB_bias = dD + s->n_p;
+  float *dC_bias = dB_bias + s->n_r * s->n_n;
+  return (ParamGradient){dD, dB_bias, dC_bias, dC_bias + s->n_r * s->n_n};
+}
+
+/* theta of the last of n tokens to theta before the first. */
+static void turn_back(const Scan *s, int64_t h, int64_t first, int64_t n, double *theta) {
+  for (int64_t t = first; t < first + n; t++) {
+    const double dt = (double)real_row(s->p->dt, t)[h];
+    const float *turn = s->turn + t * s->n_s;
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) theta[i] -= (double)turn[i] * dt;
+  }
+  for (int64_t i = 0; i < s->n_s; i++) theta[i] = wrap(theta[i]);
+}
+
+/* State (P, N) i of a tensor, or zeros, into padded rows. */
+static void load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {
+  zero(to, s->n_p * s->n_cols);
+  for (int64_t c = 0; from && c < s->n_p; c++)
+    copy(to + c * s->n_cols, real_block(from, i * s->n_p + c, s->n_n), s->n_n);
+}
+
+/* Before the sequence's last tile. */
+static void begin_head(const Scan *s, const Carried *carried, int64_t seq, int64_t h) {
+  const SsdScan *p = s->p;
+  const int64_t at = seq * s->n_h + h, start = s->starts[seq], end = s->starts[seq + 1];
+  double *theta = carried->theta + at * s->n_s, *dtheta = carried->dtheta + at * s->n_s;
+  zero(s->dparam + at * s->param_width, s->param_width);
+  load_state(s, p->dssm_out, at, carried->G + at * s->n_p * s->n_cols);
+  for (int64_t i = 0; i < s->n_s; i++) {
+    theta[i] = p->angle_in ? (double)real_block(p->angle_in, at, s->n_s)[i] : 0;
+    dtheta[i] = p->dangle_out ? (double)real_block(p->dangle_out, at, s->n_s)[i] : 0;
+  }
+  for (int64_t t = start; t < end && s->n_s > 0; t++) {
+    const double dt = (double)real_row(p->dt, t)[h];
+    const float *turn = s->turn + t * s->n_s;
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) theta[i] += (double)turn[i] * dt;
+  }
+}
+
+/* Behind the sequence's first tile: G is the gradient of S_{-1} = h_in + delta sum_r v_in,r k_in,r^T. */
+static void end_head(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t h) {
+  const SsdScan *p = s->p;
+  const int64_t at = seq * s->n_h + h, start = s->starts[seq], n_p = s->n_p, n_n = s->n_n;
+  const float *G = carried->G + at * n_p * s->n_cols;
+  for (int64_t c = 0; c < n_p; c++) add_block(p->dssm_in, at * n_p + c, G + c * s->n_cols, n_n);
+  for (int64_t i = 0; p->dangle_in && i < s->n_s; i++)
+    real_block(p->dangle_in, at, s->n_s)[i] += (float)carried->dtheta[at * s->n_s + i];
+  if (!has_carried_input(p)) return;
+  const float delta = delta_before(p, start, h), *x = real_block(p->v_in, at, n_p);
+  float *dmimo_x = param_gradient(s, seq, h).dmimo_x, *dx = real_block(p->dv_in, at, n_p), ddelta = 0;
+  for (int64_t r = 0; r < s->n_r; r++) {
+    const int64_t k_at = (seq * s->n_r + r) * s->n_h + h;
+    const float *k = real_block(p->k_in, k_at, n_n), *mimo = real_block(p->mimo_x, h * s->n_r + r, n_p);
+    zero(work->sum, n_n);
+    for (int64_t c = 0; c < n_p; c++) {
+      const float factor = mimo ? mimo[c] : 1, v = factor * x[c], dv = dot(G + c * s->n_cols, k, n_n);
+      add_scaled(work->sum, delta * v, G + c * s->n_cols, n_n);
+      ddelta += v * dv;
+      dmimo_x[r * n_p + c] += x[c] * delta * dv;
+      if (dx) dx[c] += factor * delta * dv;
+    }
+    add_block(p->dk_in, k_at, work->sum, n_n);
+  }
+  delta_backward(p, start, h, ddelta);
+}
+
+/* The states entering the tiles of a chunk, for the heads [first_head, first_head + n_heads). */
+static void chunk_states(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t g, int64_t first_head,
+                         int64_t n_heads, int64_t first, int64_t end) {
+  const int64_t size = s->n_p * s->n_cols, n_cols = s->n_cols;
+  TileWork *w = &work->tile;
+  for (int64_t i = 0; i < n_heads; i++) {
+    const int64_t h = first_head + i;
+    double *theta = work->theta + i * s->n_s;
+    load_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, work->states + i * size);
+    memcpy(theta, carried->theta + (seq * s->n_h + h) * s->n_s, (size_t)s->n_s * sizeof *theta);
+    if (first + s->n_tile < end) turn_back(s, h, first, end - first, theta);
+  }
+  float *state = work->states;
+  for (int64_t t = first; t + s->n_tile < end; t += s->n_tile) {
+    const Tile tile = tile_at(s, seq, t);
+    scan_tile_shared(s, w, tile, g);
+    for (int64_t i = 0; i < n_heads; i++, state += size) {
+      const int64_t h = first_head + i;
+      float *next = state + n_heads * size;
+      if (!s->kq_shared) scan_tile_prepare(s, w, tile, h, work->theta + i * s->n_s, false);
+      scan_tile_decays(s, w, tile, h);
+      scan_tile_v(s, w, tile, h);
+      weigh_rows(s, w, tile, w->v, w->wend);
+      copy(next, state, size);
+      tile_product(&(TileProduct){.m = s->n_p,
+                                  .n = n_cols,
+                                  .k = tile.m,
+                                  .a = w->vw,
+                                  .lda = s->n_rows,
+                                  .a_transposed = true,
+                                  .b = w->k,
+                                  .ldb = n_cols,
+                                  .c = next,
+                                  .ldc = n_cols,
+                                  .keep = w->whole});
+    }
+  }
+}
+
+/* One head of a tile. */
+static void backward_head(const Scan *s, const Carried *carried, Work *work, Tile tile, int64_t h, const float *S) {
+  const int64_t at = tile.seq * s->n_h + h;
+  const ParamGradient to = param_gradient(s, tile.seq, h);
+  TileWork *w = &work->tile;
+  if (!s->kq_shared) {
+    double *theta = carried->theta + at * s->n_s;
+    turn_back(s, h, tile.first, tile.n, theta);
+    memcpy(work->theta, theta, (size_t)s->n_s * sizeof *theta);
+    scan_tile_prepare(s, w, tile, h, work->theta, true);
+    scan_tile_products(s, w, tile);
+  }
+  scan_tile_decays(s, w, tile, h);
+  scan_tile_v(s, w, tile, h);
+  load_dy(s, w, tile, h);
+  const float straight = head_products(s, work, tile, S, carried->G + at * s->n_p * s->n_cols);
+  scalars_backward(s, work, tile, h, straight);
+  if (!s->kq_shared) prepare_backward(s, work, tile, h, to, carried->dtheta + at * s->n_s);
+  v_backward(s, work, tile, h, to);
+  for (int64_t t = 0; t < tile.n; t++) add_scalar(s->p->ddt, tile.first + t, h, work->ddt[t]);
+}
+
+/* A tile's sums over the part's heads, into the part's slab. */
+static void store_shared(const Scan *s, const Carried *carried, Work *work, Tile tile, int64_t span_first, int64_t g,
+                         int64_t part) {
+  TileWork *w = &work->tile;
+  const int64_t m = tile.m, n_m = s->n_m, n_cols = s->n_cols;
+  if (s->kq_shared) {
+    tile_product(&(TileProduct){.m = m,
+                                .n = n_cols,
+                                .k = m,
+                                .a = work->T_sum,
+                                .lda = n_m,
+                                .b = w->k,
+                                .ldb = n_cols,
+                                .c = work->dC,
+                                .ldc = n_cols,
+                                .keep = w->one,
+                                .shape = TILE_CAUSAL_A,
+                                .block = s->n_r});
+    tile_product(&(TileProduct){.m = m,
+                                .n = n_cols,
+                                .k = m,
+                                .a = work->T_sum,
+                                .lda = n_m,
+                                .a_transposed = true,
+                                .b = w->q,
+                                .ldb = n_cols,
+                                .c = work->dB,
+                                .ldc = n_cols,
+                                .keep = w->one,
+                                .shape = TILE_CAUSAL_A,
+                                .block = s->n_r});
+  }
+  const int64_t slab_row = carried->slab_start[tile.seq] + tile.first - span_first;
+  for (int64_t i = 0; i < m; i++) {
+    const int64_t row = part * s->n_slab + slab_row + i / s->n_r;
+    const int64_t to = row * s->shared_width + (i % s->n_r * s->n_g + g) * s->n_n;
+    copy(s->dB + to, work->dB + i * n_cols, s->n_n);
+    copy(s->dC + to, work->dC + i * n_cols, s->n_n);
+  }
+  copy(s->dturn + ((g * s->n_parts + part) * s->n_slab + slab_row) * s->n_s, work->dturn, tile.n * s->n_s);
+}
+
+/* One task: tokens [first, end) of one sequence, for the heads of part `part` of group `g`. */
+static void backward_part(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t g, int64_t part,
+                          int64_t first, int64_t end) {
+  const int64_t first_head = part_first_head(s, g, part), n_heads = part_first_head(s, g, part + 1) - first_head;
+  for (int64_t i = 0; end == s->starts[seq + 1] && i < n_heads; i++) begin_head(s, carried, seq, first_head + i);
+  for (int64_t chunk = first + (end - first - 1) / s->n_q * s->n_q; chunk >= first; chunk -= s->n_q) {
+    const int64_t chunk_end = min_i64(chunk + s->n_q, end);
+    chunk_states(s, carried, work, seq, g, first_head, n_heads, chunk, chunk_end);
+    for (int64_t i = (chunk_end - chunk - 1) / s->n_tile; i >= 0; i--) {
+      const Tile tile = tile_at(s, seq, chunk + i * s->n_tile);
+      zero(work->dB, tile.m * s->n_cols);
+      zero(work->dC, tile.m * s->n_cols);
+      zero(work->T_sum, tile.m * s->n_m);
+      zero(work->dturn, tile.n * s->n_s);
+      scan_tile_shared(s, &work->tile, tile, g);
+      for (int64_t j = 0; j < n_heads; j++)
+        backward_head(s, carried, work, tile, first_head + j, work->states + (i * n_heads + j) * s->n_p * s->n_cols);
+      store_shared(s, carried, work, tile, first, g, part);
+    }
+  }
+  for (int64_t i = 0; first == s->starts[seq] && i < n_heads; i++) end_head(s, carried, work, seq, first_head + i);
+}
+
+KERNEL_SCRATCH(ssd_scan, SsdScan) {
+  Carver c = {0};
+  Carried carried;
+  if (backward) backward_make(p, &carried, &c);
+  else scan_forward_make(p, &c);
+  return (size_t)c.used * sizeof(float);
+}
+
+KERNEL_BWD(ssd_scan, SsdScan) {
+  Carver c = {.block = p->scratch};
+  Carried carried;
+  Scan s = backward_make(p, &carried, &c);
+  CHECK(p->chunk_states, "the forward pass saved no chunk_states");
+  scan_turn_fill(&s);
+  zero(s.dnorm, SUM_BLOCKS * 2 * s.n_n);
+  const int64_t span = span_tokens(s.n_q), n_tasks = s.n_seq * s.n_g * s.n_parts;
+  int64_t longest = 0;
+  for (int64_t seq = 0; seq < s.n_seq; seq++) longest = max_i64(longest, s.starts[seq + 1] - s.starts[seq]);
+  for (int64_t at = (longest - 1) / span * span; at >= 0; at -= span) {
+    int64_t n_rows = 0;
+    for (int64_t seq = 0; seq < s.n_seq; seq++) {
+      carried.slab_start[seq] = n_rows;
+      for (int64_t t = s.starts[seq] + at; t < min_i64(s.starts[seq] + at + span, s.starts[seq + 1]); t++)
+        s.slab_token[n_rows++] = t;
+    }
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t task = 0; task < n_tasks; task++) {
+      const int64_t seq = task / (s.n_g * s.n_parts), within = task % (s.n_g * s.n_parts);
+      const int64_t first = s.starts[seq] + at, end = min_i64(first + span, s.starts[seq + 1]);
+      if (first >= end) continue;
+      Work work;
+      work_carve(&s, &work, s.work + s.work_size * omp_get_thread_num());
+      backward_part(&s, &carried, &work, seq, within / s.n_parts, within % s.n_parts, first, end);
+    }
+    scan_backward_shared(&s, n_rows);
+  }
+  scan_backward_parameters(&s);
+}
+
+#endif

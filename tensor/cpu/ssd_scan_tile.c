@@ -1,0 +1,162 @@
+/* ssd_scan, chunked: the prologue of a tile (ssd_scan_chunked.h). */
+#include "tensor/cpu/ssd_scan_chunked.h"
+
+#ifndef ASPIS_REAL_F64
+
+void scan_tile_carve(const Scan *s, TileWork *w, Carver *c) {
+  const int64_t m = s->n_m, widest = max_i64(m, max_i64(s->n_rows, s->n_cols));
+  w->B = carve(c, m * s->n_cols);
+  w->C = carve(c, m * s->n_cols);
+  w->k = s->kq_shared ? w->B : carve(c, m * s->n_cols);
+  w->q = s->kq_shared ? w->C : carve(c, m * s->n_cols);
+  w->kT = carve(c, s->n_n * m);
+  w->K = carve(c, m * m);
+  w->F = carve(c, m * m);
+  w->v = carve(c, m * s->n_rows);
+  w->vw = carve(c, m * s->n_rows);
+  w->y = carve(c, m * s->n_rows);
+  w->cosine = carve(c, s->n_tile * s->n_s);
+  w->sine = carve(c, s->n_tile * s->n_s);
+  float **per_row[] = {&w->high, &w->low, &w->w, &w->gamma, &w->start, &w->end, &w->wend, &w->decay};
+  for (size_t i = 0; i < sizeof per_row / sizeof per_row[0]; i++) *per_row[i] = carve(c, m);
+  float **wide[] = {&w->whole, &w->one, &w->D, &w->B_norm, &w->C_norm, &w->row};
+  for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) *wide[i] = carve(c, widest);
+  for (int64_t i = 0; w->one && i < widest; i++) w->one[i] = 1;
+}
+
+/* B or C of the tile, normed with `norm` (tensor and its row as floats) where the model norms. */
+static void load_shared(const Scan *s, Tile tile, int64_t g, const Tensor *B, const Tensor *norm, float *weight,
+                        float *to) {
+  if (norm) load_row(norm, 0, 0, s->n_n, s->n_n, weight);
+  for (int64_t i = 0; i < tile.m; i++, to += s->n_cols) {
+    load_row(B, tile.first + i / s->n_r, (i % s->n_r * s->n_g + g) * s->n_n, s->n_n, s->n_cols, to);
+    if (!norm) continue;
+    const float scale = 1 / sqrtf(dot(to, to, s->n_n) / (float)s->n_n + (float)s->p->norm_eps);
+#pragma omp simd
+    for (int64_t n = 0; n < s->n_n; n++) to[n] *= scale * weight[n];
+  }
+}
+
+void scan_tile_shared(const Scan *s, TileWork *w, Tile tile, int64_t g) {
+  load_shared(s, tile, g, s->p->B, s->p->B_norm, w->B_norm, w->B);
+  load_shared(s, tile, g, s->p->C, s->p->C_norm, w->C_norm, w->C);
+  if (s->kq_shared) scan_tile_products(s, w, tile);
+}
+
+void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h) {
+  const SsdScan *p = s->p;
+  double sum = 0;
+  for (int64_t i = 0; i < tile.m; i++) {
+    if (i % s->n_r == 0) {
+      const int64_t t = tile.first + i / s->n_r;
+      const float dt = real_row(p->dt, t)[h];
+      const bool last = tile.ends_sequence && t + 1 == tile.first + tile.n;
+      sum += (double)real_row(p->a, t)[h];
+      w->gamma[i] = p->lambda ? real_row(p->lambda, t)[h] * dt : dt;
+      w->w[i] = w->gamma[i] + (last ? 0 : delta_before(p, t + 1, h));
+      w->high[i] = (float)sum;
+      w->low[i] = (float)(sum - (double)w->high[i]);
+    } else {
+      w->gamma[i] = w->gamma[i - 1], w->w[i] = w->w[i - 1];
+      w->high[i] = w->high[i - 1], w->low[i] = w->low[i - 1];
+    }
+  }
+  const float high = w->high[tile.m - 1], low = w->low[tile.m - 1];
+#pragma omp simd
+  for (int64_t i = 0; i < tile.m; i++) {
+    w->start[i] = real_exp(w->high[i]);
+    w->end[i] = real_exp((high - w->high[i]) + (low - w->low[i]));
+    w->wend[i] = w->w[i] * w->end[i];
+  }
+  const float whole = w->start[tile.m - 1];
+  for (int64_t i = 0; i < max_i64(s->n_p, s->n_n); i++) w->whole[i] = whole;
+}
+
+/* The angles of the tile's tokens, as cosines and sines. */
+static void rotations(const Scan *s, TileWork *w, Tile tile, int64_t h, double *theta) {
+  for (int64_t t = 0; t < tile.n; t++) {
+    const double dt = (double)real_row(s->p->dt, tile.first + t)[h];
+    const float *turn = s->turn + (tile.first + t) * s->n_s;
+    float *cosine = w->cosine + t * s->n_s, *sine = w->sine + t * s->n_s;
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) {
+      theta[i] += (double)turn[i] * dt;
+      cosine[i] = (float)wrap(theta[i]);
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) real_sincos(cosine[i], &sine[i], &cosine[i]);
+  }
+  for (int64_t i = 0; i < s->n_s; i++) theta[i] = wrap(theta[i]);
+}
+
+/* The head's rows from the shared ones: bias, rotation. */
+static void prepare_rows(const Scan *s, const TileWork *w, Tile tile, int64_t h, const float *shared,
+                         const Tensor *bias, float *to) {
+  const int64_t n_n = s->n_n;
+  for (int64_t i = 0; i < tile.m; i++, shared += s->n_cols, to += s->n_cols) {
+    const float *b = real_block(bias, h * s->n_r + i % s->n_r, n_n);
+    const float *cosine = w->cosine + i / s->n_r * s->n_s, *sine = w->sine + i / s->n_r * s->n_s;
+    copy(to, shared, s->n_cols);
+    if (b) add_scaled(to, 1, b, n_n);
+    if (s->p->rotate_halves) {
+      float *second = to + n_n / 2;
+#pragma omp simd
+      for (int64_t j = 0; j < s->n_s; j++) {
+        const float x = to[j], y = second[j];
+        to[j] = x * cosine[j] - y * sine[j];
+        second[j] = x * sine[j] + y * cosine[j];
+      }
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < s->n_s; j++) {
+        const float x = to[2 * j], y = to[2 * j + 1];
+        to[2 * j] = x * cosine[j] - y * sine[j];
+        to[2 * j + 1] = x * sine[j] + y * cosine[j];
+      }
+    }
+  }
+}
+
+void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double *theta, bool q_too) {
+  rotations(s, w, tile, h, theta);
+  prepare_rows(s, w, tile, h, w->B, s->p->B_bias, w->k);
+  if (q_too) prepare_rows(s, w, tile, h, w->C, s->p->C_bias, w->q);
+}
+
+void scan_tile_products(const Scan *s, TileWork *w, Tile tile) {
+  const int64_t width = round_up(tile.m, LANES);
+  transpose_padded(tile.m, s->n_n, w->k, s->n_cols, w->kT, width);
+  tile_product(&(TileProduct){.m = tile.m,
+                              .n = width,
+                              .k = s->n_n,
+                              .a = w->q,
+                              .lda = s->n_cols,
+                              .b = w->kT,
+                              .ldb = width,
+                              .c = w->K,
+                              .ldc = s->n_m,
+                              .shape = TILE_CAUSAL_C,
+                              .block = s->n_r});
+}
+
+void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h) {
+  const bool per_channel = s->p->D->dim[0] != s->n_h;
+  for (int64_t c = 0; c < s->n_p; c++) w->D[c] = ((const float *)s->p->D->data)[per_channel ? h * s->n_p + c : h];
+  float *v = w->v;
+  for (int64_t i = 0; i < tile.m; i++, v += s->n_rows) {
+    if (i % s->n_r == 0) load_row(s->p->x, tile.first + i / s->n_r, h * s->n_p, s->n_p, s->n_rows, w->row);
+    const float *mimo = real_block(s->p->mimo_x, h * s->n_r + i % s->n_r, s->n_p);
+    copy(v, w->row, s->n_rows);
+    if (!mimo) continue;
+#pragma omp simd
+    for (int64_t c = 0; c < s->n_p; c++) v[c] *= mimo[c];
+  }
+}
+
+void scan_decay_row(TileWork *w, int64_t i, int64_t n) {
+  const float high = w->high[i], low = w->low[i];
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) w->decay[j] = real_exp((high - w->high[j]) + (low - w->low[j]));
+}
+
+#endif

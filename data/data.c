@@ -3,7 +3,8 @@
 
 #include "data/kind.h"
 
-static const DatasetKind *const KINDS[] = {[DATA_TEXT] = &dataset_text, [DATA_SYNTHETIC] = &dataset_synthetic};
+static const DatasetKind *const KINDS[] = {
+    [DATA_TEXT] = &dataset_text, [DATA_SYNTHETIC] = &dataset_synthetic, [DATA_SERIES] = &dataset_series_kind};
 
 Status dataset_open(const DataConfig *config, uint64_t seed, const char *vocabulary, Dataset **dataset) {
   CHECK((size_t)config->kind < sizeof KINDS / sizeof *KINDS, "no kind of dataset %d", (int)config->kind);
@@ -37,15 +38,28 @@ int64_t dataset_val_length(const Dataset *dataset, int64_t index) {
   return dataset->max_length[PART_VAL];
 }
 
+static Batch batch_row(const SeriesInfo *info, const Batch *batch, int64_t s) {
+  Batch row = {.n_seq = 1, .length = batch->length};
+  if (info) {
+    row.input = batch->input + s * batch->length * info->n_input;
+    row.output = batch->output + s * info->horizon * info->n_output;
+    row.row = batch->row ? batch->row + s : NULL;
+  } else {
+    row.token = batch->token + s * batch->length;
+    row.target = batch->target + s * batch->length;
+  }
+  return row;
+}
+
 void dataset_fill(Dataset *dataset, DataPart part, int64_t first, Batch *batch) {
   CHECK(first >= 0 && batch->n_seq >= 0, "%lld samples from %lld", (long long)batch->n_seq, (long long)first);
-  CHECK(part == PART_TRAIN || first + batch->n_seq <= dataset->n_samples[PART_VAL],
-        "validation samples %lld to %lld of %lld", (long long)first, (long long)(first + batch->n_seq),
-        (long long)dataset->n_samples[PART_VAL]);
+  CHECK(part == PART_TRAIN || first + batch->n_seq <= dataset->n_samples[part], "samples %lld to %lld of %lld",
+        (long long)first, (long long)(first + batch->n_seq), (long long)dataset->n_samples[part]);
   batch->first = first;
-  for (int64_t s = 0; s < batch->n_seq; s++)
-    dataset->kind->sample(dataset, part, first + s, batch->length, batch->token + s * batch->length,
-                          batch->target + s * batch->length);
+  for (int64_t s = 0; s < batch->n_seq; s++) {
+    const Batch sample = batch_row(dataset->series, batch, s);
+    dataset->kind->sample(dataset, part, first + s, &sample);
+  }
 }
 
 bool dataset_scores_last(const Dataset *dataset, double *chance) {

@@ -9,12 +9,43 @@
 typedef enum DataKind { DATA_TEXT, DATA_SYNTHETIC, DATA_SERIES } DataKind;
 typedef enum DataPart { PART_TRAIN, PART_VAL, PART_TEST } DataPart; /* only series have a test part */
 
+typedef enum SeriesFeatures { SERIES_M, SERIES_S, SERIES_MS } SeriesFeatures;
+typedef enum SeriesMissing { MISSING_REFUSE, MISSING_FFILL, MISSING_MASK } SeriesMissing;
+typedef enum SeriesGaps { GAPS_REFUSE, GAPS_IGNORE } SeriesGaps;
+typedef enum SeriesHeader { HEADER_AUTO, HEADER_YES, HEADER_NO } SeriesHeader;
+
+/* Columns are given by name or, where no column has that name, by position from 1. */
+typedef struct SeriesConfig {
+  int context, horizon; /* rows of input and output of a window */
+  char *date_column;    /* "auto": the first column when it is not a number; NULL: none */
+  char *delimiter;      /* "auto", ",", ";" or "tab" */
+  SeriesHeader header;  /* auto: none when the first line is numbers behind at most one date */
+  char **columns;       /* values; none given: all that are neither dates nor known */
+  char **known_columns; /* covariates that are inputs only */
+  char **calendar;      /* inputs made of the dates: "hour", "day_of_week", ... (data/series_rows.c) */
+  char **borders;       /* none: shares; {"ett"}; or three dates: validation starts, test starts, end (excluded) */
+  int n_columns, n_known_columns, n_calendar, n_borders;
+  SeriesFeatures
+      features; /* M: every value column in and out; S: the target in and out; MS: every one in, target out */
+  char *target; /* NULL: none, or the only column */
+  SeriesMissing missing;
+  SeriesGaps gaps; /* dates that do not step evenly */
+  bool scale;
+  int season; /* 0: what the step of the dates suggests */
+  /* Made instead of read (data/synthetic_series.c). */
+  char *task; /* NULL: read */
+  int generate_rows, generate_columns, generate_season;
+  double generate_noise;
+} SeriesConfig;
+
 typedef struct DataConfig {
   DataKind kind;
-  char **paths; /* text: files, folders or globs, already relative to the working directory or absolute */
+  char *
+      *paths; /* text: files, folders or globs, already relative to the working directory or absolute; series: one CSV,
+                   or an HDF5 dataset as "file.h5:/name" */
   int n_paths;
-  char *tokenizer; /* "byte", "char" */
-  double split_train, split_val;
+  char *tokenizer;                           /* "byte", "char" */
+  double split_train, split_val, split_test; /* test: series only */
   int seq_len;
   /* synthetic: state tracking (Mamba-3 paper; Grazzi et al. 2025). Lengths in symbols after the start token, ends included. */
   char *task;                      /* "parity", "mod_arith", "mod_arith_brackets" */
@@ -22,6 +53,7 @@ typedef struct DataConfig {
   int start_max_length;            /* curriculum: the longest at the first step ... */
   int curriculum_steps;            /* ... growing to max_length over this many steps; 0: no curriculum */
   int eval_length, eval_sequences; /* validation: this many sequences of this length */
+  SeriesConfig series;
 } DataConfig;
 
 typedef struct Dataset Dataset;
@@ -33,23 +65,27 @@ typedef struct Batch {
   int64_t first;           /* number of the first sample in its part, set by dataset_fill: what dropout is drawn by */
   int32_t *token, *target; /* (n_seq, length) */
   float *input;            /* (n_seq, length, n_input) */
-  float *output;           /* (n_seq, horizon, n_output) */
+  float *output;           /* (n_seq, horizon, n_output); NaN where the data has no value: no target */
   int64_t *row;            /* (n_seq): the row of the data, from its start, that a series window begins with: a clock */
 } Batch;
 
 /* What a series dataset is: columns in the order of `input` and `output`, and the scaler fitted on the training part:
- * scaled = (value - mean) / std. Inputs are the value columns, then known covariates and calendar features. */
+ * scaled = (value - mean) / std. Inputs are the value columns, then known covariates and calendar features. An input
+ * that the data has no value for (data.missing: mask) is 0, the mean. */
 typedef struct SeriesInfo {
   int context, horizon, n_input, n_output;
   int n_values; /* the first n_values inputs are value columns of the file; the rest are known */
   char **input_names, **output_names;
   int *output_input;  /* (n_output): the input column that output j continues */
   double *mean, *std; /* (n_input) */
+  int64_t season;     /* rows of one season: data.season, or what the dates suggest; 1: none */
+  char *step;         /* between rows, "1 hour"; NULL: the data has no dates */
 } SeriesInfo;
 
 /* Opens, checks and tokenizes. vocabulary: for kinds that build one from the data ("char"), NULL, or the JSON that
  * dataset_tokenizer_json gave when the model was trained: a token outside of it is CODE_DATA, as are missing, empty
- * and unreadable files and parts shorter than seq_len + 1 tokens. A value the table cannot check is CODE_USAGE. */
+ * and unreadable files and parts shorter than seq_len + 1 tokens. A value the table cannot check is CODE_USAGE.
+ * Series: vocabulary carries the scaler, which then is not fitted anew; data with other columns is CODE_DATA. */
 Status dataset_open(const DataConfig *config, uint64_t seed, const char *vocabulary, Dataset **dataset);
 void dataset_close(Dataset *dataset);
 
@@ -58,7 +94,8 @@ int dataset_vocab_size(const Dataset *dataset);
 const SeriesInfo *dataset_series(const Dataset *dataset);
 /* Bytes of text behind one token of this part on average, for bits per byte; 0 where that has no meaning. */
 double dataset_bytes_per_token(const Dataset *dataset, DataPart part);
-/* The tokenizer as JSON text, owned by the dataset: {"kind": "char", "vocab": [...]}; NULL for synthetic data. */
+/* The tokenizer as JSON text, owned by the dataset: {"kind": "char", "vocab": [...]}; NULL for synthetic data; what
+ * series_from_json reads for series. */
 const char *dataset_tokenizer_json(const Dataset *dataset);
 /* Samples in one epoch of the part (train: shuffled anew each epoch; text: the part's windows of seq_len + 1 tokens,
  * train windows at random offsets; validation windows end to end, covering every target once). */
@@ -73,6 +110,27 @@ int64_t dataset_val_length(const Dataset *dataset, int64_t index);
 void dataset_fill(Dataset *dataset, DataPart part, int64_t first, Batch *batch);
 /* True where the score is accuracy at the last token of a sequence (synthetic), with chance level *chance. */
 bool dataset_scores_last(const Dataset *dataset, double *chance);
+
+/* A series by itself (data/series_spec.c): what a checkpoint needs to forecast without the training data. */
+typedef struct Series Series;
+/* json: as dataset_tokenizer_json gives it; anything else is CODE_DATA. */
+Status series_from_json(const char *json, Series **series);
+void series_free(Series *series);
+const SeriesInfo *series_info(const Series *series);
+
+/* The end of a file, to forecast from. */
+typedef struct SeriesContext {
+  float *input;    /* (context, n_input), scaled with the stored scaler */
+  int64_t row;     /* of the first of them: Batch.row, counted in steps from the start of the training data */
+  char *date_name; /* name of the column of dates; NULL: no dates */
+  char **dates;    /* (horizon): the dates that follow, written as the file writes them; NULL: no dates */
+  int n_dates;
+} SeriesContext;
+
+/* Reads the last `context` rows of a CSV or HDF5 dataset. Columns that differ from the training data's, fewer rows, and
+ * all that dataset_open refuses of a file are CODE_DATA. */
+Status series_read_context(const Series *series, const char *path, SeriesContext *context);
+void series_context_free(SeriesContext *context);
 
 /* Tokenizers by themselves (data/tokenizer.c): what a checkpoint needs to turn text into tokens and back. */
 typedef struct Tokenizer Tokenizer;

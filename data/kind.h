@@ -11,8 +11,8 @@ typedef struct DatasetKind {
   Status (*open)(const DataConfig *config, const char *vocabulary, Dataset **dataset);
   void (*close)(Dataset *dataset); /* what the kind allocated, the struct included */
   int64_t (*train_length)(const Dataset *dataset, int64_t step);
-  /* One sample of `length` tokens into token[] and target[]; index is within the part, length is one it can make. */
-  void (*sample)(const Dataset *dataset, DataPart part, int64_t index, int64_t length, int32_t *token, int32_t *target);
+  /* One sample into a batch of one; index is within the part, sample->length is one that the kind can make. */
+  void (*sample)(const Dataset *dataset, DataPart part, int64_t index, const Batch *sample);
 } DatasetKind;
 
 struct Dataset {
@@ -27,4 +27,4 @@ struct Dataset {
   double chance;
 };
 
-extern const DatasetKind dataset_text, dataset_synthetic;
+extern const DatasetKind dataset_text, dataset_synthetic, dataset_series_kind;

@@ -122,16 +122,15 @@ static int64_t synthetic_train_length(const Dataset *dataset, int64_t step) {
   return START_TOKENS + makeable(s->task, drawn);
 }
 
-static void synthetic_sample(const Dataset *dataset, DataPart part, int64_t index, int64_t length, int32_t *token,
-                             int32_t *target) {
+static void synthetic_sample(const Dataset *dataset, DataPart part, int64_t index, const Batch *sample) {
   const Task *task = ((const Synthetic *)dataset)->task;
-  int64_t n = length - START_TOKENS;
+  const int64_t length = sample->length, n = length - START_TOKENS;
   CHECK(n >= task->shortest && length <= dataset->max_length[part] && n == makeable(task, n),
         "%s cannot make a sequence of %lld tokens", task->name, (long long)length);
   Rng rng = rng_make(dataset->seed, RNG_TASK, part == PART_TRAIN ? DRAW_TRAIN : DRAW_VAL, (uint64_t)index);
-  token[0] = task->n_symbols;
-  target[0] = -1;
-  task->make(&rng, n, token + START_TOKENS, target + START_TOKENS);
+  sample->token[0] = task->n_symbols;
+  sample->target[0] = -1;
+  task->make(&rng, n, sample->token + START_TOKENS, sample->target + START_TOKENS);
 }
 
 static void synthetic_close(Dataset *dataset) { free(dataset); }

@@ -52,15 +52,15 @@ static int64_t train_window(const Text *text, int64_t index) {
          text->seq_len * (int64_t)rng_permute(text->base.seed, RNG_SHUFFLE, epoch, (uint64_t)n, (uint64_t)(index % n));
 }
 
-static void text_sample(const Dataset *dataset, DataPart part, int64_t index, int64_t length, int32_t *token,
-                        int32_t *target) {
+static void text_sample(const Dataset *dataset, DataPart part, int64_t index, const Batch *sample) {
   const Text *text = (const Text *)dataset;
+  const int64_t length = sample->length;
   CHECK(length == text->seq_len, "windows of %lld tokens, batch of %lld", (long long)text->seq_len, (long long)length);
   int64_t at = part == PART_TRAIN ? train_window(text, index) : index * length;
   int64_t n = min_i64(length, text->part[part].n - 1 - at);
-  copy_tokens(text, text->part[part].first + at, n, token);
-  copy_tokens(text, text->part[part].first + at + 1, n, target);
-  for (int64_t t = n; t < length; t++) token[t] = 0, target[t] = -1;
+  copy_tokens(text, text->part[part].first + at, n, sample->token);
+  copy_tokens(text, text->part[part].first + at + 1, n, sample->target);
+  for (int64_t t = n; t < length; t++) sample->token[t] = 0, sample->target[t] = -1;
 }
 
 static int64_t text_train_length(const Dataset *dataset, int64_t step) {

@@ -172,10 +172,17 @@ static void mistake(Loader *loader, const Layer *layer, int line, int column, co
   free(place);
 }
 
-/* True for a file, a folder, or a pattern that matches one. */
+/* True for a file, a folder, a pattern that matches one, or the file of "file.h5:/name". */
 static bool path_exists(const char *path) {
   glob_t found;
   if (!access(path, F_OK)) return true;
+  const char *colon = strstr(path, ":/");
+  if (colon) {
+    char *file = base_format("%.*s", (int)(colon - path), path);
+    bool exists = !access(file, F_OK);
+    free(file);
+    if (exists) return true;
+  }
   int outcome = glob(path, GLOB_NOSORT, NULL, &found);
   if (!outcome) globfree(&found);
   return !outcome;
@@ -302,6 +309,8 @@ static void apply_all(Loader *loader, const char *preset) {
   for (int i = 0; i < loader->n_layers; i++) apply_layer(loader, loader->layers[i]);
   ModelConfig *model = &loader->config->model;
   model->ssm_cfg.d_model = model->d_model;
+  loader->config->data.series.context = model->context;
+  loader->config->data.series.horizon = model->horizon;
   loader->config->vocab_size_auto = model->vocab_size == 0;
 }
 

@@ -45,12 +45,32 @@ static void check_model(const Checker *c) {
   free(problem);
 }
 
+static void check_series(const Checker *c) {
+  const DataConfig *data = &c->config->data;
+  const SeriesConfig *series = &data->series;
+  if (c->config->model.task != TASK_FORECAST)
+    WRONG(c, "data.kind", "found series beside model.task: lm, expected text or synthetic (or model.task: forecast)");
+  if (data->split_train + data->split_val + data->split_test > 1 + 1e-9)
+    WRONG(c, "data.split.test", "found %.6g beside data.split.train = %.6g and val = %.6g, expected a sum of 1 at most",
+          data->split_test, data->split_train, data->split_val);
+  if (series->task ? data->n_paths > 0 : data->n_paths > 1)
+    WRONG(c, "data.path", "found %d, expected one CSV or HDF5 dataset, or data.generate.task", data->n_paths);
+  if (series->n_borders > 0 && series->n_borders != 3 &&
+      (series->n_borders != 1 || strcmp(series->borders[0], "ett") != 0))
+    WRONG(c, "data.borders", "found %d, expected ett, or three dates: validation starts, test starts, end",
+          series->n_borders);
+}
+
 static void check_data(const Checker *c) {
   const DataConfig *data = &c->config->data;
   if (data->kind == DATA_TEXT) {
     if (data->split_train + data->split_val > 1 + 1e-9)
       WRONG(c, "data.split.val", "found %.6g beside data.split.train = %.6g, expected a sum of 1 at most",
             data->split_val, data->split_train);
+    return;
+  }
+  if (data->kind == DATA_SERIES) {
+    check_series(c);
     return;
   }
   if (data->max_length > data->seq_len)
@@ -130,6 +150,9 @@ Status config_require_run(const Config *config, const char *where) {
   Mistakes mistakes = {0};
   if (config->data.kind == DATA_TEXT && !config->data.n_paths)
     mistakes_add(&mistakes, "%s: data.path: found nothing, expected files, folders or globs (or data.kind: synthetic)",
+                 where);
+  if (config->data.kind == DATA_SERIES && !config->data.n_paths && !config->data.series.task)
+    mistakes_add(&mistakes, "%s: data.path: found nothing, expected one CSV or HDF5 dataset (or data.generate.task)",
                  where);
   if (config->train.steps == 0 && !(config->train.epochs > 0))
     mistakes_add(&mistakes, "%s: train.steps: found 0, expected the number of steps (or train.epochs)", where);

@@ -133,6 +133,7 @@ char *key_expected(const Key *key) {
       [KIND_TEXT] = "text",
       [KIND_PATH] = "a path",
       [KIND_PATHS] = "a list of paths",
+      [KIND_TEXTS] = "a list of texts",
       [KIND_INT] = "an integer in digits",
       [KIND_INTS] = "a list of integers",
       [KIND_REAL] = "a number",

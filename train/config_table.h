@@ -9,6 +9,7 @@ typedef enum KeyKind {
   KIND_TEXT,
   KIND_PATH,
   KIND_PATHS,
+  KIND_TEXTS,
   KIND_INT,
   KIND_INTS,
   KIND_REAL,

@@ -160,9 +160,9 @@ static bool read_unbuilt(const Key *key, const YamlNode *node, Config *config) {
 /* Sets the field and returns true, or leaves it alone. */
 typedef bool ReadField(const Key *key, const YamlNode *node, Config *config);
 static ReadField *const readers[] = {
-    [KIND_TEXT] = read_text, [KIND_PATH] = read_text,       [KIND_PATHS] = read_texts, [KIND_INT] = read_int_field,
-    [KIND_INTS] = read_ints, [KIND_REAL] = read_real_field, [KIND_PAIR] = read_pair,   [KIND_BOOL] = read_bool,
-    [KIND_ENUM] = read_enum, [KIND_UNBUILT] = read_unbuilt,
+    [KIND_TEXT] = read_text,     [KIND_PATH] = read_text, [KIND_PATHS] = read_texts,     [KIND_TEXTS] = read_texts,
+    [KIND_INT] = read_int_field, [KIND_INTS] = read_ints, [KIND_REAL] = read_real_field, [KIND_PAIR] = read_pair,
+    [KIND_BOOL] = read_bool,     [KIND_ENUM] = read_enum, [KIND_UNBUILT] = read_unbuilt,
 };
 
 /* True when the node is one of the values that are known but not built. */
@@ -318,10 +318,10 @@ static char *write_unbuilt(const Key *key, const Config *config) {
 
 typedef char *WriteField(const Key *key, const Config *config);
 static WriteField *const writers[] = {
-    [KIND_TEXT] = write_text_field, [KIND_PATH] = write_text_field, [KIND_PATHS] = write_list_field,
-    [KIND_INT] = write_int_field,   [KIND_INTS] = write_list_field, [KIND_REAL] = write_real_field,
-    [KIND_PAIR] = write_pair,       [KIND_BOOL] = write_bool,       [KIND_ENUM] = write_enum,
-    [KIND_UNBUILT] = write_unbuilt,
+    [KIND_TEXT] = write_text_field,  [KIND_PATH] = write_text_field, [KIND_PATHS] = write_list_field,
+    [KIND_TEXTS] = write_list_field, [KIND_INT] = write_int_field,   [KIND_INTS] = write_list_field,
+    [KIND_REAL] = write_real_field,  [KIND_PAIR] = write_pair,       [KIND_BOOL] = write_bool,
+    [KIND_ENUM] = write_enum,        [KIND_UNBUILT] = write_unbuilt,
 };
 
 char *key_write(const Key *key, const Config *config) { return writers[key->kind](key, config); }
@@ -341,7 +341,7 @@ void key_free(const Key *key, Config *config) {
     char **field = field_of(key, config);
     free(*field);
     *field = NULL;
-  } else if (key->kind == KIND_PATHS) {
+  } else if (key->kind == KIND_PATHS || key->kind == KIND_TEXTS) {
     char ***field = field_of(key, config);
     for (int i = 0; i < *count_of(key, config); i++) free((*field)[i]);
     free(*field);

@@ -1,0 +1,463 @@
+/* csv: see csv.h. The common cell, a number of up to 19 digits with nothing around it, is read in one pass; every other
+ * one is first cut out, then looked at. */
+#include "data/csv.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- numbers ------------------------------------------------------------------------------------------------------ */
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/* 10^0 .. 10^22: the powers of ten that a double holds exactly. */
+static const double POWER[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+enum { MAX_EXACT_POWER = 22, MAX_DIGITS = 19 /* 10^19 < 2^64 */ };
+
+/* m / 10^k correctly rounded, m > 0, 0 < k <= 19. Both are shifted until their top bit is set, so the whole-number
+ * quotient has 63 bits or more; whether a remainder is left goes into its last bit, far below those that a double keeps,
+ * and the one rounding is that of the conversion. */
+static double exact_quotient(uint64_t m, int k) {
+  uint64_t d = 1;
+  for (int i = 0; i < k; i++) d *= 10;
+  const int shift_m = __builtin_clzll(m), shift_d = __builtin_clzll(d);
+  const unsigned __int128 dividend = (unsigned __int128)(m << shift_m) << 63;
+  d <<= shift_d;
+  uint64_t quotient = (uint64_t)(dividend / d);
+  quotient |= (unsigned __int128)quotient * d != dividend;
+  return ldexp((double)quotient, shift_d - shift_m - 63);
+}
+
+static double long_number(const char *text, size_t n) {
+  char *copy = base_format("%.*s", (int)n, text);
+  const double value = strtod(copy, NULL);
+  free(copy);
+  return value;
+}
+
+/* Digits, at most one point, an exponent. Returns where it ends, NULL where none begins. */
+static const char *scan_number(const char *text, const char *end, double *value) {
+  const char *p = text;
+  const bool negative = p < end && *p == '-';
+  p += p < end && (*p == '-' || *p == '+');
+  uint64_t m = 0;
+  int64_t n_digits = 0, exponent = 0;
+  for (; p < end && is_digit(*p); p++, n_digits++) m = 10 * m + (uint64_t)(*p - '0');
+  if (p < end && *p == '.')
+    for (p++; p < end && is_digit(*p); p++, n_digits++, exponent--) m = 10 * m + (uint64_t)(*p - '0');
+  if (n_digits == 0) return NULL;
+  if (p < end && (*p == 'e' || *p == 'E')) {
+    const bool down = ++p < end && *p == '-';
+    p += p < end && (*p == '-' || *p == '+');
+    const char *digits = p;
+    int64_t written = 0;
+    for (; p < end && is_digit(*p); p++) written = min_i64(10 * written + (*p - '0'), 1000000);
+    if (p == digits) return NULL;
+    exponent += down ? -written : written;
+  }
+  double size;
+  if (n_digits > MAX_DIGITS) size = fabs(long_number(text, (size_t)(p - text)));
+  else if (m >> 53 == 0 && exponent <= 0 && exponent >= -MAX_EXACT_POWER) size = (double)m / POWER[-exponent];
+  else if (m >> 53 == 0 && exponent > 0 && exponent <= MAX_EXACT_POWER) size = (double)m * POWER[exponent];
+  else if (m != 0 && exponent < 0 && exponent >= -MAX_DIGITS) size = exact_quotient(m, (int)-exponent);
+  else size = fabs(long_number(text, (size_t)(p - text)));
+  *value = negative ? -size : size;
+  return p;
+}
+
+static bool is_word(const char *text, size_t n, const char *const *words) {
+  for (; *words; words++)
+    if (strlen(*words) == n && strncasecmp(text, *words, n) == 0) return true;
+  return false;
+}
+
+static bool has_decimal_comma(const char *text, size_t n) {
+  size_t digits = 0, commas = 0, others = 0;
+  for (size_t i = 0; i < n; i++) {
+    digits += is_digit(text[i]);
+    commas += text[i] == ',';
+    others += !is_digit(text[i]) && !strchr(",.+-eE", text[i]);
+  }
+  return digits > 0 && commas > 0 && others == 0;
+}
+
+CsvCell csv_number(const char *text, size_t n, double *value) {
+  static const char *const missing[] = {"", "nan", "na", "n/a", "null", "none", "-", "?", NULL};
+  static const char *const infinite[] = {"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", NULL};
+  if (scan_number(text, text + n, value) == text + n) return isinf(*value) ? CSV_INFINITE : CSV_NUMBER;
+  if (is_word(text, n, missing)) {
+    *value = NAN;
+    return CSV_MISSING;
+  }
+  if (is_word(text, n, infinite)) return CSV_INFINITE;
+  return has_decimal_comma(text, n) ? CSV_DECIMAL_COMMA : CSV_OTHER;
+}
+
+/* --- cells -------------------------------------------------------------------------------------------------------- */
+
+/* What stands in a cell: without the spaces and the quotes around it; "" inside quotes stays doubled. */
+typedef struct Cell {
+  const char *text;
+  size_t n;
+  bool open; /* a quote without its partner */
+} Cell;
+
+static bool at_line_end(const Csv *csv, const char *p) { return p == csv->end || *p == '\n' || *p == '\r'; }
+
+static const char *after_line_end(const Csv *csv, const char *p) {
+  p += p < csv->end && *p == '\r';
+  p += p < csv->end && *p == '\n';
+  return p;
+}
+
+static bool is_space(char c) { return c == ' ' || c == '\t'; }
+
+/* Cuts out the cell that begins at p; returns the delimiter or line end behind it. */
+static const char *take_cell(const Csv *csv, const char *p, Cell *cell) {
+  while (!at_line_end(csv, p) && is_space(*p) && *p != csv->delimiter) p++;
+  const bool quoted = !at_line_end(csv, p) && *p == '"';
+  const char *from = quoted ? ++p : p, *to = NULL;
+  for (; quoted && !at_line_end(csv, p); p++) {
+    if (*p != '"') continue;
+    if (p + 1 < csv->end && p[1] == '"') p++;
+    else {
+      to = p++;
+      break;
+    }
+  }
+  const char *after = p;
+  while (!at_line_end(csv, p) && *p != csv->delimiter) p++;
+  if (!quoted) to = p;
+  *cell = (Cell){from, (size_t)((to ? to : p) - from), .open = !to};
+  for (; to && after < p && quoted; after++) /* text behind a closing quote belongs to the cell, quotes and all */
+    if (!is_space(*after)) *cell = (Cell){from - 1, (size_t)(p - from + 1), .open = false};
+  while (!quoted && cell->n > 0 && is_space(cell->text[cell->n - 1])) cell->n--;
+  return p;
+}
+
+/* For messages: the beginning of a cell, malloc'ed. */
+static char *shown(Cell cell) {
+  enum { MOST = 40 };
+  char *text = base_format("\"%.*s%s\"", cell.n > MOST ? MOST : (int)cell.n, cell.text, cell.n > MOST ? "..." : "");
+  for (char *c = text; *c; c++)
+    if (iscntrl((unsigned char)*c)) *c = '?';
+  return text;
+}
+
+static Status bad_cell(const Csv *csv, int64_t line, int column, Cell cell, const char *expected) {
+  char *found = shown(cell);
+  Status status = status_fail(CODE_DATA, "%s: line %lld, column %s: found %s, expected %s", csv->path, (long long)line,
+                              csv->names[column], found, expected);
+  free(found);
+  return status;
+}
+
+static Status bad_number(const Csv *csv, int64_t line, int column, Cell cell, CsvCell kind) {
+  static const char *const expected[] = {
+      [CSV_INFINITE] = "a finite number; correct it, or leave the cell empty and set data.missing",
+      [CSV_DECIMAL_COMMA] = "a decimal point and nothing between thousands; write 1.5 for 1,5 (export the table with "
+                            "decimal points)",
+      [CSV_OTHER] = "a number; correct it, or name the columns to use in data.columns",
+  };
+  return bad_cell(csv, line, column, cell, cell.open ? "a closing quote on the same line; close it" : expected[kind]);
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------------ */
+
+static Status unreadable(const char *path) {
+  return status_fail(CODE_DATA, "%s: cannot read: %s; check the path and its permissions (data.path)", path,
+                     strerror(errno));
+}
+
+static Status map_file(const char *path, Csv *csv) {
+  /* O_NONBLOCK: a named pipe must be refused, not waited for. */
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return unreadable(path);
+  struct stat info;
+  Status status = STATUS_OK;
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
+    status = status_fail(CODE_DATA, "%s: not a regular file; give one CSV file (data.path)", path);
+  else if (info.st_size == 0) status = status_fail(CODE_DATA, "%s: the file is empty; give a CSV with rows", path);
+  else {
+    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (map == MAP_FAILED) status = unreadable(path);
+    else csv->map = map, csv->map_bytes = (size_t)info.st_size;
+  }
+  close(fd);
+  return status;
+}
+
+/* UTF-16, archives and spreadsheets have zero bytes near their start; text has none. */
+static Status find_text(Csv *csv) {
+  csv->text = csv->map;
+  csv->end = csv->text + csv->map_bytes;
+  if (memchr(csv->text, 0, csv->map_bytes < 4096 ? csv->map_bytes : 4096))
+    return status_fail(
+        CODE_DATA, "%s: found binary data, expected a CSV as UTF-8 text; export the table as CSV (UTF-8)", csv->path);
+  if (csv->map_bytes >= 3 && memcmp(csv->text, "\xEF\xBB\xBF", 3) == 0) csv->text += 3;
+  while (csv->end > csv->text && (csv->end[-1] == '\n' || csv->end[-1] == '\r'))
+    csv->end--; /* empty lines at the end */
+  return STATUS_OK;
+}
+
+/* The one delimiter that the first line has outside of quotes. */
+static Status find_delimiter(Csv *csv) {
+  static const char candidates[] = ",;\t";
+  char found = 0;
+  bool quoted = false;
+  for (const char *p = csv->text; !at_line_end(csv, p); p++) {
+    quoted ^= *p == '"';
+    if (quoted || !strchr(candidates, *p) || *p == found) continue;
+    if (found)
+      return status_fail(CODE_DATA,
+                         "%s: line 1: found \"%c\" and \"%c\", expected one delimiter; name it in data.delimiter",
+                         csv->path, found == '\t' ? ' ' : found, *p == '\t' ? ' ' : *p);
+    found = *p;
+  }
+  csv->delimiter = found ? found : ',';
+  return STATUS_OK;
+}
+
+static bool is_date(Cell cell) {
+  DateStyle style = {0};
+  int64_t date;
+  return date_parse(cell.text, cell.n, &style, &date) != DATE_BAD;
+}
+
+/* Counts the columns of the first line and tells whether it is data: numbers behind at most one date. */
+static bool first_line_is_data(Csv *csv) {
+  bool is_data = true;
+  csv->n_columns = 0;
+  for (const char *p = csv->text;; p++, csv->n_columns++) {
+    Cell cell;
+    double value;
+    p = take_cell(csv, p, &cell);
+    const CsvCell kind = csv_number(cell.text, cell.n, &value);
+    is_data &=
+        kind == CSV_NUMBER || kind == CSV_MISSING || kind == CSV_INFINITE || (csv->n_columns == 0 && is_date(cell));
+    if (at_line_end(csv, p)) break;
+  }
+  csv->n_columns++;
+  return is_data;
+}
+
+static char *name_of(Cell cell, int column) {
+  if (cell.n == 0) return base_format("%d", column + 1);
+  char *name = base_alloc(cell.n + 1), *to = name;
+  for (size_t i = 0; i < cell.n; i++) {
+    *to++ = cell.text[i];
+    i += cell.text[i] == '"' && i + 1 < cell.n && cell.text[i + 1] == '"';
+  }
+  *to = '\0';
+  return name;
+}
+
+static Status name_columns(Csv *csv) {
+  csv->names = base_zalloc(sizeof *csv->names * (size_t)csv->n_columns);
+  const char *p = csv->text;
+  for (int i = 0; i < csv->n_columns; i++) {
+    Cell cell;
+    p = take_cell(csv, p + (i > 0), &cell);
+    csv->names[i] = name_of(csv->has_header ? cell : (Cell){0}, i);
+    if (cell.open) return bad_cell(csv, 1, i, cell, "a closing quote on the same line; close it");
+    for (int j = 0; j < i; j++)
+      if (strcmp(csv->names[i], csv->names[j]) == 0)
+        return status_fail(CODE_DATA, "%s: line 1: columns %d and %d are both called %s, expected different names",
+                           csv->path, j + 1, i + 1, csv->names[i]);
+  }
+  csv->rows = csv->has_header ? after_line_end(csv, p) : csv->text;
+  return STATUS_OK;
+}
+
+static Status open_mapped(char delimiter, SeriesHeader header, Csv *csv) {
+  TRY(find_text(csv));
+  if (delimiter) csv->delimiter = delimiter;
+  else TRY(find_delimiter(csv));
+  const bool is_data = first_line_is_data(csv);
+  csv->has_header = header == HEADER_AUTO ? !is_data : header == HEADER_YES;
+  return name_columns(csv);
+}
+
+Status csv_open(const char *path, char delimiter, SeriesHeader header, Csv *csv) {
+  *csv = (Csv){0};
+  TRY(map_file(path, csv));
+  csv->path = base_strdup(path);
+  TRY_OR(open_mapped(delimiter, header, csv), csv_close(csv));
+  return STATUS_OK;
+}
+
+void csv_close(Csv *csv) {
+  for (int i = 0; csv->names && i < csv->n_columns; i++) free(csv->names[i]);
+  free(csv->names);
+  free(csv->path);
+  if (csv->map) munmap(csv->map, csv->map_bytes);
+  *csv = (Csv){0};
+}
+
+int csv_column(const Csv *csv, const char *name) {
+  for (int i = 0; i < csv->n_columns; i++)
+    if (strcmp(csv->names[i], name) == 0) return i;
+  if (!*name || strspn(name, "0123456789") != strlen(name) || strlen(name) > 9) return -1;
+  const int position = atoi(name);
+  return position >= 1 && position <= csv->n_columns ? position - 1 : -1;
+}
+
+bool csv_begins_with_dates(const Csv *csv) {
+  Cell cell;
+  double value;
+  take_cell(csv, csv->rows, &cell);
+  return csv_number(cell.text, cell.n, &value) == CSV_OTHER;
+}
+
+/* --- rows --------------------------------------------------------------------------------------------------------- */
+
+/* What reading one row needs to know: where each of the file's columns goes. */
+typedef struct Reader {
+  const Csv *csv;
+  int *slot; /* (n_columns): in the row of values; -1: passed over */
+  int date_column;
+  char date_order;
+  SeriesTable *table;
+  int64_t capacity, line;
+} Reader;
+
+static Status ragged(const Reader *r, const char *row) {
+  int n = 0;
+  Cell cell;
+  for (const char *p = row;; p++) {
+    p = take_cell(r->csv, p, &cell), n++;
+    if (at_line_end(r->csv, p)) break;
+  }
+  return status_fail(CODE_DATA,
+                     "%s: line %lld: found %d cell%s, expected %d as in line 1; make all rows equally long%s",
+                     r->csv->path, (long long)r->line, n, n == 1 ? "" : "s", r->csv->n_columns,
+                     n > r->csv->n_columns && r->csv->delimiter == ',' ? " and write decimal points, not commas" : "");
+}
+
+static Status take_date(Reader *r, Cell cell) {
+  SeriesTable *table = r->table;
+  DateStyle seen = {.order = r->date_order};
+  int64_t date;
+  if (date_parse(cell.text, cell.n, &seen, &date) != DATE_OK)
+    return bad_cell(r->csv, r->line, r->date_column, cell,
+                    "a date as 2016-07-01 or 2016-07-01 13:00:00; correct it, or see data.date_column");
+  if (!date_style_join(&table->style, &seen))
+    return bad_cell(r->csv, r->line, r->date_column, cell,
+                    "a date written like those above it; write all in one order and one time zone");
+  if (table->n_rows > 0 && date <= table->date[table->n_rows - 1]) {
+    const int64_t before = table->date[table->n_rows - 1];
+    char *above = date_format(before, &table->style),
+         *expected = base_format("a date after %s of the row above; %s", above,
+                                 date == before ? "remove one of the two rows" : "sort the rows by date");
+    Status status = bad_cell(r->csv, r->line, r->date_column, cell, expected);
+    free(above);
+    free(expected);
+    return status;
+  }
+  table->date[table->n_rows] = date;
+  return STATUS_OK;
+}
+
+/* One cell into the table; *p moves to the delimiter or line end behind it. */
+static Status take_value(Reader *r, const char **p, int column, double *values) {
+  const Csv *csv = r->csv;
+  const int slot = r->slot[column];
+  Cell cell;
+  if (slot >= 0) {
+    const char *end = scan_number(*p, csv->end, &values[slot]);
+    if (end && (at_line_end(csv, end) || *end == csv->delimiter) && isfinite(values[slot])) {
+      *p = end;
+      return STATUS_OK;
+    }
+  }
+  *p = take_cell(csv, *p, &cell);
+  if (column == r->date_column) return take_date(r, cell);
+  if (slot < 0) return STATUS_OK;
+  const CsvCell kind = csv_number(cell.text, cell.n, &values[slot]);
+  return kind <= CSV_MISSING && !cell.open ? STATUS_OK : bad_number(csv, r->line, column, cell, kind);
+}
+
+static Status take_row(Reader *r, const char **at) {
+  double *values = r->table->value + r->table->n_rows * r->table->n_columns;
+  const char *p = *at;
+  for (int i = 0; i < r->csv->n_columns; i++) {
+    if (i > 0 && at_line_end(r->csv, p)) return ragged(r, *at);
+    p += i > 0;
+    TRY(take_value(r, &p, i, values));
+  }
+  if (!at_line_end(r->csv, p)) return ragged(r, *at);
+  *at = after_line_end(r->csv, p);
+  return STATUS_OK;
+}
+
+static void reserve(Reader *r, int64_t n_rows) {
+  SeriesTable *table = r->table;
+  r->capacity = n_rows;
+  table->value = base_realloc(table->value, sizeof *table->value * (size_t)(n_rows * table->n_columns));
+  if (r->date_column >= 0) table->date = base_realloc(table->date, sizeof *table->date * (size_t)n_rows);
+}
+
+/* 3/4/2016 is read by what the column as a whole can only be: some row has a number above 12. */
+static Status find_date_order(Reader *r) {
+  const Csv *csv = r->csv;
+  Cell cell = {0}, first = {0};
+  for (const char *p = csv->rows; p < csv->end;) {
+    for (int i = 0; i <= r->date_column && (i == 0 || !at_line_end(csv, p)); i++)
+      p = take_cell(csv, p + (i > 0), &cell);
+    if (!first.text) {
+      DateStyle style = {0};
+      int64_t date;
+      if (date_parse(cell.text, cell.n, &style, &date) != DATE_AMBIGUOUS) return STATUS_OK;
+      first = cell;
+    }
+    r->date_order = date_order(cell.text, cell.n);
+    if (r->date_order) return STATUS_OK;
+    while (!at_line_end(csv, p)) p++;
+    p = after_line_end(csv, p);
+  }
+  return bad_cell(csv, r->line, r->date_column, first,
+                  "a date that tells day from month, and no row does; write dates as 2016-07-01");
+}
+
+static Status read_rows(Reader *r) {
+  const Csv *csv = r->csv;
+  SeriesTable *table = r->table;
+  r->line = table->first_line = csv->has_header ? 2 : 1;
+  if (csv->rows == csv->end) return status_fail(CODE_DATA, "%s: found no rows, expected numbers", csv->path);
+  if (r->date_column >= 0) TRY(find_date_order(r));
+  const char *at = csv->rows;
+  const char *line_end = memchr(at, '\n', (size_t)(csv->end - at));
+  reserve(r, 16 + (csv->end - at) / (line_end ? line_end - at + 1 : csv->end - at));
+  while (at < csv->end) {
+    if (table->n_rows == r->capacity) reserve(r, r->capacity + r->capacity / 2);
+    TRY(take_row(r, &at));
+    table->n_rows++, r->line++;
+  }
+  reserve(r, table->n_rows);
+  return STATUS_OK;
+}
+
+Status csv_read(const Csv *csv, const int *columns, int n, int date_column, SeriesTable *table) {
+  *table = (SeriesTable){.path = base_strdup(csv->path), .n_columns = n};
+  table->names = base_zalloc(sizeof *table->names * (size_t)n);
+  if (date_column >= 0) table->date_name = base_strdup(csv->names[date_column]);
+  Reader reader = {.csv = csv, .date_column = date_column, .table = table};
+  reader.slot = base_alloc(sizeof *reader.slot * (size_t)csv->n_columns);
+  for (int i = 0; i < csv->n_columns; i++) reader.slot[i] = -1;
+  for (int i = 0; i < n; i++) {
+    table->names[i] = base_strdup(csv->names[columns[i]]);
+    reader.slot[columns[i]] = i;
+  }
+  Status status = read_rows(&reader);
+  free(reader.slot);
+  if (status.code != CODE_OK) series_table_free(table);
+  return status;
+}

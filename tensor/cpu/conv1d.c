@@ -5,172 +5,292 @@
  *   pre_i = bias + sum_j w_j input(i - W + 1 + j),  y_i = f(pre_i),  window_out_j = input(L - W + 1 + j)
  * Backward recomputes pre, and with dpre_i = f'(pre_i) dy_i (zero outside the sequence):
  *   dinput(i) = sum_j w_{W-1-j} dpre_{i+j} (+ dwindow_out),  dw_j = sum_i dpre_i input(i - W + 1 + j),  dbias = sum_i dpre_i
- * One loop from i = L-1 down to -(W-1) gives the gradients of x and of window_in alike.
+ * for i in [-(W-1), L), which gives the gradients of x and of window_in alike.
  *
- * A task is one sequence and one tile of channels; parameter sums go to the sequence's own row and are added in order. */
+ * A task is one block of rows, whatever sequences lie in it, and one tile of channels. It goes through the rows in panels
+ * that stay in the cache, together with the W - 1 tokens before (inputs) and behind (dpre, computed again by each panel
+ * that needs them). A block has its own row of parameter sums; the rows are added in order. */
 #include "tensor/cpu/cpu.h"
 
-enum { TILE = 128 };
+enum { TILE = 128, PANEL = 32, BLOCK = 256, ROWS = 4 };
 
-/* One task. */
-typedef struct Strip {
+typedef struct Task {
   const Conv1d *p;
-  int64_t seq, start, length; /* the sequence and its rows */
-  int64_t col, n;             /* its channels */
+  int64_t first, end; /* its rows */
+  int64_t col, n;     /* its channels */
   int64_t n_w;
-  real *w;      /* (W, TILE): taps, transposed so that channels are contiguous */
-  real *inputs; /* (W, TILE): buffers */
-  real *dpre;   /* (W, TILE): of tokens i, i+1, ...; a ring */
-  real *pre, *out, *bias;
-} Strip;
+  real *w, *bias;      /* (W, TILE): taps, transposed so that channels are contiguous; (TILE) */
+  real *inputs, *dpre; /* (PANEL + 2 (W-1), TILE), (PANEL + W-1, TILE) */
+  real *rows, *sums;   /* (max(W, ROWS), TILE); backward: (W + 1, C) of the block: dw, taps first, and dbias */
+} Task;
 
-static int64_t strip_size(int64_t n_w) { return (3 * n_w + 3) * TILE; }
+/* Tokens [at, at + n) of a sequence: one panel. */
+typedef struct Panel {
+  int64_t seq, start, length; /* the sequence and its rows */
+  int64_t at, n;
+} Panel;
+
+/* Rows of reals, `ld` apart. */
+typedef struct Rows {
+  const real *at;
+  int64_t ld;
+} Rows;
+
+static int64_t task_reals(int64_t n_w) {
+  return (n_w + 1 + (PANEL + 2 * (n_w - 1)) + (PANEL + n_w - 1) + max_i64(n_w, ROWS)) * TILE;
+}
 static int64_t n_tiles(const Conv1d *p) { return ceil_div(p->x->dim[1], TILE); }
-static int64_t n_tasks(const Conv1d *p) { return (p->cu_seqlens->dim[0] - 1) * n_tiles(p); }
+static int64_t n_blocks(const Conv1d *p) { return ceil_div(p->x->dim[0], BLOCK); }
+static int64_t n_tasks(const Conv1d *p) { return n_blocks(p) * n_tiles(p); }
+static int64_t sums_reals(const Conv1d *p) { return (p->w->dim[2] + 1) * p->x->dim[1]; }
 
-/* Every task has its own memory; then, for backward, (n_seq, W + 1, C) sums of dw (taps first) and dbias. */
 KERNEL_SCRATCH(conv1d, Conv1d) {
-  int64_t n_w = p->w->dim[2], n = n_tasks(p) * strip_size(n_w);
-  if (backward) n += (p->cu_seqlens->dim[0] - 1) * (n_w + 1) * p->x->dim[1];
-  return (size_t)n * sizeof(real);
+  return (size_t)(n_tasks(p) * task_reals(p->w->dim[2]) + (backward ? n_blocks(p) * sums_reals(p) : 0)) * sizeof(real);
 }
 
-static Strip strip_make(const Conv1d *p, int64_t task) {
-  const int32_t *starts = p->cu_seqlens->data;
-  int64_t seq = task / n_tiles(p), col = task % n_tiles(p) * TILE, n_w = p->w->dim[2];
-  Strip s = {.p = p, .seq = seq, .start = starts[seq], .length = starts[seq + 1] - starts[seq], .col = col, .n_w = n_w};
-  CHECK(s.length > 0, "sequence %lld has no tokens", (long long)seq);
-  s.n = min_i64(TILE, p->x->dim[1] - col);
-  s.w = (real *)p->scratch + task * strip_size(n_w);
-  s.inputs = s.w + n_w * TILE;
-  s.dpre = s.inputs + n_w * TILE;
-  s.pre = s.dpre + n_w * TILE;
-  s.out = s.pre + TILE;
-  s.bias = s.out + TILE;
-  for (int64_t c = 0; c < s.n; c++) {
-    real buffer[1];
-    for (int64_t j = 0; j < n_w; j++) {
-      Tensor tap = cols_from(p->w, (col + c) * n_w + j);
-      s.w[j * TILE + c] = *row_load(&tap, 0, 1, buffer);
-    }
-  }
-  memset(s.bias, 0, TILE * sizeof(real));
+static Task task_make(const Conv1d *p, int64_t index) {
+  const int64_t n_w = p->w->dim[2], col = index % n_tiles(p) * TILE, first = index / n_tiles(p) * BLOCK;
+  Task k = {.p = p, .first = first, .end = min_i64(first + BLOCK, p->x->dim[0]), .col = col, .n_w = n_w};
+  k.n = min_i64(TILE, p->x->dim[1] - col);
+  k.w = (real *)p->scratch + index * task_reals(n_w);
+  k.bias = k.w + n_w * TILE;
+  k.inputs = k.bias + TILE;
+  k.dpre = k.inputs + (PANEL + 2 * (n_w - 1)) * TILE;
+  k.rows = k.dpre + (PANEL + n_w - 1) * TILE;
+  k.sums = (real *)p->scratch + n_tasks(p) * task_reals(n_w) + index / n_tiles(p) * sums_reals(p);
+  const Tensor w = cols_from(p->w, col * n_w);
+  const real *taps = row_load(&w, 0, k.n * n_w, k.rows);
+  for (int64_t j = 0; j < n_w; j++)
+    for (int64_t c = 0; c < k.n; c++) k.w[j * TILE + c] = taps[c * n_w + j];
+  memset(k.bias, 0, TILE * sizeof(real));
   if (p->bias) {
-    Tensor own = cols_from(p->bias, col);
-    memcpy(s.bias, row_load(&own, 0, s.n, s.out), (size_t)s.n * sizeof(real));
+    const Tensor own = cols_from(p->bias, col);
+    memcpy(k.bias, row_load(&own, 0, k.n, k.rows), (size_t)k.n * sizeof(real));
   }
-  return s;
+  return k;
+}
+
+/* The panel that starts at `row`; it ends with the task or the sequence. *seq: at most the row's sequence. */
+static Panel panel_at(const Task *k, int64_t row, int64_t *seq) {
+  const int32_t *starts = k->p->cu_seqlens->data;
+  while (starts[*seq + 1] <= row) ++*seq;
+  Panel panel = {.seq = *seq, .start = starts[*seq], .length = starts[*seq + 1] - starts[*seq]};
+  panel.at = row - panel.start;
+  panel.n = min_i64(min_i64(PANEL, k->end - row), panel.length - panel.at);
+  return panel;
 }
 
 /* Element (seq, channel, j) of a window, j counting from the oldest. */
-static real *window_at(const Strip *s, const Tensor *window, int64_t c, int64_t j) {
-  return (real *)window->data + ((s->seq * s->p->x->dim[1] + s->col + c) * (s->n_w - 1) + j);
+static real *window_at(const Task *k, const Tensor *window, int64_t seq, int64_t c, int64_t j) {
+  return (real *)window->data + ((seq * k->p->x->dim[1] + k->col + c) * (k->n_w - 1) + j);
 }
 
-/* input(i), n channels, i >= -(W-1). */
-static const real *input_at(const Strip *s, int64_t i, real *buffer) {
+/* input(i), i >= -(W-1), n channels: in place or in the buffer. */
+static const real *input_at(const Task *k, const Panel *panel, int64_t i, real *buffer) {
+  const Conv1d *p = k->p;
   if (i >= 0) {
-    Tensor own = cols_from(s->p->x, s->col);
-    return row_load(&own, s->start + i, s->n, buffer);
+    const Tensor own = cols_from(p->x, k->col);
+    return row_load(&own, panel->start + i, k->n, buffer);
   }
-  for (int64_t c = 0; c < s->n; c++)
-    buffer[c] = s->p->window_in ? *window_at(s, s->p->window_in, c, i + s->n_w - 1) : 0;
+  for (int64_t c = 0; c < k->n; c++)
+    buffer[c] = p->window_in ? *window_at(k, p->window_in, panel->seq, c, i + k->n_w - 1) : 0;
   return buffer;
 }
 
-/* pre_i into s->pre. */
-static void pre_activation(const Strip *s, int64_t i) {
-  memcpy(s->pre, s->bias, TILE * sizeof(real));
-  for (int64_t j = 0; j < s->n_w; j++) {
-    const real *in = input_at(s, i - s->n_w + 1 + j, s->inputs + j * TILE), *w = s->w + j * TILE;
+/* input(i) for i from panel->at - (W-1) on, n rows: x itself where it is of reals and has them all. */
+static Rows panel_inputs(const Task *k, const Panel *panel, int64_t n) {
+  const Tensor own = cols_from(k->p->x, k->col);
+  const int64_t first = panel->at - (k->n_w - 1);
+  if (first >= 0 && own.dtype == REAL_DTYPE) return (Rows){row_load(&own, panel->start + first, k->n, NULL), own.ld};
+  for (int64_t r = 0; r < n; r++) {
+    real *to = k->inputs + r * TILE;
+    const real *from = input_at(k, panel, first + r, to);
+    if (from != to) memcpy(to, from, (size_t)k->n * sizeof(real));
+  }
+  return (Rows){k->inputs, TILE};
+}
+
+/* The loops over channels become vectors where the number of taps is a constant, so the row functions are inlined once
+ * for each usual one. */
+#define FOR_TAPS static inline __attribute__((always_inline))
+
+/* pre of one row and channel; `in` points at the row's oldest input. */
+FOR_TAPS real pre_at(const Task *k, int64_t n_w, const real *in, int64_t ld, int64_t c) {
+  real sum = k->bias[c];
+  for (int64_t j = 0; j < n_w; j++) sum = real_fma(k->w[j * TILE + c], in[j * ld + c], sum);
+  return sum;
+}
+
+FOR_TAPS void forward_taps(const Task *k, int64_t n_w, const real *restrict in, int64_t ld, real *restrict y) {
+  if (k->p->silu)
 #pragma omp simd
-    for (int64_t c = 0; c < s->n; c++) s->pre[c] += w[c] * in[c];
+    for (int64_t c = 0; c < k->n; c++) y[c] = real_silu(pre_at(k, n_w, in, ld, c));
+  else
+#pragma omp simd
+    for (int64_t c = 0; c < k->n; c++) y[c] = pre_at(k, n_w, in, ld, c);
+}
+
+static void forward_row(const Task *k, const real *in, int64_t ld, real *y) {
+  switch (k->n_w) {
+  case 2: forward_taps(k, 2, in, ld, y); break;
+  case 3: forward_taps(k, 3, in, ld, y); break;
+  case 4: forward_taps(k, 4, in, ld, y); break;
+  default: forward_taps(k, k->n_w, in, ld, y);
+  }
+}
+
+/* The last W - 1 inputs of the panel's sequence. */
+static void store_window_out(const Task *k, const Panel *panel) {
+  for (int64_t j = 0; j < k->n_w - 1; j++) {
+    const real *in = input_at(k, panel, panel->length - k->n_w + 1 + j, k->rows);
+    for (int64_t c = 0; c < k->n; c++) *window_at(k, k->p->window_out, panel->seq, c, j) = in[c];
   }
 }
 
 KERNEL_FWD(conv1d, Conv1d) {
-#pragma omp parallel for schedule(static)
-  for (int64_t task = 0; task < n_tasks(p); task++) {
-    Strip s = strip_make(p, task);
-    Tensor own = cols_from(p->y, s.col);
-    for (int64_t i = 0; i < s.length; i++) {
-      pre_activation(&s, i);
-      real *y = row_out(&own, s.start + i, s.out);
-      for (int64_t c = 0; c < s.n; c++) y[c] = p->silu ? real_silu(s.pre[c]) : s.pre[c];
-      row_store(&own, s.start + i, s.n, y);
-    }
-    for (int64_t j = 0; p->window_out && j < s.n_w - 1; j++) {
-      const real *in = input_at(&s, s.length - s.n_w + 1 + j, s.inputs);
-      for (int64_t c = 0; c < s.n; c++) *window_at(&s, p->window_out, c, j) = in[c];
+  const int64_t n_w = p->w->dim[2];
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
+  for (int64_t index = 0; index < n_tasks(p); index++) {
+    const Task k = task_make(p, index);
+    Tensor own = cols_from(p->y, k.col);
+    Panel panel;
+    int64_t seq = 0;
+    for (int64_t row = k.first; row < k.end; row += panel.n) {
+      panel = panel_at(&k, row, &seq);
+      const Rows in = panel_inputs(&k, &panel, panel.n + n_w - 1);
+      for (int64_t r = 0; r < panel.n; r++) {
+        real *y = row_out(&own, row + r, k.rows);
+        forward_row(&k, in.at + r * in.ld, in.ld, y);
+        row_store(&own, row + r, k.n, y);
+      }
+      if (p->window_out && panel.at + panel.n == panel.length) store_window_out(&k, &panel);
     }
   }
 }
 
-/* dpre_i into `dpre`, and its share of the parameter sums (rows of C: W taps, then the bias). */
-static void backward_output(const Strip *s, int64_t i, real *dpre, real *sums) {
-  const Conv1d *p = s->p;
-  memset(dpre, 0, TILE * sizeof(real));
-  if (i < 0 || !p->dy) return;
-  Tensor own = cols_from(p->dy, s->col);
-  const real *dy = row_load(&own, s->start + i, s->n, s->out);
-  memcpy(dpre, dy, (size_t)s->n * sizeof(real));
-  if (p->silu) {
-    pre_activation(s, i);
-    for (int64_t c = 0; c < s->n; c++) dpre[c] *= real_dsilu(s->pre[c]);
-  }
-  int64_t n_c = p->x->dim[1];
-  for (int64_t j = 0; j < s->n_w; j++) {
-    const real *in = input_at(s, i - s->n_w + 1 + j, s->inputs);
-    real *dw = sums + j * n_c + s->col;
+FOR_TAPS void dpre_taps(const Task *k, int64_t n_w, const real *restrict in, int64_t ld, const real *restrict dy,
+                        real *restrict dpre) {
 #pragma omp simd
-    for (int64_t c = 0; c < s->n; c++) dw[c] += dpre[c] * in[c];
-  }
-  real *dbias = sums + s->n_w * n_c + s->col;
-#pragma omp simd
-  for (int64_t c = 0; c < s->n; c++) dbias[c] += dpre[c];
+  for (int64_t c = 0; c < k->n; c++) dpre[c] = dy[c] * real_dsilu(pre_at(k, n_w, in, ld, c));
 }
 
-static void backward_strip(const Strip *s, real *sums) {
-  const Conv1d *p = s->p;
-  int64_t n_w = s->n_w;
-  for (int64_t j = 0; j <= n_w; j++) memset(sums + j * p->x->dim[1] + s->col, 0, (size_t)s->n * sizeof(real));
-  memset(s->dpre, 0, (size_t)(n_w * TILE) * sizeof(real));
-  for (int64_t i = s->length - 1; i >= -(n_w - 1); i--) {
-    int64_t newest = (i + n_w) % n_w;
-    backward_output(s, i, s->dpre + newest * TILE, sums);
-    real *dinput = s->out;
-    memset(dinput, 0, TILE * sizeof(real));
+static void dpre_row(const Task *k, const real *in, int64_t ld, const real *dy, real *dpre) {
+  if (!k->p->silu) {
+    memcpy(dpre, dy, (size_t)k->n * sizeof(real));
+    return;
+  }
+  switch (k->n_w) {
+  case 2: dpre_taps(k, 2, in, ld, dy, dpre); break;
+  case 3: dpre_taps(k, 3, in, ld, dy, dpre); break;
+  case 4: dpre_taps(k, 4, in, ld, dy, dpre); break;
+  default: dpre_taps(k, k->n_w, in, ld, dy, dpre);
+  }
+}
+
+/* dpre of the panel's tokens and the W - 1 behind them, zero behind the sequence. */
+static void panel_dpre(const Task *k, const Panel *panel, Rows in, int64_t n_rows) {
+  const Conv1d *p = k->p;
+  for (int64_t r = 0; r < panel->n + k->n_w - 1; r++) {
+    real *dpre = k->dpre + r * TILE;
+    if (r < n_rows && p->dy) {
+      const Tensor own = cols_from(p->dy, k->col);
+      dpre_row(k, in.at + r * in.ld, in.ld, row_load(&own, panel->start + panel->at + r, k->n, k->rows), dpre);
+    } else memset(dpre, 0, TILE * sizeof(real));
+  }
+}
+
+/* dinput of some rows, TILE apart, and their part of dw and dbias. `dpre` and `in` point at the first row and at its
+ * oldest input. */
+FOR_TAPS void backward_taps(const Task *k, int64_t n_w, int64_t n_rows, const real *restrict in, int64_t ld,
+                            const real *restrict dpre, real *restrict dinput) {
+  const int64_t n_c = k->p->x->dim[1];
+  real *restrict sums = k->sums + k->col;
+  const real *restrict w = k->w;
+#pragma omp simd
+  for (int64_t c = 0; c < k->n; c++) {
+    real dbias = sums[n_w * n_c + c];
+    for (int64_t r = 0; r < n_rows; r++) {
+      real sum = 0;
+      for (int64_t j = 0; j < n_w; j++) sum = real_fma(w[(n_w - 1 - j) * TILE + c], dpre[(r + j) * TILE + c], sum);
+      dinput[r * TILE + c] = sum;
+      dbias += dpre[r * TILE + c];
+    }
+    sums[n_w * n_c + c] = dbias;
     for (int64_t j = 0; j < n_w; j++) {
-      const real *dpre = s->dpre + (newest + j) % n_w * TILE, *w = s->w + (n_w - 1 - j) * TILE;
-#pragma omp simd
-      for (int64_t c = 0; c < s->n; c++) dinput[c] += w[c] * dpre[c];
+      real dw = sums[j * n_c + c];
+      for (int64_t r = 0; r < n_rows; r++) dw = real_fma(dpre[r * TILE + c], in[(r + j) * ld + c], dw);
+      sums[j * n_c + c] = dw;
     }
-    int64_t in_window_out = i - (s->length - (n_w - 1));
-    if (p->dwindow_out && in_window_out >= 0)
-      for (int64_t c = 0; c < s->n; c++) dinput[c] += *window_at(s, p->dwindow_out, c, in_window_out);
-    if (i >= 0 && p->dx) {
-      Tensor own = cols_from(p->dx, s->col);
-      row_add(&own, s->start + i, s->n, dinput);
+  }
+}
+
+/* ROWS rows at once where there are so many and their taps have a vector loop; returns how many it was. */
+static int64_t backward_rows(const Task *k, int64_t n_rows, const real *in, int64_t ld, const real *dpre,
+                             real *dinput) {
+  if (n_rows >= ROWS) switch (k->n_w) {
+    case 2: backward_taps(k, 2, ROWS, in, ld, dpre, dinput); return ROWS;
+    case 3: backward_taps(k, 3, ROWS, in, ld, dpre, dinput); return ROWS;
+    case 4: backward_taps(k, 4, ROWS, in, ld, dpre, dinput); return ROWS;
     }
-    if (i < 0 && p->dwindow_in)
-      for (int64_t c = 0; c < s->n; c++) *window_at(s, p->dwindow_in, c, i + n_w - 1) += dinput[c];
+  backward_taps(k, k->n_w, 1, in, ld, dpre, dinput);
+  return 1;
+}
+
+/* Adds what reaches token i of the sequence through dwindow_out. */
+static void add_dwindow_out(const Task *k, const Panel *panel, int64_t i, real *dinput) {
+  const int64_t j = i - (panel->length - (k->n_w - 1));
+  if (!k->p->dwindow_out || j < 0) return;
+  for (int64_t c = 0; c < k->n; c++) dinput[c] += *window_at(k, k->p->dwindow_out, panel->seq, c, j);
+}
+
+/* Gradients of the window before a sequence's start, whose first panel this is. */
+static void backward_window_in(const Task *k, const Panel *panel) {
+  for (int64_t i = -(k->n_w - 1); i < 0; i++) {
+    memset(k->rows, 0, TILE * sizeof(real));
+    for (int64_t j = -i; j < k->n_w; j++)
+      for (int64_t c = 0; c < k->n; c++)
+        k->rows[c] = real_fma(k->w[(k->n_w - 1 - j) * TILE + c], k->dpre[(i + j) * TILE + c], k->rows[c]);
+    add_dwindow_out(k, panel, i, k->rows);
+    for (int64_t c = 0; c < k->n; c++) *window_at(k, k->p->dwindow_in, panel->seq, c, i + k->n_w - 1) += k->rows[c];
+  }
+}
+
+static void backward_task(const Task *k) {
+  const Conv1d *p = k->p;
+  for (int64_t j = 0; j <= k->n_w; j++) memset(k->sums + j * p->x->dim[1] + k->col, 0, (size_t)k->n * sizeof(real));
+  Panel panel;
+  int64_t seq = 0;
+  for (int64_t row = k->first; row < k->end; row += panel.n) {
+    panel = panel_at(k, row, &seq);
+    const int64_t n_rows = min_i64(panel.n + k->n_w - 1, panel.length - panel.at);
+    const Rows in = panel_inputs(k, &panel, n_rows + k->n_w - 1);
+    panel_dpre(k, &panel, in, n_rows);
+    for (int64_t r = 0; r < panel.n;) {
+      const int64_t n = backward_rows(k, panel.n - r, in.at + r * in.ld, in.ld, k->dpre + r * TILE, k->rows);
+      for (int64_t i = 0; i < n; i++, r++) {
+        add_dwindow_out(k, &panel, panel.at + r, k->rows + i * TILE);
+        if (!p->dx) continue;
+        Tensor own = cols_from(p->dx, k->col);
+        row_add(&own, row + r, k->n, k->rows + i * TILE);
+      }
+    }
+    if (panel.at == 0 && p->dwindow_in) backward_window_in(k, &panel);
   }
 }
 
 KERNEL_BWD(conv1d, Conv1d) {
-  int64_t n_c = p->x->dim[1], n_w = p->w->dim[2], n_seq = p->cu_seqlens->dim[0] - 1;
-  real *all_sums = (real *)p->scratch + n_tasks(p) * strip_size(n_w);
-#pragma omp parallel for schedule(static)
-  for (int64_t task = 0; task < n_tasks(p); task++) {
-    Strip s = strip_make(p, task);
-    backward_strip(&s, all_sums + s.seq * (n_w + 1) * n_c);
+  const int64_t n_c = p->x->dim[1], n_w = p->w->dim[2], n = sums_reals(p);
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
+  for (int64_t index = 0; index < n_tasks(p); index++) {
+    const Task k = task_make(p, index);
+    backward_task(&k);
   }
+  real *sums = (real *)p->scratch + n_tasks(p) * task_reals(n_w);
+  for (int64_t b = 1; b < n_blocks(p); b++)
+    for (int64_t i = 0; i < n; i++) sums[i] += sums[b * n + i];
   real *dw = p->dw ? p->dw->data : NULL, *dbias = p->dbias ? p->dbias->data : NULL;
-  for (int64_t seq = 0; seq < n_seq; seq++) {
-    const real *sums = all_sums + seq * (n_w + 1) * n_c;
-    for (int64_t c = 0; c < n_c; c++) {
-      for (int64_t j = 0; dw && j < n_w; j++) dw[c * n_w + j] += sums[j * n_c + c];
-      if (dbias) dbias[c] += sums[n_w * n_c + c];
-    }
+  for (int64_t c = 0; c < n_c; c++) {
+    for (int64_t j = 0; dw && j < n_w; j++) dw[c * n_w + j] += sums[j * n_c + c];
+    if (dbias) dbias[c] += sums[n_w * n_c + c];
   }
 }

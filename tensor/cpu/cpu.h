@@ -34,6 +34,10 @@
 #undef SCRATCH_SCRATCH
 #undef SCRATCH_NONE
 
+/* Whether a loop over n elements lasts long enough to wake other threads for it: that takes some tens of microseconds
+ * where they sleep between loops. For the `if` of a parallel loop; it changes no bit. */
+static inline bool parallel_pays(int64_t n) { return n >= 1 << 16; }
+
 /* Row r of a tensor as reals: in place where the dtype is real, else converted into `buffer` (n reals). */
 static inline const real *row_load(const Tensor *t, int64_t r, int64_t n, real *buffer) {
   if (t->dtype == REAL_DTYPE) return (const real *)t->data + r * t->ld;

@@ -21,12 +21,16 @@ static inline GemmMatrix product_part(GemmMatrix x, int64_t row, int64_t col) {
   return x;
 }
 
-/* Blocks of 256 x 512, the fastest; smaller ones, down to 128 x 128, where that leaves less than 32 of them: at 128 x 128
- * oneDNN still reaches some 85 % of its rate (Zen 4). */
+/* The largest of these blocks that cuts C into enough pieces, then evened out. oneDNN packs both operands anew for every
+ * block, so large ones are faster, and its own blocks are 384 columns wide (docs/decisions.md). */
 static inline void product_block_size(int64_t m, int64_t n, int64_t *block_m, int64_t *block_n) {
-  *block_m = 256, *block_n = 512;
-  while (ceil_div(m, *block_m) * ceil_div(n, *block_n) < 32 && *block_n > 128) *block_n /= 2;
-  if (ceil_div(m, *block_m) * ceil_div(n, *block_n) < 32) *block_m /= 2;
+  static const struct {
+    int64_t rows, cols, enough;
+  } SIZES[] = {{512, 384, 12}, {256, 384, 12}, {256, 192, 12}, {128, 192, 12}, {128, 128, 4}, {64, 64, 0}};
+  int i = 0;
+  while (ceil_div(m, SIZES[i].rows) * ceil_div(n, SIZES[i].cols) < SIZES[i].enough) i++;
+  *block_m = round_up(ceil_div(m, ceil_div(m, SIZES[i].rows)), 16);
+  *block_n = round_up(ceil_div(n, ceil_div(n, SIZES[i].cols)), 32);
 }
 
 /* Rows times columns of one block. */
@@ -108,7 +112,7 @@ static inline void product(int64_t m, int64_t n, int64_t k, GemmMatrix a, GemmMa
   }
   int64_t block_m, block_n;
   product_block_size(m, n, &block_m, &block_n);
-#pragma omp parallel for collapse(2) schedule(dynamic)
+#pragma omp parallel for collapse(2) schedule(dynamic) if (m > block_m || n > block_n)
   for (int64_t i = 0; i < m; i += block_m)
     for (int64_t j = 0; j < n; j += block_n)
       product_block(min_i64(block_m, m - i), min_i64(block_n, n - j), k, product_part(a, i, 0), product_part(b, 0, j),

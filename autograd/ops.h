@@ -13,6 +13,14 @@
 Tensor *op_embedding(Tape *tape, Tensor *w, Tensor *token);
 /* y = x w^T + bias: x (T, n_in), w (n_out, n_in), bias (n_out) or NULL -> (T, n_out) of dtype `out` */
 Tensor *op_linear(Tape *tape, Tensor *x, Tensor *w, Tensor *bias, Dtype out);
+/* The same into y, which may be a scope's output. */
+Tensor *op_linear_into(Tape *tape, Tensor *x, Tensor *w, Tensor *bias, Tensor *y);
+/* y = stream + x w^T + bias: stream (T, n_out) real -> (T, n_out) real; y as in op_residual */
+Tensor *op_linear_residual(Tape *tape, Tensor *x, Tensor *w, Tensor *bias, Tensor *stream, Tensor *y);
+/* y = stream + update: stream (T, D) real, update (T, D) act -> (T, D) real. y: a tensor to be filled, or NULL. A y that was
+ * given stream's own gradient shares it: nothing is copied on the way back. What else reads the stream must then be
+ * recorded before this. */
+Tensor *op_residual(Tape *tape, Tensor *stream, Tensor *update, Tensor *y);
 /* h = residual + update; y = RMSNorm(h) * weight. update NULL: h = residual. *h_out gets h (may be NULL). -> y act */
 Tensor *op_add_norm(Tape *tape, Tensor *residual, Tensor *update, Tensor *weight, double eps, Tensor **h_out);
 /* y = value * silu(gate); y: a view to be filled, or NULL */

@@ -1,6 +1,11 @@
 /* tape: records operations as they run and plays their backward rules in reverse.
  *
- * Everything recorded lives in the device's step arena; tape_reset rewinds it. All gradients are added to (+=). */
+ * Everything recorded lives in the device's step arena; tape_reset rewinds it. All gradients are added to (+=).
+ *
+ * Scopes bound the memory. The arena is a stack, and backward undoes what forward did from the top down: once a scope is
+ * played back, everything taken since it began, activations and gradients, is given back at once. So gradients need the
+ * room of one scope, and come to lie where the activations of later scopes were. A scope that replays keeps nothing but
+ * its output: backward runs its body a second time, recording. (Chen et al. 2016) */
 #pragma once
 
 #include "tensor/device.h"
@@ -12,6 +17,8 @@ typedef struct Tape {
   Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
   bool recording; /* off: evaluation; nothing is saved for backward */
   TapeNode *last;
+  const Tensor *known; /* the output of the scope being replayed */
+  size_t owed;         /* place of the oldest tensor that got its gradient since the last scope began; SIZE_MAX: none */
 } Tape;
 
 /* A backward rule: fills the gradient fields of its params struct with tape_grad and calls <op>_bwd. */
@@ -40,6 +47,29 @@ void tape_record(Tape *tape, TapeRule *rule, const void *params, size_t params_b
 Tensor *tape_grad(Tape *tape, Tensor *t);
 /* The gradient that has arrived at an output so far: NULL when nothing used it. */
 Tensor *tape_arrived(Tape *tape, Tensor *t);
+
+typedef enum ScopeKind {
+  SCOPE_OPEN,  /* as if there were none: what the body makes stays until the tape is reset */
+  SCOPE_KEEP,  /* what the body recorded is kept for backward */
+  SCOPE_REPLAY /* only `out` is kept; backward runs the body again */
+} ScopeKind;
+/* Fills out from in. Run a second time by a replay, with the same bits; `out` is known then, and the operation that fills
+ * it need not compute (tape_known). Tensors it makes, out apart, are gone when it returns, unless the scope is open. */
+typedef void TapeBody(Tape *tape, const void *args, Tensor *in, Tensor *out);
+/* Runs body as a scope and returns out. args (args_bytes) are copied. `out` NULL: made, (rows of in, n_cols) of dtype.
+ * The body adds to no gradient of a tensor outside but in's, and those that were there before the scope began (CHECK). */
+typedef struct TapeScope {
+  ScopeKind kind;
+  TapeBody *body;
+  const void *args;
+  size_t args_bytes;
+  Tensor *in, *out;
+  Dtype dtype;
+  int64_t n_cols;
+} TapeScope;
+Tensor *tape_scope(Tape *tape, TapeScope scope);
+/* True when `out` holds its values already: an operation that may be a scope's last asks before it computes. */
+static inline bool tape_known(const Tape *tape, const Tensor *out) { return out && out == tape->known; }
 
 /* Plays the rules from the last to the first. The caller has seeded the outputs' gradients through tape_grad. */
 void tape_backward(Tape *tape);

@@ -51,8 +51,12 @@ typedef struct Block {
   Tensor *norm, *norm2, *fc1, *fc2;
 } Block;
 
+/* What backward makes again instead of keeping (models/backbone.c): changes memory and time, no bit of the result. */
+typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_MIXER, RECOMPUTE_BLOCK } Recompute;
+
 typedef struct Model {
   ModelConfig config;
+  Recompute recompute; /* none, unless set after model_new */
   ParamTable params;
   Block *blocks;
   Tensor *embedding, *norm_f, *lm_head; /* lm_head is the embedding when tied */
@@ -75,7 +79,7 @@ ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length);
 
 /* The backbone over an embedded input h (T, D) real -> normed output (T, D) act. hidden: NULL, or n_layer entries that
- * get the residual stream after each layer. */
+ * get the residual stream after each layer (the tape must not be recording). */
 Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
                          ModelState *state_out, Tensor **hidden);
 /* token (T) I32 -> per-token nll (T, 1) real of target (T) I32 (CROSS_ENTROPY_IGNORE: 0). */

@@ -1,34 +1,108 @@
 /* backbone: the pre-norm residual stream (specification, section 1).
  *
  *   h <- h + mixer(RMSNorm(h));   with an MLP also   h <- h + fc2(value * silu(gate)), [value | gate] = fc1(RMSNorm(h))
- * The stream is kept in real. Adding an update and normalising the sum are one operation, so an update is added where
- * the next norm reads the stream: a layer's output exists once the following layer, or norm_f, has begun. */
+ * Both are branches of one form, h + out(mix(in(RMSNorm(h)))), with a product before and after the middle. The stream is
+ * kept in real, and has one gradient: on the way back every branch adds to it in place.
+ *
+ * A branch is three scopes (autograd/tape.h): the whole, its way in (norm and first product) and the rest.
+ * Model.recompute says which of them replay:
+ *   none:   the way in: its norm is made again; what the middle makes is kept
+ *   mixer:  the rest too: of a branch only its first product is kept. No product is made twice
+ *   block:  the whole: only the stream is kept */
 #include "models/aspis.h"
 
 #define NORM_EPS 1e-5
 
-static Tensor *mlp_forward(const Block *block, Tape *tape, Tensor *x) {
-  const int64_t n_f = block->fc2->dim[1];
-  Tensor *both = op_linear(tape, x, block->fc1, NULL, tape->act);
+typedef struct Branch {
+  Recompute recompute;
+  Tensor *norm;
+  MixerProducts products;
+  Mixer *mixer; /* NULL: the MLP */
+  Tensor *cu_seqlens;
+  const LayerState *state_in;
+  LayerState *state_out;
+} Branch;
+
+static Tensor *mlp_mix(Tape *tape, Tensor *both) {
+  const int64_t n_f = both->dim[1] / 2;
   Tensor *value = tensor_cols(&tape->device->step, both, 0, n_f);
   Tensor *gate = tensor_cols(&tape->device->step, both, n_f, n_f);
-  return op_linear(tape, op_swiglu(tape, value, gate, NULL), block->fc2, NULL, tape->act);
+  return op_swiglu(tape, value, gate, NULL);
+}
+
+static void way_in(Tape *tape, const void *args, Tensor *h, Tensor *proj) {
+  const Branch *b = args;
+  Tensor *x = op_add_norm(tape, h, NULL, b->norm, NORM_EPS, NULL);
+  op_linear_into(tape, x, b->products.in_proj, b->products.in_proj_bias, proj);
+}
+
+typedef struct Rest {
+  const Branch *branch;
+  Tensor *h;
+} Rest;
+
+static void rest(Tape *tape, const void *args, Tensor *proj, Tensor *next) {
+  const Rest *r = args;
+  const Branch *b = r->branch;
+  Tensor *mixed =
+      b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, b->state_out) : mlp_mix(tape, proj);
+  next->grad = tape_grad(tape, r->h); /* the stream's one gradient */
+  op_linear_residual(tape, mixed, b->products.out_proj, b->products.out_proj_bias, r->h, next);
+}
+
+/* A state that is carried out of a branch must outlive it. */
+static ScopeKind scope_kind(const Branch *b, bool replays) {
+  return b->state_out ? SCOPE_OPEN : replays ? SCOPE_REPLAY : SCOPE_KEEP;
+}
+
+static void whole(Tape *tape, const void *args, Tensor *h, Tensor *next) {
+  const Branch *b = args;
+  Tensor *proj = tape_scope(tape, (TapeScope){.kind = scope_kind(b, true),
+                                              .body = way_in,
+                                              .args = b,
+                                              .args_bytes = sizeof *b,
+                                              .in = h,
+                                              .dtype = tape->act,
+                                              .n_cols = b->products.in_proj->dim[0]});
+  tape_scope(tape, (TapeScope){.kind = scope_kind(b, b->recompute == RECOMPUTE_MIXER),
+                               .body = rest,
+                               .args = &(Rest){b, h},
+                               .args_bytes = sizeof(Rest),
+                               .in = proj,
+                               .out = next});
+}
+
+static Tensor *branch_forward(const Branch *b, Tape *tape, Tensor *h) {
+  return tape_scope(tape, (TapeScope){.kind = scope_kind(b, b->recompute == RECOMPUTE_BLOCK),
+                                      .body = whole,
+                                      .args = b,
+                                      .args_bytes = sizeof *b,
+                                      .in = h,
+                                      .dtype = h->dtype,
+                                      .n_cols = h->dim[1]});
 }
 
 Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
                          ModelState *state_out, Tensor **hidden) {
-  Tensor *update = NULL;
+  CHECK(!hidden || !tape->recording, "hidden states have no gradient of their own");
+  tape_grad(tape, h); /* made here, below every scope */
   for (int i = 0; i < model->config.n_layer; i++) {
     Block *block = &model->blocks[i];
-    Tensor *x = op_add_norm(tape, h, update, block->norm, NORM_EPS, &h);
-    if (hidden && i > 0) hidden[i - 1] = h;
-    update = mixer_forward(&block->mixer, tape, x, cu_seqlens, state_in ? &state_in->layers[i] : NULL,
-                           state_out ? &state_out->layers[i] : NULL);
-    if (!block->fc1) continue;
-    x = op_add_norm(tape, h, update, block->norm2, NORM_EPS, &h);
-    update = mlp_forward(block, tape, x);
+    Branch branch = {.recompute = model->recompute,
+                     .norm = block->norm,
+                     .products = mixer_products(&block->mixer),
+                     .mixer = &block->mixer,
+                     .cu_seqlens = cu_seqlens,
+                     .state_in = state_in ? &state_in->layers[i] : NULL,
+                     .state_out = state_out ? &state_out->layers[i] : NULL};
+    h = branch_forward(&branch, tape, h);
+    if (block->fc1) {
+      branch = (Branch){.recompute = model->recompute,
+                        .norm = block->norm2,
+                        .products = {.in_proj = block->fc1, .out_proj = block->fc2}};
+      h = branch_forward(&branch, tape, h);
+    }
+    if (hidden) hidden[i] = h;
   }
-  Tensor *y = op_add_norm(tape, h, update, model->norm_f, NORM_EPS, &h);
-  if (hidden) hidden[model->config.n_layer - 1] = h;
-  return y;
+  return op_add_norm(tape, h, NULL, model->norm_f, NORM_EPS, NULL);
 }

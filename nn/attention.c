@@ -26,24 +26,23 @@ void attention_init(AttentionLayer *m, ParamTable *params, const char *prefix, c
   if (c.out_proj_bias) m->out_proj_bias = params_add_vector(params, prefix, "out_proj.bias", d_model, INIT_VALUE(0));
 }
 
-Tensor *attention_forward(AttentionLayer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens) {
+Tensor *attention_mix(AttentionLayer *m, Tape *tape, Tensor *qkv, Tensor *cu_seqlens) {
   const AttnConfig *c = &m->config;
   const int64_t n_q = (int64_t)c->num_heads * c->head_dim, n_kv = (int64_t)c->num_heads_kv * c->head_dim;
   Arena *arena = &tape->device->step;
 
-  Tensor *qkv = op_linear(tape, x, m->in_proj, m->in_proj_bias, tape->act);
   if (c->d_conv > 0)
     qkv = op_conv1d(tape, (Conv1d){.cu_seqlens = cu_seqlens, .x = qkv, .w = m->conv_w, .bias = m->conv_bias}, false).y;
-  Attention heads = op_attention(tape, (Attention){.n_heads = c->num_heads,
-                                                   .n_heads_kv = c->num_heads_kv,
-                                                   .head_dim = c->head_dim,
-                                                   .rotary_dim = c->rotary_emb_dim,
-                                                   .rotary_interleaved = c->rotary_emb_interleaved,
-                                                   .rotary_base = c->rotary_emb_base,
-                                                   .scale = c->softmax_scale,
-                                                   .cu_seqlens = cu_seqlens,
-                                                   .q = tensor_cols(arena, qkv, 0, n_q),
-                                                   .k = tensor_cols(arena, qkv, n_q, n_kv),
-                                                   .v = tensor_cols(arena, qkv, n_q + n_kv, n_kv)});
-  return op_linear(tape, heads.y, m->out_proj, m->out_proj_bias, tape->act);
+  return op_attention(tape, (Attention){.n_heads = c->num_heads,
+                                        .n_heads_kv = c->num_heads_kv,
+                                        .head_dim = c->head_dim,
+                                        .rotary_dim = c->rotary_emb_dim,
+                                        .rotary_interleaved = c->rotary_emb_interleaved,
+                                        .rotary_base = c->rotary_emb_base,
+                                        .scale = c->softmax_scale,
+                                        .cu_seqlens = cu_seqlens,
+                                        .q = tensor_cols(arena, qkv, 0, n_q),
+                                        .k = tensor_cols(arena, qkv, n_q, n_kv),
+                                        .v = tensor_cols(arena, qkv, n_q + n_kv, n_kv)})
+      .y;
 }

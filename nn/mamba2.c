@@ -29,15 +29,14 @@ void mamba2_init(Mamba2 *m, ParamTable *params, const char *prefix, const MixerC
   if (c->bias) m->out_proj_bias = params_add_vector(params, prefix, "out_proj.bias", c->d_model, INIT_VALUE(0));
 }
 
-Tensor *mamba2_forward(Mamba2 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
-                       LayerState *state_out) {
+Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                   LayerState *state_out) {
   const MixerConfig *c = &m->config;
   const int64_t n_e = mixer_d_inner(c), n_ssm = mixer_d_ssm(c), n_mlp = n_e - n_ssm, n_h = mixer_nheads(c);
   const int64_t n_gn = (int64_t)c->ngroups * c->d_state;
   const bool has_window = c->d_conv > 1;
   Arena *arena = &tape->device->step;
 
-  Tensor *proj = op_linear(tape, x, m->in_proj, m->in_proj_bias, tape->act);
   Tensor *z = tensor_cols(arena, proj, 2 * n_mlp, n_ssm);
   Tensor *xBC = tensor_cols(arena, proj, 2 * n_mlp + n_ssm, n_ssm + 2 * n_gn);
   Tensor *dt_raw = tensor_cols(arena, proj, 2 * n_mlp + 2 * n_ssm + 2 * n_gn, n_h);
@@ -86,11 +85,11 @@ Tensor *mamba2_forward(Mamba2 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, con
                     .weight = m->norm};
   Tensor *joined = NULL;
   if (n_mlp > 0) {
-    joined = tape_tensor(tape, tape->act, x->dim[0], n_e);
+    joined = tape_tensor(tape, tape->act, proj->dim[0], n_e);
     op_swiglu(tape, tensor_cols(arena, proj, n_mlp, n_mlp), tensor_cols(arena, proj, 0, n_mlp),
               tensor_cols(arena, joined, 0, n_mlp));
     gate.out = tensor_cols(arena, joined, n_mlp, n_ssm);
   }
   gate = op_gated_norm(tape, gate);
-  return op_linear(tape, joined ? joined : gate.out, m->out_proj, m->out_proj_bias, tape->act);
+  return joined ? joined : gate.out;
 }

@@ -31,14 +31,13 @@ void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerC
   m->out_proj = params_add_linear(params, prefix, "out_proj.weight", c->d_model, n_e, sqrt(n_layer));
 }
 
-Tensor *mamba3_forward(Mamba3 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
-                       LayerState *state_out) {
+Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                   LayerState *state_out) {
   const MixerConfig *c = &m->config;
   const int64_t n_e = mixer_d_inner(c), n_h = mixer_nheads(c), n_s = mixer_n_angles(c);
   const int64_t n_bc = (int64_t)mixer_rank(c) * c->ngroups * c->d_state, scalars = 2 * n_e + 2 * n_bc;
   Arena *arena = &tape->device->step;
 
-  Tensor *proj = op_linear(tape, x, m->in_proj, NULL, tape->act);
   SsmDt steps = op_ssm_dt(tape, (SsmDt){.A_softplus = c->A_softplus,
                                         .A_floor = c->A_floor,
                                         .dt_raw = tensor_cols(arena, proj, scalars, n_h),
@@ -76,16 +75,16 @@ Tensor *mamba3_forward(Mamba3 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, con
   if (state_out)
     *state_out = (LayerState){.ssm = scan.ssm_out, .angle = scan.angle_out, .k = scan.k_out, .v = scan.v_out};
 
-  GatedNorm gate = op_gated_norm(tape, (GatedNorm){.norm = c->is_outproj_norm ? GATE_NORM_BEFORE : GATE_NORM_NONE,
-                                                   .n_r = mixer_rank(c),
-                                                   .n_h = (int)n_h,
-                                                   .n_p = c->headdim,
-                                                   .group = c->headdim,
-                                                   .eps = NORM_EPS,
-                                                   .x = scan.y,
-                                                   .z = tensor_cols(arena, proj, 0, n_e),
-                                                   .weight = m->norm,
-                                                   .mimo_z = m->mimo_z,
-                                                   .mimo_o = m->mimo_o});
-  return op_linear(tape, gate.out, m->out_proj, NULL, tape->act);
+  return op_gated_norm(tape, (GatedNorm){.norm = c->is_outproj_norm ? GATE_NORM_BEFORE : GATE_NORM_NONE,
+                                         .n_r = mixer_rank(c),
+                                         .n_h = (int)n_h,
+                                         .n_p = c->headdim,
+                                         .group = c->headdim,
+                                         .eps = NORM_EPS,
+                                         .x = scan.y,
+                                         .z = tensor_cols(arena, proj, 0, n_e),
+                                         .weight = m->norm,
+                                         .mimo_z = m->mimo_z,
+                                         .mimo_o = m->mimo_o})
+      .out;
 }

@@ -111,17 +111,37 @@ char *attn_config_problem(const AttnConfig *c, int d_model) {
   return NULL;
 }
 
-Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
-                      LayerState *state_out) {
+Tensor *mixer_mix(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                  LayerState *state_out) {
   switch (m->kind) {
-  case LAYER_MAMBA2: return mamba2_forward(&m->mamba2, tape, x, cu_seqlens, state_in, state_out);
-  case LAYER_MAMBA3: return mamba3_forward(&m->mamba3, tape, x, cu_seqlens, state_in, state_out);
+  case LAYER_MAMBA2: return mamba2_mix(&m->mamba2, tape, proj, cu_seqlens, state_in, state_out);
+  case LAYER_MAMBA3: return mamba3_mix(&m->mamba3, tape, proj, cu_seqlens, state_in, state_out);
   case LAYER_ATTENTION:
     CHECK(!state_in, "attention carries no state between calls; the caller refuses hybrids here");
     if (state_out) *state_out = (LayerState){0};
-    return attention_forward(&m->attention, tape, x, cu_seqlens);
+    return attention_mix(&m->attention, tape, proj, cu_seqlens);
   }
   CHECK(false, "layer kind %d", (int)m->kind);
+}
+
+MixerProducts mixer_products(const Mixer *m) {
+  switch (m->kind) {
+  case LAYER_MAMBA2:
+    return (MixerProducts){m->mamba2.in_proj, m->mamba2.in_proj_bias, m->mamba2.out_proj, m->mamba2.out_proj_bias};
+  case LAYER_MAMBA3: return (MixerProducts){.in_proj = m->mamba3.in_proj, .out_proj = m->mamba3.out_proj};
+  case LAYER_ATTENTION:
+    return (MixerProducts){m->attention.in_proj, m->attention.in_proj_bias, m->attention.out_proj,
+                           m->attention.out_proj_bias};
+  }
+  CHECK(false, "layer kind %d", (int)m->kind);
+}
+
+Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
+                      LayerState *state_out) {
+  const MixerProducts p = mixer_products(m);
+  Tensor *proj = op_linear(tape, x, p.in_proj, p.in_proj_bias, tape->act);
+  Tensor *mixed = mixer_mix(m, tape, proj, cu_seqlens, state_in, state_out);
+  return op_linear(tape, mixed, p.out_proj, p.out_proj_bias, tape->act);
 }
 
 LayerState mixer_zero_state(const MixerConfig *c, Arena *arena, Dtype real, int64_t n_seq) {

@@ -81,13 +81,22 @@ void mamba2_init(Mamba2 *m, ParamTable *params, const char *prefix, const MixerC
 void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerConfig *config, int n_layer);
 void attention_init(AttentionLayer *m, ParamTable *params, const char *prefix, const AttnConfig *config, int d_model,
                     int n_layer);
-/* x (T, d_model) act -> (T, d_model) act. state_in NULL: zero. state_out NULL: not wanted; else its fields are set. */
-Tensor *mamba2_forward(Mamba2 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
-                       LayerState *state_out);
-Tensor *mamba3_forward(Mamba3 *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
-                       LayerState *state_out);
-Tensor *attention_forward(AttentionLayer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens);
+/* A mixer is out_proj(mix(in_proj(x))). The middle: proj (T, n_proj) act -> what out_proj reads (T, n_inner) act.
+ * state_in NULL: zero. state_out NULL: not wanted; else its fields are set. */
+Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                   LayerState *state_out);
+Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                   LayerState *state_out);
+Tensor *attention_mix(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens);
 /* The three above by kind. */
+Tensor *mixer_mix(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                  LayerState *state_out);
+/* The products around it; a bias may be NULL. */
+typedef struct MixerProducts {
+  Tensor *in_proj, *in_proj_bias, *out_proj, *out_proj_bias;
+} MixerProducts;
+MixerProducts mixer_products(const Mixer *m);
+/* The whole: x (T, d_model) act -> (T, d_model) act */
 Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
                       LayerState *state_out);
 /* NULL when the combination is valid; else what is wrong and what to do, "ssm_cfg.headdim: found 60, expected a divisor

@@ -68,6 +68,11 @@ void *arena_header(Arena *arena, size_t bytes) {
   return arena->headers ? arena_alloc(arena->headers, bytes) : counted;
 }
 
+size_t arena_place(const Arena *arena, const void *memory) {
+  const uintptr_t begin = (uintptr_t)(arena->memory ? arena->memory : DRY_BASE), at = (uintptr_t)memory;
+  return at >= begin && at < begin + arena->used_bytes ? (size_t)(at - begin) : 0;
+}
+
 void arena_rewind(Arena *arena, size_t mark) {
   CHECK(mark <= arena->used_bytes, "%s arena: rewound to %zu, only %zu in use", arena->name, mark, arena->used_bytes);
   if (arena->memory) ASAN_POISON_MEMORY_REGION(arena->memory + mark, arena->used_bytes - mark);

@@ -24,6 +24,8 @@ void arena_close(Arena *arena);
 void *arena_alloc(Arena *arena, size_t bytes);
 /* As arena_alloc, but real memory in a dry arena too: tensor headers and tape nodes. Counted alike. */
 void *arena_header(Arena *arena, size_t bytes);
+/* Where a piece of memory lies, as a mark; 0 when it is not this arena's. */
+size_t arena_place(const Arena *arena, const void *memory);
 static inline size_t arena_mark(const Arena *arena) { return arena->used_bytes; }
 /* Gives back everything allocated since the mark. */
 void arena_rewind(Arena *arena, size_t mark);

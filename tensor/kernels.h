@@ -42,6 +42,14 @@ typedef struct AddNorm {
   void *scratch;
 } AddNorm;
 
+/* y = stream + update: how a block's update joins the residual stream. (spec 1) */
+typedef struct Residual {
+  Tensor *stream; /* (T, D) real */
+  Tensor *update; /* (T, D) act */
+  Tensor *y;      /* (T, D) real */
+  Tensor *dstream, *dupdate, *dy;
+} Residual;
+
 /* The gate at a mixer's end. For rank r: y_r from x, g_r = silu(z * mimo_z[h,r]) (mimo_z absent: silu(z));
  *   norm none:   o_r = y_r g_r
  *   norm after:  o_r = RMSNorm_group(y_r g_r) * weight    (Mamba-2 default)

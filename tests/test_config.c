@@ -118,8 +118,6 @@ Test(config, what_is_not_built_is_refused_by_name) {
       {"tokenizer.json", "data: {tokenizer: a/tokenizer.json}",
        "c.yaml:1:19: data.tokenizer: found a/tokenizer.json, which is not built in this version, expected byte or "
        "char"},
-      {"recompute", "train: {recompute: block}",
-       "c.yaml:1:20: train.recompute: found block, which is not built in this version, expected none"},
       {"learn_init_state", "model: {learn_init_state: true}",
        "c.yaml:1:27: model.learn_init_state: found true, which is not built in this version, expected false"},
       {"forecast", "model: {task: forecast}",
@@ -129,8 +127,7 @@ Test(config, what_is_not_built_is_refused_by_name) {
   };
   for (int i = 0; i < N_OF(cases); i++) assert_message(cases[i].text, NULL, 0, cases[i].message, cases[i].name);
   Config config;
-  Status status =
-      config_parse("data: {pack: false, tbptt: null}\ntrain: {recompute: none}", "c.yaml", NULL, 0, &config);
+  Status status = config_parse("data: {pack: false, tbptt: null}", "c.yaml", NULL, 0, &config);
   cr_assert(status.code == CODE_OK, "the values that change nothing are taken: %s", status.line);
   config_free(&config);
   const char *sets[] = {"data.tbptt.segment=3"};

@@ -390,8 +390,15 @@ Test(models, last_logits_are_the_last_row_of_all_logits) {
   subject_close(&s);
 }
 
+static const struct {
+  const char *name;
+  Recompute what;
+} RECOMPUTE[] = {{"none", RECOMPUTE_NONE}, {"mixer", RECOMPUTE_MIXER}, {"block", RECOMPUTE_BLOCK}};
+enum { N_RECOMPUTE = sizeof RECOMPUTE / sizeof *RECOMPUTE };
+
 Test(models, take_on_a_dry_device_exactly_the_memory_of_a_real_run) {
-  for (int k = 0; k < N_KINDS; k++) {
+  for (int i = 0; i < N_KINDS * N_RECOMPUTE; i++) {
+    const int k = i / N_RECOMPUTE;
     ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
     Device devices[2];
     for (int dry = 0; dry < 2; dry++) {
@@ -399,6 +406,7 @@ Test(models, take_on_a_dry_device_exactly_the_memory_of_a_real_run) {
       Status status = dry ? device_open_dry(device, "cpu", F32) : device_open(device, "cpu", F32, SIZES);
       cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
       Model *model = model_new(&config);
+      model->recompute = RECOMPUTE[i % N_RECOMPUTE].what;
       params_alloc(&model->params, device, BF16, true, 2);
       params_init(&model->params, 1);
       Tape tape = tape_make(device, BF16, true);
@@ -418,6 +426,68 @@ Test(models, take_on_a_dry_device_exactly_the_memory_of_a_real_run) {
     device_close(&devices[0]);
     device_close(&devices[1]);
   }
+}
+
+/* Loss and gradients of the subject on a batch of two pieces; *peak gets the bytes of the step arena. */
+static double gradients_of(Subject *s, Recompute recompute, size_t *peak) {
+  Arena *arena = &s->device.step;
+  const size_t mark = arena_mark(arena);
+  s->model->recompute = recompute;
+  params_zero_grads(&s->model->params);
+  Tape tape = tape_make(&s->device, s->act, true);
+  Tensor *token = tokens_new(arena, N_TOKENS, 6), *cu_seqlens = tensor_new1(arena, I32, 3);
+  memcpy(cu_seqlens->data, (int32_t[]){0, 7, N_TOKENS}, 3 * sizeof(int32_t));
+  arena->peak_bytes = 0;
+  Tensor *nll = lm_nll(s->model, &tape, token, token, cu_seqlens, NULL, NULL), *dnll = tape_grad(&tape, nll);
+  double loss = 0;
+  for (int i = 0; i < N_TOKENS; i++) {
+    loss += tensor_get(nll, i);
+    tensor_set(dnll, i, 1);
+  }
+  tape_backward(&tape);
+  *peak = arena->peak_bytes;
+  tape_reset(&tape, mark);
+  return loss;
+}
+
+Test(models, have_the_same_gradient_bits_whatever_is_recomputed) {
+  for (int i = 0; i < N_KINDS * 2; i++) {
+    const int k = i / 2;
+    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    if (config.ssm_cfg.layer == LAYER_MAMBA2) config.ssm_cfg.d_ssm = 32;
+    Subject s = subject_open(&config, i % 2 ? BF16 : F32);
+    const Tensor *flat = &s.model->params.grads_flat;
+    size_t peak[N_RECOMPUTE];
+    double loss = gradients_of(&s, RECOMPUTE_NONE, &peak[0]), squares = 0;
+    void *grads = memcpy(malloc(tensor_bytes(flat)), flat->data, tensor_bytes(flat));
+    for (int64_t j = 0; j < tensor_count(flat); j++) squares += pow(tensor_get(flat, j), 2);
+    cr_assert(isfinite(squares) && squares > 0, "%s: gradients of norm %g", KINDS[k].name, sqrt(squares));
+    for (int r = 1; r < N_RECOMPUTE; r++) {
+      double again = gradients_of(&s, RECOMPUTE[r].what, &peak[r]);
+      cr_assert_eq(again, loss, "%s %s, recompute %s: loss %.17g, expected %.17g", KINDS[k].name, dtype_name(s.act),
+                   RECOMPUTE[r].name, again, loss);
+      cr_assert_eq(memcmp(grads, flat->data, tensor_bytes(flat)), 0, "%s %s, recompute %s: the gradients differ",
+                   KINDS[k].name, dtype_name(s.act), RECOMPUTE[r].name);
+      cr_assert_lt(peak[r], peak[r - 1], "%s %s: %zu bytes for recompute %s, %zu for %s", KINDS[k].name,
+                   dtype_name(s.act), peak[r], RECOMPUTE[r].name, peak[r - 1], RECOMPUTE[r - 1].name);
+    }
+    free(grads);
+    subject_close(&s);
+  }
+}
+
+Test(models, need_the_gradients_of_one_layer_at_a_time) {
+  size_t peak[2];
+  for (int deep = 0; deep < 2; deep++) {
+    ModelConfig config = small_config(LAYER_MAMBA2, false, false);
+    config.n_layer = deep ? 23 : 3;
+    Subject s = subject_open(&config, F32);
+    gradients_of(&s, RECOMPUTE_BLOCK, &peak[deep]);
+    subject_close(&s);
+  }
+  /* Twenty more layers: the stream after each, and the headers that backward goes by. */
+  const size_t more = (peak[1] - peak[0]) / 20, stream = N_TOKENS * 24 * sizeof(float);
+  cr_assert(more >= stream && more < stream + 1024, "%zu bytes a further layer, of them the stream %zu", more, stream);
 }
 
 /* ---- sampling and generation */

@@ -300,6 +300,8 @@ Test(plan, is_the_peak_of_the_run_to_the_byte) {
   } RUNS[] = {
       {"mamba3", {NULL}},
       {"mamba2", {"model.ssm_cfg.layer=Mamba2", "train.virtual_ranks=4"}},
+      {"mixer", {"model.ssm_cfg.layer=Mamba2", "train.recompute=mixer"}},
+      {"block", {"train.recompute=block"}},
       {"bf16", {"dtype=bf16", "train.micro_batch_size=2"}},
       {"mimo", {"model.ssm_cfg.is_mimo=true", "model.d_intermediate=32", "model.tie_embeddings=false"}},
       {"hybrid", {"model.attn_layer_idx=[1]", "model.attn_cfg.num_heads=2", "train.micro_batch_size=auto"}},

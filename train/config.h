@@ -19,6 +19,7 @@ typedef struct TrainConfig {
   int64_t eval_every, eval_batches, save_every, log_every, sample_every;
   int keep;
   NonfinitePolicy nonfinite;
+  Recompute recompute;
   int threads; /* 0: all */
 } TrainConfig;
 

@@ -13,6 +13,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
   Device device;
   TRY(device_open_dry(&device, config->device, F32));
   Model *model = model_new(&config->model);
+  model->recompute = config->train.recompute;
   bool training = shape->train_length > 0;
   params_alloc(&model->params, &device, config->dtype, training,
                training ? gradient_n_spare(gradient->virtual_ranks) : 0);

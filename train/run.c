@@ -112,6 +112,7 @@ static Status open_model(Run *run) {
   TRY(plan_measure(config, &shape, &run->plan.gradient, &run->plan));
   TRY(device_open(&run->device, config->device, F32, run->plan.sizes));
   run->model = model_new(&config->model);
+  run->model->recompute = config->train.recompute;
   params_alloc(&run->model->params, &run->device, config->dtype, true,
                gradient_n_spare(run->plan.gradient.virtual_ranks));
   size_t tokens = (size_t)(config->train.batch_size * train_length) * sizeof(int32_t);

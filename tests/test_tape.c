@@ -1,0 +1,196 @@
+/* The tape's scopes: the same gradients as without them, in the memory they promise. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+#include "tensor/rng.h"
+
+enum { N_T = 64, WIDTH = 12, N_LAYERS = 4 };
+
+typedef struct Subject {
+  Device device;
+  Tensor *x, *w_in[N_LAYERS], *w_out[N_LAYERS]; /* in the weights arena, with their gradients */
+} Subject;
+
+static Tensor *parameter(Subject *s, int64_t rows, int64_t cols, uint64_t seed) {
+  Tensor *t = tensor_new2(&s->device.weights, F32, rows, cols);
+  Rng rng = rng_make(seed, RNG_TEST, 0, 0);
+  for (int64_t i = 0; i < rows * cols; i++) tensor_set(t, i, 0.4 * rng_normal(&rng));
+  t->needs_grad = true;
+  t->grad = tensor_new2(&s->device.weights, F32, rows, cols);
+  return t;
+}
+
+static Subject subject_open(void) {
+  Subject s = {0};
+  Status status = device_open(&s.device, "cpu", F32, (DeviceSizes){1 << 20, 4 << 20, 1 << 20});
+  cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
+  s.x = parameter(&s, N_T, WIDTH, 1);
+  for (int i = 0; i < N_LAYERS; i++) {
+    s.w_in[i] = parameter(&s, 2 * WIDTH, WIDTH, (uint64_t)(2 + 2 * i));
+    s.w_out[i] = parameter(&s, WIDTH, WIDTH, (uint64_t)(3 + 2 * i));
+  }
+  return s;
+}
+
+typedef struct Layer {
+  Tensor *w_in, *w_out;
+  Tensor *h;
+  ScopeKind inner; /* of its second half */
+} Layer;
+
+static void second_half(Tape *tape, const void *args, Tensor *both, Tensor *out) {
+  Arena *arena = &tape->device->step;
+  Tensor *mixed = op_swiglu(tape, tensor_cols(arena, both, 0, WIDTH), tensor_cols(arena, both, WIDTH, WIDTH), NULL);
+  const Layer *l = args;
+  out->grad = tape_grad(tape, l->h);
+  op_linear_residual(tape, mixed, l->w_out, NULL, l->h, out);
+}
+
+/* out = in + w_out swiglu(w_in in), one gradient for in and out */
+static void layer(Tape *tape, const void *args, Tensor *in, Tensor *out) {
+  const Layer *l = args;
+  Tensor *both = op_linear(tape, in, l->w_in, NULL, F32);
+  tape_scope(
+      tape,
+      (TapeScope){.kind = l->inner, .body = second_half, .args = l, .args_bytes = sizeof *l, .in = both, .out = out});
+}
+
+static TapeScope layer_scope(ScopeKind kind, const Layer *l, Tensor *in) {
+  return (TapeScope){
+      .kind = kind, .body = layer, .args = l, .args_bytes = sizeof *l, .in = in, .dtype = F32, .n_cols = WIDTH};
+}
+
+typedef struct Options {
+  ScopeKind outer, inner;
+  int n_layers;
+  bool bypass; /* a tensor from before the layers is used again after them */
+} Options;
+
+/* Runs the chain and its backward; the sum of the outputs is the loss. *peak: bytes of the step arena. */
+static Tensor *run(Subject *s, Options o, size_t *peak) {
+  Arena *arena = &s->device.step;
+  arena_rewind(arena, 0);
+  arena->peak_bytes = 0;
+  tensor_zero(s->x->grad);
+  for (int i = 0; i < N_LAYERS; i++) tensor_zero(s->w_in[i]->grad), tensor_zero(s->w_out[i]->grad);
+  Tape tape = tape_make(&s->device, F32, true);
+  Tensor *side = op_linear(&tape, s->x, s->w_out[2], NULL, F32);
+  Tensor *h = op_linear(&tape, s->x, s->w_out[0], NULL, F32);
+  tape_grad(&tape, h);
+  for (int i = 0; i < o.n_layers; i++) {
+    Layer l = {s->w_in[i % N_LAYERS], s->w_out[i % N_LAYERS], h, o.inner};
+    h = tape_scope(&tape, layer_scope(o.outer, &l, h));
+  }
+  Tensor *y = o.bypass ? op_residual(&tape, side, h, NULL) : op_linear(&tape, h, s->w_out[1], NULL, F32);
+  Tensor *dy = tape_grad(&tape, y);
+  for (int64_t i = 0; i < tensor_count(dy); i++) tensor_set(dy, i, 1 + (double)(i % 3));
+  tape_backward(&tape);
+  *peak = arena->peak_bytes;
+  return y;
+}
+
+/* All gradients behind each other. */
+enum { N_GRADS = N_T * WIDTH + N_LAYERS * 3 * WIDTH * WIDTH };
+static void copy_grads(const Subject *s, float *to) {
+  memcpy(to, s->x->grad->data, tensor_bytes(s->x->grad));
+  to += N_T * WIDTH;
+  for (int i = 0; i < N_LAYERS; i++) {
+    memcpy(to, s->w_in[i]->grad->data, tensor_bytes(s->w_in[i]->grad));
+    memcpy(to + 2 * WIDTH * WIDTH, s->w_out[i]->grad->data, tensor_bytes(s->w_out[i]->grad));
+    to += 3 * WIDTH * WIDTH;
+  }
+}
+
+static const char *const KIND_NAMES[] = {[SCOPE_OPEN] = "open", [SCOPE_KEEP] = "keep", [SCOPE_REPLAY] = "replay"};
+
+Test(scopes, change_no_bit_of_any_gradient) {
+  Subject s = subject_open();
+  float expected[N_GRADS], found[N_GRADS];
+  size_t peak;
+  for (int bypass = 0; bypass < 2; bypass++) {
+    run(&s, (Options){SCOPE_OPEN, SCOPE_OPEN, N_LAYERS, bypass}, &peak);
+    copy_grads(&s, expected);
+    for (int outer = SCOPE_OPEN; outer <= SCOPE_REPLAY; outer++)
+      for (int inner = SCOPE_OPEN; inner <= SCOPE_REPLAY; inner++) {
+        run(&s, (Options){outer, inner, N_LAYERS, bypass}, &peak);
+        copy_grads(&s, found);
+        cr_assert_eq(memcmp(expected, found, sizeof found), 0, "%s in %s%s: other gradients", KIND_NAMES[inner],
+                     KIND_NAMES[outer], bypass ? ", with a bypass" : "");
+      }
+  }
+  device_close(&s.device);
+}
+
+Test(scopes, give_back_what_they_took) {
+  Subject s = subject_open();
+  size_t peak[2];
+  /* What one more layer costs: what it keeps, and headers, but no gradients. */
+  const size_t row = N_T * WIDTH * sizeof(float);
+  static const struct {
+    ScopeKind outer;
+    size_t kept; /* in rows of the stream */
+  } CASES[] = {{SCOPE_OPEN, 7}, {SCOPE_KEEP, 4}, {SCOPE_REPLAY, 1}};
+  for (size_t c = 0; c < sizeof CASES / sizeof *CASES; c++) {
+    for (int more = 0; more < 2; more++)
+      run(&s, (Options){CASES[c].outer, SCOPE_OPEN, more ? 24 : 4, false}, &peak[more]);
+    const size_t each = (peak[1] - peak[0]) / 20, kept = CASES[c].kept * row;
+    cr_assert(each >= kept && each < kept + row, "%s: %zu bytes a layer, expected %zu and headers",
+              KIND_NAMES[CASES[c].outer], each, kept);
+  }
+  device_close(&s.device);
+}
+
+Test(scopes, run_in_evaluation_leave_only_their_output) {
+  Subject s = subject_open();
+  Tape tape = tape_make(&s.device, F32, false);
+  Layer l = {s.w_in[0], s.w_out[0], s.x, SCOPE_KEEP};
+  const size_t mark = arena_mark(&s.device.step);
+  Tensor *out = tape_scope(&tape, layer_scope(SCOPE_KEEP, &l, s.x));
+  const size_t used = arena_mark(&s.device.step) - mark, kept = tensor_bytes(out);
+  cr_assert(used >= kept && used < 2 * kept, "%zu bytes in use, the output has %zu", used, kept);
+  device_close(&s.device);
+}
+
+Test(scopes, replayed_neither_fill_their_output_again_nor_count_their_work_twice) {
+  Subject s = subject_open();
+  Tape tape = tape_make(&s.device, F32, true);
+  Layer l = {s.w_in[0], s.w_out[0], s.x, SCOPE_KEEP};
+  double flops[2];
+  for (int replay = 0; replay < 2; replay++) {
+    s.device.flops = 0;
+    Tensor *out = tape_scope(&tape, layer_scope(replay ? SCOPE_REPLAY : SCOPE_KEEP, &l, s.x));
+    Tensor *y = op_linear(&tape, out, s.w_out[1], NULL, F32);
+    tensor_set(tape_grad(&tape, y), 0, 1);
+    for (int64_t i = 0; i < tensor_count(out); i++) tensor_set(out, i, 42);
+    tape_backward(&tape);
+    flops[replay] = s.device.flops;
+    if (replay) cr_assert_eq(tensor_get(out, 5), 42, "the output was computed again");
+    tape_reset(&tape, 0);
+  }
+  cr_assert_eq(flops[0], flops[1], "%g flops kept, %g replayed", flops[0], flops[1]);
+  device_close(&s.device);
+}
+
+static void uses_a_stranger(Tape *tape, const void *args, Tensor *in, Tensor *out) {
+  Tensor *stranger = *(Tensor *const *)args;
+  op_residual(tape, in, stranger, out);
+}
+
+Test(scopes, refuse_a_body_that_reaches_for_another_gradient, .signal = SIGABRT) {
+  Subject s = subject_open();
+  Tape tape = tape_make(&s.device, F32, true);
+  Tensor *stranger = op_linear(&tape, s.x, s.w_out[0], NULL, F32), *h = op_linear(&tape, s.x, s.w_out[1], NULL, F32);
+  h = tape_scope(&tape, (TapeScope){.kind = SCOPE_KEEP,
+                                    .body = uses_a_stranger,
+                                    .args = &stranger,
+                                    .args_bytes = sizeof stranger,
+                                    .in = h,
+                                    .dtype = F32,
+                                    .n_cols = WIDTH});
+  tape_grad(&tape, h);
+  tape_backward(&tape);
+}

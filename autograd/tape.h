@@ -12,10 +12,17 @@
 
 typedef struct TapeNode TapeNode;
 
+/* What random operations draw by: the numbers of the training samples on the tape. n_samples 0: nothing is random. */
+typedef struct TapeDraws {
+  uint64_t seed, first_sample;
+  int64_t n_samples;
+} TapeDraws;
+
 typedef struct Tape {
   Device *device;
   Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
   bool recording; /* off: evaluation; nothing is saved for backward */
+  TapeDraws draws;
   TapeNode *last;
   const Tensor *known; /* the output of the scope being replayed */
   size_t owed;         /* place of the oldest tensor that got its gradient since the last scope began; SIZE_MAX: none */

@@ -7,6 +7,9 @@
 #include "nn/mixer.h"
 
 typedef enum Task { TASK_LM, TASK_FORECAST } Task;
+typedef enum ForecastHead { HEAD_LAST, HEAD_FLATTEN } ForecastHead;
+typedef enum ForecastLoss { FORECAST_MSE, FORECAST_MAE, FORECAST_HUBER, FORECAST_QUANTILE } ForecastLoss;
+typedef enum Ablation { ABLATE_NONE, ABLATE_MIXER } Ablation;
 
 #define MODEL_MAX_LAYERS 256
 
@@ -19,7 +22,20 @@ typedef struct ModelConfig {
   MixerConfig ssm_cfg; /* its d_model mirrors d_model */
   int attn_layer_idx[MODEL_MAX_LAYERS], n_attn_layers;
   AttnConfig attn_cfg;
-  int input_dim, output_dim, horizon, context; /* forecast */
+  Ablation ablate;  /* mixer: every layer's mixer is the identity, to see what it adds */
+  /* forecast (models/forecaster.c) */
+  int input_dim, output_dim, horizon, context;
+  int value_dim;    /* the first value_dim inputs are the series' own columns, the rest known covariates; 0: all are */
+  int target_first; /* output j continues input target_first + j */
+  WindowStatistic revin;
+  int cycle; /* rows of the learned periodic part; 0: none */
+  bool channel_independent, bidirectional;
+  int patch_len, stride; /* rows of a token, and from one token to the next */
+  ForecastHead head;
+  ForecastLoss loss;
+  double huber_delta, quantiles[MAX_QUANTILES];
+  int n_quantiles;
+  double dropout;
 } ModelConfig;
 
 ModelConfig model_config_default(void);
@@ -60,7 +76,8 @@ typedef struct Model {
   ParamTable params;
   Block *blocks;
   Tensor *embedding, *norm_f, *lm_head; /* lm_head is the embedding when tied */
-  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias;
+  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias, *cycle;
+  uint64_t dropout_seed; /* what the training tape draws by; the run's seed */
 } Model;
 
 /* Builds the parameter table; no memory for values yet (params_alloc(&model->params, ...)). config must be valid. */
@@ -78,6 +95,9 @@ ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_
 /* cu_seqlens for n_seq sequences of equal length, (n_seq + 1) I32 in the tape's step arena. */
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length);
 
+/* Which dropout of a model one is (op_dropout): layer i has one after its mixer and one after its MLP. */
+enum { DROPOUT_SITE_INPUT, DROPOUT_SITE_HEAD, DROPOUT_SITE_LAYERS };
+
 /* The backbone over an embedded input h (T, D) real -> normed output (T, D) act. hidden: NULL, or n_layer entries that
  * get the residual stream after each layer (the tape must not be recording). */
 Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
@@ -90,8 +110,24 @@ Tensor *lm_logits(Model *model, Tape *tape, Tensor *token, Tensor *cu_seqlens, c
                   ModelState *state_out, Tensor **hidden);
 /* The logits (1, V padded) real after the last token of one sequence. */
 Tensor *lm_last_logits(Model *model, Tape *tape, Tensor *token, const ModelState *state_in, ModelState *state_out);
-/* series (n_seq * L, input_dim) real, equal lengths L -> (n_seq, horizon * output_dim) real */
-Tensor *forecaster_predict(Model *model, Tape *tape, Tensor *series, int64_t n_seq, int64_t length);
+
+/* n_seq windows of equal length; length is config.context unless head is `last` and tokens are rows. */
+typedef struct Windows {
+  int64_t n_seq, length;
+  Tensor *series; /* (n_seq * length, input_dim) real */
+  Tensor *phase;  /* (n_seq) I32: place in the cycle of each window's first row; NULL without model.cycle */
+} Windows;
+/* -> (n_seq, horizon * output_dim * forecaster_n_quantiles) real, in the units of the series */
+Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *windows);
+/* loss (n_seq, 1) real of a prediction against target (n_seq, horizon * output_dim) real, by config.loss */
+Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target);
+/* Forecasts of a value: the quantiles, or 1; and which of them is the point forecast: the one nearest to the median. */
+int forecaster_n_quantiles(const ModelConfig *config);
+int forecaster_point(const ModelConfig *config);
+/* Sizes that follow from the options: a token's width, and the head's input and output. */
+int64_t forecaster_token_width(const ModelConfig *config);
+int64_t forecaster_head_width(const ModelConfig *config);
+int64_t forecaster_out_width(const ModelConfig *config);
 
 /* Sampling. temperature 0 is greedy; top_k 0 and top_p 1: off. Draw i of sample s uses Philox (seed, SAMPLE, s, i). */
 typedef struct SampleOptions {

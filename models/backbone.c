@@ -1,8 +1,9 @@
 /* backbone: the pre-norm residual stream (specification, section 1).
  *
  *   h <- h + mixer(RMSNorm(h));   with an MLP also   h <- h + fc2(value * silu(gate)), [value | gate] = fc1(RMSNorm(h))
- * Both are branches of one form, h + out(mix(in(RMSNorm(h)))), with a product before and after the middle. The stream is
- * kept in real, and has one gradient: on the way back every branch adds to it in place.
+ * Both are branches of one form, h + out(mix(in(RMSNorm(h)))), with a product before and after the middle; a mixer that is
+ * taken out leaves h + RMSNorm(h). The stream is kept in real, and has one gradient: on the way back every branch adds to
+ * it in place.
  *
  * A branch is three scopes (autograd/tape.h): the whole, its way in (norm and first product) and the rest.
  * Model.recompute says which of them replay:
@@ -17,7 +18,9 @@ typedef struct Branch {
   Recompute recompute;
   Tensor *norm;
   MixerProducts products;
-  Mixer *mixer; /* NULL: the MLP */
+  Mixer *mixer;   /* NULL: the MLP */
+  double dropout; /* on the update */
+  uint32_t dropout_site;
   Tensor *cu_seqlens;
   const LayerState *state_in;
   LayerState *state_out;
@@ -47,7 +50,20 @@ static void rest(Tape *tape, const void *args, Tensor *proj, Tensor *next) {
   Tensor *mixed =
       b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, b->state_out) : mlp_mix(tape, proj);
   next->grad = tape_grad(tape, r->h); /* the stream's one gradient */
-  op_linear_residual(tape, mixed, b->products.out_proj, b->products.out_proj_bias, r->h, next);
+  const MixerProducts *p = &b->products;
+  if (b->dropout == 0) {
+    op_linear_residual(tape, mixed, p->out_proj, p->out_proj_bias, r->h, next);
+    return;
+  }
+  Tensor *update = op_linear(tape, mixed, p->out_proj, p->out_proj_bias, tape->act);
+  op_residual(tape, r->h, op_dropout(tape, update, b->dropout, b->dropout_site), next);
+}
+
+static void without_mixer(Tape *tape, const void *args, Tensor *h, Tensor *next) {
+  const Branch *b = args;
+  Tensor *x = op_add_norm(tape, h, NULL, b->norm, NORM_EPS, NULL);
+  next->grad = tape_grad(tape, h);
+  op_residual(tape, h, op_dropout(tape, x, b->dropout, b->dropout_site), next);
 }
 
 /* A state that is carried out of a branch must outlive it. */
@@ -74,7 +90,7 @@ static void whole(Tape *tape, const void *args, Tensor *h, Tensor *next) {
 
 static Tensor *branch_forward(const Branch *b, Tape *tape, Tensor *h) {
   return tape_scope(tape, (TapeScope){.kind = scope_kind(b, b->recompute == RECOMPUTE_BLOCK),
-                                      .body = whole,
+                                      .body = b->products.in_proj ? whole : without_mixer,
                                       .args = b,
                                       .args_bytes = sizeof *b,
                                       .in = h,
@@ -92,6 +108,8 @@ Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens
                      .norm = block->norm,
                      .products = mixer_products(&block->mixer),
                      .mixer = &block->mixer,
+                     .dropout = model->config.dropout,
+                     .dropout_site = (uint32_t)(DROPOUT_SITE_LAYERS + 2 * i),
                      .cu_seqlens = cu_seqlens,
                      .state_in = state_in ? &state_in->layers[i] : NULL,
                      .state_out = state_out ? &state_out->layers[i] : NULL};
@@ -99,7 +117,9 @@ Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens
     if (block->fc1) {
       branch = (Branch){.recompute = model->recompute,
                         .norm = block->norm2,
-                        .products = {.in_proj = block->fc1, .out_proj = block->fc2}};
+                        .products = {.in_proj = block->fc1, .out_proj = block->fc2},
+                        .dropout = model->config.dropout,
+                        .dropout_site = (uint32_t)(DROPOUT_SITE_LAYERS + 2 * i + 1)};
       h = branch_forward(&branch, tape, h);
     }
     if (hidden) hidden[i] = h;

@@ -23,8 +23,9 @@ typedef enum FieldKind {
   FIELD_REAL,
   FIELD_OPTIONAL_REAL,
   FIELD_PAIR,
-  FIELD_LIMIT,     /* pair whose upper end may be infinite; not written when it is [0, infinite) */
-  FIELD_ACTIVATION /* bool: "softplus" or, not written, "heavy_tail" */
+  FIELD_LIMIT, /* pair whose upper end may be infinite; not written when it is [0, infinite) */
+  FIELD_REALS, /* numbers, and elsewhere how many */
+  FIELD_CHOICE /* one of words[], as its index; the first is the default and not written */
 } FieldKind;
 
 enum { MAMBA2 = 1, MAMBA3 = 2, BOTH = 3 }; /* whose ssm_cfg is written with the key; all are read by both */
@@ -34,10 +35,16 @@ typedef struct Field {
   FieldKind kind;
   size_t offset;
   int written;
+  const char *const *words; /* of a choice; NULL ends them */
+  size_t size;              /* of a choice: of its field, which is a bool or an enum */
+  size_t count_offset;      /* of a list: where its length is */
 } Field;
 
+#define WORDS(...)                                                                                                     \
+  (const char *const[]) { __VA_ARGS__, NULL }
+
 #define SSM(name, kind, written)                                                                                       \
-  { #name, kind, offsetof(MixerConfig, name), written }
+  { #name, kind, offsetof(MixerConfig, name), written, NULL, 0, 0 }
 static const Field SSM_FIELDS[] = {
     SSM(d_model, FIELD_INT, 0),
     SSM(d_state, FIELD_INT, BOTH),
@@ -59,7 +66,8 @@ static const Field SSM_FIELDS[] = {
     SSM(A_init_range, FIELD_PAIR, MAMBA2),
     SSM(rope_fraction, FIELD_REAL, MAMBA3),
     SSM(A_floor, FIELD_REAL, MAMBA3),
-    {"A_activation", FIELD_ACTIVATION, offsetof(MixerConfig, A_softplus), MAMBA3},
+    {"A_activation", FIELD_CHOICE, offsetof(MixerConfig, A_softplus), MAMBA3, WORDS("heavy_tail", "softplus"),
+     sizeof(bool), 0},
     SSM(is_outproj_norm, FIELD_BOOL, MAMBA3),
     SSM(is_mimo, FIELD_BOOL, MAMBA3),
     SSM(mimo_rank, FIELD_INT, MAMBA3),
@@ -67,7 +75,7 @@ static const Field SSM_FIELDS[] = {
 };
 
 #define ATTN(name, kind)                                                                                               \
-  { #name, kind, offsetof(AttnConfig, name), BOTH }
+  { #name, kind, offsetof(AttnConfig, name), BOTH, NULL, 0, 0 }
 static const Field ATTN_FIELDS[] = {
     ATTN(num_heads, FIELD_INT),
     ATTN(num_heads_kv, FIELD_OPTIONAL),
@@ -83,22 +91,40 @@ static const Field ATTN_FIELDS[] = {
 };
 
 #define MODEL(name, kind)                                                                                              \
-  { #name, kind, offsetof(ModelConfig, name), BOTH }
+  { #name, kind, offsetof(ModelConfig, name), BOTH, NULL, 0, 0 }
+#define MODEL_CHOICE(name, ...)                                                                                        \
+  { #name, FIELD_CHOICE, offsetof(ModelConfig, name), BOTH, WORDS(__VA_ARGS__), sizeof(Ablation), 0 }
 static const Field SIZE_FIELDS[] = {MODEL(d_model, FIELD_INT),
                                     MODEL(d_intermediate, FIELD_INT),
                                     MODEL(n_layer, FIELD_INT),
                                     MODEL(vocab_size, FIELD_INT),
                                     {0}};
-static const Field HEAD_FIELDS[] = {MODEL(residual_in_fp32, FIELD_BOOL),
-                                    MODEL(pad_vocab_size_multiple, FIELD_INT),
-                                    MODEL(tie_embeddings, FIELD_BOOL),
-                                    MODEL(d_mlp, FIELD_OPTIONAL),
-                                    {0}};
-static const Field FORECAST_FIELDS[] = {MODEL(input_dim, FIELD_INT),
-                                        MODEL(output_dim, FIELD_INT),
-                                        MODEL(horizon, FIELD_INT),
-                                        MODEL(context, FIELD_INT),
-                                        {0}};
+static const Field HEAD_FIELDS[] = {MODEL(residual_in_fp32, FIELD_BOOL),   MODEL(pad_vocab_size_multiple, FIELD_INT),
+                                    MODEL(tie_embeddings, FIELD_BOOL),     MODEL(d_mlp, FIELD_OPTIONAL),
+                                    MODEL_CHOICE(ablate, "none", "mixer"), {0}};
+static const Field FORECAST_FIELDS[] = {
+    MODEL(input_dim, FIELD_INT),
+    MODEL(output_dim, FIELD_INT),
+    MODEL(horizon, FIELD_INT),
+    MODEL(context, FIELD_INT),
+    MODEL(value_dim, FIELD_OPTIONAL),
+    MODEL(target_first, FIELD_OPTIONAL),
+    MODEL_CHOICE(revin, "none", "standard", "last"),
+    MODEL(cycle, FIELD_OPTIONAL),
+    MODEL(channel_independent, FIELD_BOOL),
+    MODEL(patch_len, FIELD_INT),
+    MODEL(stride, FIELD_INT),
+    MODEL(bidirectional, FIELD_BOOL),
+    MODEL_CHOICE(head, "last", "flatten"),
+    MODEL_CHOICE(loss, "mse", "mae", "huber", "quantile"),
+    MODEL(huber_delta, FIELD_REAL),
+    {"quantiles", FIELD_REALS, offsetof(ModelConfig, quantiles), BOTH, NULL, 0, offsetof(ModelConfig, n_quantiles)},
+    MODEL(dropout, FIELD_OPTIONAL_REAL),
+    {0},
+};
+_Static_assert(sizeof(Ablation) == sizeof(int) && sizeof(WindowStatistic) == sizeof(int) &&
+                   sizeof(ForecastHead) == sizeof(int) && sizeof(ForecastLoss) == sizeof(int),
+               "choices are read as ints");
 
 /* ---- reading */
 
@@ -134,6 +160,26 @@ static Status read_pair(Place place, const char *key, const json_t *value, doubl
   return STATUS_OK;
 }
 
+static Status read_choice(Place place, const Field *field, const json_t *value, char *at) {
+  const char *word = json_string_value(value);
+  int index = 0;
+  while (field->words[index] && !(word && !strcmp(word, field->words[index]))) index++;
+  if (!field->words[index]) {
+    char *expected = base_format("\"%s\"", field->words[0]);
+    for (int i = 1; field->words[i]; i++) {
+      char *longer = base_format("%s or \"%s\"", expected, field->words[i]);
+      free(expected);
+      expected = longer;
+    }
+    Status status = refuse(place, field->name, value, expected);
+    free(expected);
+    return status;
+  }
+  if (field->size == sizeof(bool)) *(bool *)(void *)at = index;
+  else *(int *)(void *)at = index;
+  return STATUS_OK;
+}
+
 static Status read_field(Place place, const Field *field, const json_t *value, void *target) {
   char *at = (char *)target + field->offset;
   int *as_int = (int *)(void *)at;
@@ -159,13 +205,16 @@ static Status read_field(Place place, const Field *field, const json_t *value, v
     if (!json_is_boolean(value)) return refuse(place, field->name, value, "true or false");
     *as_bool = json_is_true(value);
     return STATUS_OK;
-  case FIELD_ACTIVATION: break;
+  case FIELD_REALS: {
+    const size_t n = json_array_size(value);
+    if (!json_is_array(value) || n > MAX_QUANTILES) return refuse(place, field->name, value, "an array of numbers");
+    for (size_t i = 0; i < n; i++) TRY(read_real(place, field->name, json_array_get(value, i), &as_real[i]));
+    *(int *)(void *)((char *)target + field->count_offset) = (int)n;
+    return STATUS_OK;
   }
-  const char *name = json_string_value(value);
-  *as_bool = name && !strcmp(name, "softplus");
-  return *as_bool || (name && !strcmp(name, "heavy_tail"))
-             ? STATUS_OK
-             : refuse(place, field->name, value, "\"heavy_tail\" or \"softplus\"");
+  case FIELD_CHOICE: break;
+  }
+  return read_choice(place, field, value, at);
 }
 
 static const Field *find_field(const Field *fields, const char *name) {
@@ -376,12 +425,13 @@ static void write_bool(Writer *w, const char *key, bool value) {
   fputs(value ? "true" : "false", w->stream);
 }
 
-static void write_pair(Writer *w, const char *key, const double *pair) {
+static void write_reals(Writer *w, const char *key, const double *values, int n) {
   write_key(w, key);
   fputc('[', w->stream);
-  write_real(w->stream, pair[0]);
-  fputs(", ", w->stream);
-  write_real(w->stream, pair[1]);
+  for (int i = 0; i < n; i++) {
+    if (i) fputs(", ", w->stream);
+    write_real(w->stream, values[i]);
+  }
   fputc(']', w->stream);
 }
 
@@ -404,20 +454,25 @@ static void write_field(Writer *w, const Field *field, const void *source) {
     write_key(w, field->name);
     write_real(w->stream, *as_real);
     return;
-  case FIELD_PAIR: write_pair(w, field->name, as_real); return;
+  case FIELD_PAIR: write_reals(w, field->name, as_real, 2); return;
   case FIELD_LIMIT:
-    if (as_real[0] != 0 || !isinf(as_real[1])) write_pair(w, field->name, as_real);
+    if (as_real[0] != 0 || !isinf(as_real[1])) write_reals(w, field->name, as_real, 2);
+    return;
+  case FIELD_REALS:
+    memcpy(&as_int, (const char *)source + field->count_offset, sizeof as_int);
+    write_reals(w, field->name, as_real, as_int);
     return;
   case FIELD_BOOL:
     memcpy(&as_bool, at, sizeof as_bool);
     write_bool(w, field->name, as_bool);
     return;
-  case FIELD_ACTIVATION: break;
+  case FIELD_CHOICE: break;
   }
-  memcpy(&as_bool, at, sizeof as_bool);
-  if (!as_bool) return;
+  if (field->size == sizeof(bool)) as_int = *(const bool *)(const void *)at;
+  else memcpy(&as_int, at, sizeof as_int);
+  if (as_int == 0) return;
   write_key(w, field->name);
-  fputs("\"softplus\"", w->stream);
+  fprintf(w->stream, "\"%s\"", field->words[as_int]);
 }
 
 static void write_fields(Writer *w, const Field *fields, int kind, const void *source) {

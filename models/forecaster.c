@@ -1,13 +1,152 @@
-/* forecaster: input_proj -> backbone -> the last position -> output_proj (specification, section 1). */
+/* forecaster: from a window of a series to the rows after it (specification, section 1, and today's options).
+ *
+ *   window -> minus mean, over std, minus cycle -> tokens -> input_proj -> backbone -> head -> output_proj
+ *          -> plus cycle, times std, plus mean
+ * With all options off this is the canonical form: a token is a row, the head reads the last position. The options:
+ *   revin, cycle         what is taken off the window and put back on the forecast (WindowNorm in tensor/kernels.h)
+ *   channel_independent  each output column is a series of its own, beside the known columns, under shared weights
+ *   patch_len, stride    a token is patch_len rows, one every stride rows; the last ends at the window's end, and the first
+ *                        reaches before its start, where the first row is repeated (Nie et al. 2023)
+ *   bidirectional        the same backbone also reads the tokens backwards; the head has both outputs side by side
+ *   head: flatten        output_proj reads all positions, not the last
+ *   quantiles            output_proj makes several forecasts of a value, the quantiles fastest
+ *   dropout              on the embedded tokens, on each layer's update and before output_proj */
+#include <math.h>
+
 #include "models/aspis.h"
 
-Tensor *forecaster_predict(Model *model, Tape *tape, Tensor *series, int64_t n_seq, int64_t length) {
-  CHECK(model->config.task == TASK_FORECAST, "a language model has no series");
-  CHECK(series->dim[0] == n_seq * length, "series %s, expected %lld * %lld rows", tensor_shape_text(series),
-        (long long)n_seq, (long long)length);
-  Tensor *cu_seqlens = model_equal_seqlens(tape, n_seq, length);
-  Tensor *h = op_linear(tape, series, model->input_proj, model->input_proj_bias, tape_real(tape));
+#define VARIANCE_EPS 1e-5
+
+static int n_values(const ModelConfig *c) { return c->value_dim ? c->value_dim : c->input_dim; }
+static int n_directions(const ModelConfig *c) { return c->bidirectional ? 2 : 1; }
+/* Sequences that the backbone sees of one window, in one direction. */
+static int n_series(const ModelConfig *c) { return c->channel_independent ? c->output_dim : 1; }
+/* Columns that one of them has. */
+static int n_columns(const ModelConfig *c) {
+  return c->channel_independent ? 1 + c->input_dim - n_values(c) : c->input_dim;
+}
+static int64_t n_tokens(const ModelConfig *c, int64_t length) { return ceil_div(length - c->patch_len, c->stride) + 1; }
+static bool tokens_are_rows(const ModelConfig *c) {
+  return c->patch_len == 1 && c->stride == 1 && !c->channel_independent;
+}
+
+int forecaster_n_quantiles(const ModelConfig *c) { return c->loss == FORECAST_QUANTILE ? c->n_quantiles : 1; }
+
+int forecaster_point(const ModelConfig *c) {
+  int point = 0;
+  for (int q = 1; q < forecaster_n_quantiles(c); q++)
+    if (fabs(c->quantiles[q] - 0.5) < fabs(c->quantiles[point] - 0.5)) point = q;
+  return point;
+}
+
+int64_t forecaster_token_width(const ModelConfig *c) { return (int64_t)c->patch_len * n_columns(c); }
+
+int64_t forecaster_head_width(const ModelConfig *c) {
+  const int64_t positions = c->head == HEAD_FLATTEN ? n_tokens(c, c->context) : 1;
+  return positions * n_directions(c) * c->d_model;
+}
+
+int64_t forecaster_out_width(const ModelConfig *c) {
+  return (int64_t)c->horizon * (c->output_dim / n_series(c)) * forecaster_n_quantiles(c);
+}
+
+/* An index for op_gather; NULL memory on a dry device, where it is not to be filled. */
+static int32_t *index_new(Tape *tape, int64_t n, Tensor **index) {
+  CHECK(n <= INT32_MAX, "%lld rows to gather", (long long)n);
+  *index = tensor_new1(&tape->device->step, I32, n);
+  return tape->device->dry ? NULL : (*index)->data;
+}
+
+/* (n_seq * L, input_dim) -> (n_seq * n_series * n_tokens, token_width). */
+static Tensor *tokens_of(const ModelConfig *c, Tape *tape, Tensor *series, int64_t n_seq, int64_t length) {
+  if (tokens_are_rows(c)) return series;
+  const int64_t n_tok = n_tokens(c, length), width = forecaster_token_width(c), n_rows = n_seq * n_series(c) * n_tok;
+  const int64_t before = (n_tok - 1) * c->stride + c->patch_len - length;
+  Tensor *index;
+  int32_t *at = index_new(tape, n_rows * width, &index);
+  for (int64_t s = 0; at && s < n_seq; s++)
+    for (int j = 0; j < n_series(c); j++)
+      for (int64_t i = 0; i < n_tok; i++)
+        for (int64_t k = 0; k < c->patch_len; k++) {
+          const int64_t row = s * length + max_i64(0, i * c->stride + k - before);
+          for (int f = 0; f < n_columns(c); f++) {
+            const int known = f - 1 + n_values(c);
+            const int column = !c->channel_independent ? f : f == 0 ? c->target_first + j : known;
+            *at++ = (int32_t)(row * c->input_dim + column);
+          }
+        }
+  return op_gather(tape, series, index, 1, n_rows, width);
+}
+
+/* Each sequence, and after it the same one backwards. */
+static Tensor *both_ways(Tape *tape, Tensor *h, int64_t n_sequences, int64_t n_tok) {
+  Tensor *index;
+  int32_t *at = index_new(tape, 2 * n_sequences * n_tok, &index);
+  for (int64_t s = 0; at && s < n_sequences; s++) {
+    for (int64_t i = 0; i < n_tok; i++) *at++ = (int32_t)(s * n_tok + i);
+    for (int64_t i = n_tok - 1; i >= 0; i--) *at++ = (int32_t)(s * n_tok + i);
+  }
+  return op_gather(tape, h, index, h->dim[1], 2 * n_sequences * n_tok, h->dim[1]);
+}
+
+/* What output_proj reads of the backbone's output: a row of head_width for each of n_sequences. */
+static Tensor *head_input(const ModelConfig *c, Tape *tape, Tensor *y, int64_t n_sequences, int64_t n_tok) {
+  const int64_t n_dir = n_directions(c), n_read = c->head == HEAD_FLATTEN ? n_tok : 1, d = c->d_model;
+  if (n_dir * n_read == 1) return tensor_every(&tape->device->step, y, n_tok - 1, n_tok, n_sequences);
+  Tensor *index;
+  int32_t *at = index_new(tape, n_sequences * n_dir * n_read, &index);
+  for (int64_t s = 0; at && s < n_sequences * n_dir; s++)
+    for (int64_t i = n_tok - n_read; i < n_tok; i++) *at++ = (int32_t)(s * n_tok + i);
+  return op_gather(tape, y, index, d, n_sequences, n_dir * n_read * d);
+}
+
+Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
+  const ModelConfig *c = &model->config;
+  CHECK(c->task == TASK_FORECAST, "a language model has no series");
+  CHECK(w->series->dim[0] == w->n_seq * w->length && w->series->dim[1] == c->input_dim,
+        "series %s, expected %lld windows of %lld rows of %d", tensor_shape_text(w->series), (long long)w->n_seq,
+        (long long)w->length, c->input_dim);
+  CHECK(w->length == c->context || (c->head == HEAD_LAST && tokens_are_rows(c)), "windows of %lld rows, context %d",
+        (long long)w->length, c->context);
+  const bool restored = c->revin != WINDOW_NONE || model->cycle || c->channel_independent;
+  WindowNorm norm = {.y = w->series};
+  if (restored)
+    norm = op_window_norm(tape, (WindowNorm){.statistic = c->revin,
+                                             .eps = VARIANCE_EPS,
+                                             .length = w->length,
+                                             .n_c = n_values(c),
+                                             .x = w->series,
+                                             .phase = w->phase,
+                                             .cycle = model->cycle});
+
+  const int64_t n_tok = n_tokens(c, w->length), n_sequences = w->n_seq * n_series(c);
+  Tensor *tokens = tokens_of(c, tape, norm.y, w->n_seq, w->length);
+  Tensor *h = op_linear(tape, tokens, model->input_proj, model->input_proj_bias, tape_real(tape));
+  h = op_dropout(tape, h, c->dropout, DROPOUT_SITE_INPUT);
+  if (c->bidirectional) h = both_ways(tape, h, n_sequences, n_tok);
+  Tensor *cu_seqlens = model_equal_seqlens(tape, n_sequences * n_directions(c), n_tok);
   Tensor *y = backbone_forward(model, tape, h, cu_seqlens, NULL, NULL, NULL);
-  Tensor *last = tensor_every(&tape->device->step, y, length - 1, length, n_seq);
-  return op_linear(tape, last, model->output_proj, model->output_proj_bias, tape_real(tape));
+  Tensor *read = op_dropout(tape, head_input(c, tape, y, n_sequences, n_tok), c->dropout, DROPOUT_SITE_HEAD);
+  Tensor *out = op_linear(tape, read, model->output_proj, model->output_proj_bias, tape_real(tape));
+
+  if (!restored) return out;
+  return op_window_denorm(tape, (WindowDenorm){.length = w->length,
+                                               .horizon = c->horizon,
+                                               .n_out = c->output_dim,
+                                               .n_q = forecaster_n_quantiles(c),
+                                               .first = c->target_first,
+                                               .row_per_series = c->channel_independent,
+                                               .x = out,
+                                               .phase = w->phase,
+                                               .cycle = model->cycle,
+                                               .mean = norm.mean,
+                                               .std = norm.std});
+}
+
+Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target) {
+  static const PointLossKind KINDS[] = {
+      [FORECAST_MSE] = LOSS_MSE, [FORECAST_MAE] = LOSS_MAE, [FORECAST_HUBER] = LOSS_HUBER};
+  const ModelConfig *c = &model->config;
+  if (c->loss == FORECAST_QUANTILE) return op_quantile_loss(tape, c->n_quantiles, c->quantiles, prediction, target);
+  return op_point_loss(tape, KINDS[c->loss], c->huber_delta, prediction, target);
 }

@@ -18,7 +18,12 @@ ModelConfig model_config_default(void) {
                    .input_dim = 1,
                    .output_dim = 1,
                    .horizon = 1,
-                   .context = 96};
+                   .context = 96,
+                   .patch_len = 1,
+                   .stride = 1,
+                   .huber_delta = 1,
+                   .quantiles = {0.1, 0.5, 0.9},
+                   .n_quantiles = 3};
   c.ssm_cfg.d_model = c.d_model;
   c.ssm_cfg.d_state = 64;
   return c;
@@ -43,10 +48,40 @@ static char *size_problem(const ModelConfig *c) {
                {"pad_vocab_size_multiple", c->pad_vocab_size_multiple, 1, c->task == TASK_LM},
                {"input_dim", c->input_dim, 1, c->task == TASK_FORECAST},
                {"output_dim", c->output_dim, 1, c->task == TASK_FORECAST},
-               {"horizon", c->horizon, 1, c->task == TASK_FORECAST}};
+               {"horizon", c->horizon, 1, c->task == TASK_FORECAST},
+               {"context", c->context, 1, c->task == TASK_FORECAST},
+               {"patch_len", c->patch_len, 1, c->task == TASK_FORECAST},
+               {"stride", c->stride, 1, c->task == TASK_FORECAST}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
     if (sizes[i].used && sizes[i].value < sizes[i].least)
       return base_format("%s: found %d, expected at least %d", sizes[i].key, sizes[i].value, sizes[i].least);
+  return NULL;
+}
+
+/* What the options of a forecaster ask of each other. */
+static char *forecaster_problem(const ModelConfig *c) {
+  const int n_values = c->value_dim ? c->value_dim : c->input_dim;
+  if (n_values > c->input_dim) return base_format("value_dim: found %d of %d inputs", n_values, c->input_dim);
+  const bool continues = c->revin != WINDOW_NONE || c->cycle > 0 || c->channel_independent;
+  if (continues && c->target_first + c->output_dim > n_values)
+    return base_format("output_dim: found %d from column %d on, expected some of the %d columns of the series (revin, "
+                       "cycle and channel_independent continue columns)",
+                       c->output_dim, c->target_first, n_values);
+  if (c->patch_len > c->context)
+    return base_format("patch_len: found %d, expected at most context = %d", c->patch_len, c->context);
+  if (c->stride > c->patch_len)
+    return base_format("stride: found %d, expected at most patch_len = %d: rows between patches would go unread",
+                       c->stride, c->patch_len);
+  if (!(c->dropout >= 0 && c->dropout < 1)) return base_format("dropout: found %g, expected 0 to below 1", c->dropout);
+  if (c->loss == FORECAST_HUBER && !(c->huber_delta > 0 && isfinite(c->huber_delta)))
+    return base_format("huber_delta: found %g, expected more than 0", c->huber_delta);
+  if (c->loss != FORECAST_QUANTILE) return NULL;
+  if (c->n_quantiles < 1 || c->n_quantiles > MAX_QUANTILES)
+    return base_format("quantiles: found %d, expected 1 to %d of them", c->n_quantiles, MAX_QUANTILES);
+  for (int q = 0; q < c->n_quantiles; q++)
+    if (!(c->quantiles[q] > (q ? c->quantiles[q - 1] : 0) && c->quantiles[q] < 1))
+      return base_format("quantiles: found %g in place %d, expected rising numbers between 0 and 1", c->quantiles[q],
+                         q + 1);
   return NULL;
 }
 
@@ -62,6 +97,7 @@ char *model_config_problem(const ModelConfig *c) {
       return base_format("attn_layer_idx: found %d, expected layers 0 to n_layer - 1 = %d", c->attn_layer_idx[i],
                          c->n_layer - 1);
   if (c->n_attn_layers > 0 && (problem = attn_config_problem(&c->attn_cfg, c->d_model))) return problem;
+  if (c->task == TASK_FORECAST && (problem = forecaster_problem(c))) return problem;
   return mixer_config_problem(&c->ssm_cfg);
 }
 
@@ -72,11 +108,14 @@ static void block_init(Block *block, ParamTable *params, const ModelConfig *c, i
   block->norm = params_add_vector(params, at, "norm.weight", c->d_model, INIT_VALUE(1));
 
   Mixer *m = &block->mixer;
-  m->kind = layer_is_attention(c, layer) ? LAYER_ATTENTION : c->ssm_cfg.layer;
+  m->kind = c->ablate == ABLATE_MIXER      ? LAYER_IDENTITY
+            : layer_is_attention(c, layer) ? LAYER_ATTENTION
+                                           : c->ssm_cfg.layer;
   switch (m->kind) {
   case LAYER_MAMBA2: mamba2_init(&m->mamba2, params, mixer_at, &c->ssm_cfg, c->n_layer); break;
   case LAYER_MAMBA3: mamba3_init(&m->mamba3, params, mixer_at, &c->ssm_cfg, c->n_layer); break;
   case LAYER_ATTENTION: attention_init(&m->attention, params, mixer_at, &c->attn_cfg, c->d_model, c->n_layer); break;
+  case LAYER_IDENTITY: break;
   }
 
   const int64_t n_f = model_d_mlp(c);
@@ -93,13 +132,17 @@ Model *model_new(const ModelConfig *config) {
   model->config = *config;
   const ModelConfig *c = &model->config;
   ParamTable *params = &model->params;
-  const int64_t n_v = model_padded_vocab(c), n_out = (int64_t)c->horizon * c->output_dim;
+  const int64_t n_v = model_padded_vocab(c);
 
   if (c->task == TASK_LM) {
     model->embedding = params_add(params, "backbone.embedding.weight", false, 2, (const int64_t[]){n_v, c->d_model},
                                   (Init){.kind = INIT_NORMAL, .a = 0.02}, true);
   } else {
-    model->input_proj = params_add_linear(params, "", "input_proj.weight", c->d_model, c->input_dim, 1);
+    if (c->cycle > 0) {
+      const int64_t dim[] = {c->cycle, c->value_dim ? c->value_dim : c->input_dim};
+      model->cycle = params_add_real(params, "", "cycle", 2, dim, INIT_VALUE(0));
+    }
+    model->input_proj = params_add_linear(params, "", "input_proj.weight", c->d_model, forecaster_token_width(c), 1);
     model->input_proj_bias = params_add_vector(params, "", "input_proj.bias", c->d_model, INIT_VALUE(0));
   }
   model->blocks = base_zalloc((size_t)c->n_layer * sizeof *model->blocks);
@@ -109,7 +152,8 @@ Model *model_new(const ModelConfig *config) {
     model->lm_head =
         c->tie_embeddings ? model->embedding : params_add_linear(params, "", "lm_head.weight", n_v, c->d_model, 1);
   } else {
-    model->output_proj = params_add_linear(params, "", "output_proj.weight", n_out, c->d_model, 1);
+    const int64_t n_out = forecaster_out_width(c);
+    model->output_proj = params_add_linear(params, "", "output_proj.weight", n_out, forecaster_head_width(c), 1);
     model->output_proj_bias = params_add_vector(params, "", "output_proj.bias", n_out, INIT_VALUE(0));
   }
   return model;
@@ -126,9 +170,9 @@ ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_
   const int n_layer = model->config.n_layer;
   ModelState state = {arena_header(arena, (size_t)n_layer * sizeof *state.layers)};
   for (int i = 0; i < n_layer; i++)
-    state.layers[i] = model->blocks[i].mixer.kind == LAYER_ATTENTION
-                          ? (LayerState){0}
-                          : mixer_zero_state(&model->config.ssm_cfg, arena, real, n_seq);
+    state.layers[i] = mixer_has_state(&model->blocks[i].mixer)
+                          ? mixer_zero_state(&model->config.ssm_cfg, arena, real, n_seq)
+                          : (LayerState){0};
   return state;
 }
 

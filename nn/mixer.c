@@ -120,6 +120,7 @@ Tensor *mixer_mix(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const 
     CHECK(!state_in, "attention carries no state between calls; the caller refuses hybrids here");
     if (state_out) *state_out = (LayerState){0};
     return attention_mix(&m->attention, tape, proj, cu_seqlens);
+  case LAYER_IDENTITY: break;
   }
   CHECK(false, "layer kind %d", (int)m->kind);
 }
@@ -132,6 +133,7 @@ MixerProducts mixer_products(const Mixer *m) {
   case LAYER_ATTENTION:
     return (MixerProducts){m->attention.in_proj, m->attention.in_proj_bias, m->attention.out_proj,
                            m->attention.out_proj_bias};
+  case LAYER_IDENTITY: return (MixerProducts){0};
   }
   CHECK(false, "layer kind %d", (int)m->kind);
 }
@@ -139,6 +141,7 @@ MixerProducts mixer_products(const Mixer *m) {
 Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const LayerState *state_in,
                       LayerState *state_out) {
   const MixerProducts p = mixer_products(m);
+  if (!p.in_proj) return x;
   Tensor *proj = op_linear(tape, x, p.in_proj, p.in_proj_bias, tape->act);
   Tensor *mixed = mixer_mix(m, tape, proj, cu_seqlens, state_in, state_out);
   return op_linear(tape, mixed, p.out_proj, p.out_proj_bias, tape->act);

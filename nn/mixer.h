@@ -5,7 +5,8 @@
 #include "autograd/ops.h"
 #include "nn/params.h"
 
-typedef enum LayerKind { LAYER_MAMBA2, LAYER_MAMBA3, LAYER_ATTENTION } LayerKind;
+/* LAYER_IDENTITY passes its input on: what is left when the mixer is taken out (model.ablate). */
+typedef enum LayerKind { LAYER_MAMBA2, LAYER_MAMBA3, LAYER_ATTENTION, LAYER_IDENTITY } LayerKind;
 
 typedef struct MixerConfig { /* ssm_cfg */
   LayerKind layer;           /* LAYER_MAMBA2 or LAYER_MAMBA3 */
@@ -91,7 +92,7 @@ Tensor *attention_mix(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_se
 /* The three above by kind. */
 Tensor *mixer_mix(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                   LayerState *state_out);
-/* The products around it; a bias may be NULL. */
+/* The products around it; a bias may be NULL, and all are where there is no mixer. */
 typedef struct MixerProducts {
   Tensor *in_proj, *in_proj_bias, *out_proj, *out_proj_bias;
 } MixerProducts;
@@ -104,5 +105,7 @@ Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const
 char *mixer_config_problem(const MixerConfig *config);
 char *attn_config_problem(const AttnConfig *config, int d_model);
 
+/* Whether it carries a state from token to token that calls can take and give. */
+static inline bool mixer_has_state(const Mixer *m) { return m->kind == LAYER_MAMBA2 || m->kind == LAYER_MAMBA3; }
 /* Zero states for n_seq sequences, in `arena`. */
 LayerState mixer_zero_state(const MixerConfig *config, Arena *arena, Dtype real, int64_t n_seq);

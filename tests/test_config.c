@@ -120,8 +120,6 @@ Test(config, what_is_not_built_is_refused_by_name) {
        "char"},
       {"learn_init_state", "model: {learn_init_state: true}",
        "c.yaml:1:27: model.learn_init_state: found true, which is not built in this version, expected false"},
-      {"forecast", "model: {task: forecast}",
-       "c.yaml:1:15: model.task: found forecast, which is not built in this version, expected lm"},
       {"residual_in_fp32", "model: {residual_in_fp32: false}",
        "c.yaml:1:27: model.residual_in_fp32: found false, which is not built in this version, expected true"},
   };

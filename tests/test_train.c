@@ -139,7 +139,7 @@ static double by_parts(Subject *s, const Batch *batch, int n_parts, float **part
     params_zero_grads(&s->model->params);
     losses[p] = 0;
     for (int row = 0; row < N_SEQ / n_parts; row++) {
-      Batch micro = batch_rows(batch, p * (N_SEQ / n_parts) + row, 1);
+      Batch micro = batch_rows(batch, &s->model->config, p * (N_SEQ / n_parts) + row, 1);
       losses[p] += gradient_micro_batch(s->model, &s->device, s->act, &micro, scale);
     }
     parts[p] = copy_grads(s);
@@ -173,7 +173,7 @@ static double nll_by_hand(Subject *s, const Batch *batch, int64_t *n_targets) {
   for (int64_t row = 0; row < batch->n_seq; row++) {
     size_t mark = arena_mark(&s->device.step);
     Tape tape = tape_make(&s->device, s->act, false);
-    Batch one = batch_rows(batch, row, 1);
+    Batch one = batch_rows(batch, &s->model->config, row, 1);
     Tensor token = batch_tensor(&one, one.token);
     Tensor *logits = lm_logits(s->model, &tape, &token, model_equal_seqlens(&tape, 1, one.length), NULL, NULL, NULL);
     for (int64_t t = 0; t < one.length; t++) {
@@ -198,7 +198,7 @@ Test(gradient, is_that_of_the_mean_over_the_targets_that_count) {
   cr_assert_float_eq(loss, sum / (double)n_targets, 1e-12, "loss %.15g, by hand %.15g over %lld targets", loss,
                      sum / (double)n_targets, (long long)n_targets);
   void *grads = copy_grads(&s);
-  Batch counting = batch_rows(&batch, 0, 5);
+  Batch counting = batch_rows(&batch, &s.model->config, 0, 5);
   double alone = step(&s, 1, 5, &counting), difference = relative_difference(&s, grads);
   cr_assert_float_eq(alone, loss, 1e-12, "loss %.15g without the ignored rows, %.15g with them", alone, loss);
   cr_assert_lt(difference, 1e-12, "the gradient moves by %g with the ignored rows", difference);

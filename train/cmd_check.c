@@ -92,9 +92,6 @@ static void print_report(const GradientReport *report, Dtype dtype, Tally *tally
   }
 }
 
-/* The vocabulary that `auto` leaves to the data: any will do for gradients. */
-enum { AUTO_VOCAB = 256 };
-
 static Status check_gradients(const Command *command, int dtype_option, double tolerance, Tally *tally) {
   const char **sets;
   int n_sets = command_all(command, "set", &sets);
@@ -102,7 +99,7 @@ static Status check_gradients(const Command *command, int dtype_option, double t
   Status status = config_load(command->args[0], sets, n_sets, &config);
   free(sets);
   if (status.code == CODE_OK) {
-    if (config.vocab_size_auto) config.model.vocab_size = AUTO_VOCAB;
+    config_fit_any(&config);
     const Dtype dtype = dtype_option >= 0 ? (Dtype)dtype_option : config.dtype;
     GradientReport report;
     status = check_config(&config, command_text(command, "device", config.device), dtype, tolerance, &report);

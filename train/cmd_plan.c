@@ -94,7 +94,7 @@ static Status plan_config(Config *config, const Command *command) {
   Status opened = dataset_open(&config->data, config->seed, NULL, &dataset);
   double chance;
   if (dataset) {
-    if (config->vocab_size_auto) config->model.vocab_size = dataset_vocab_size(dataset);
+    TRY_OR(config_fit_data(config, dataset), dataset_close(dataset));
     shape.train_length = dataset_max_length(dataset, PART_TRAIN);
     shape.eval_length = dataset_max_length(dataset, PART_VAL);
     shape.eval_logits = dataset_scores_last(dataset, &chance);

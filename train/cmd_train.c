@@ -83,7 +83,7 @@ static Status cmd_train(const Command *command) {
   stop_install();
   if (!command->quiet) announce(&run, base_seconds() - start);
   status = loop_train(&run);
-  if (status.code == CODE_OK && isnan(run.last.nll)) /* resumed at its end: the score still has to be told */
+  if (status.code == CODE_OK && isnan(run.last.score)) /* resumed at its end: the score still has to be told */
     run.last =
         evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.eval_n_seq, !run.quiet);
   const RunState states[] = {RUN_DONE, RUN_FAILED, RUN_STOPPED};

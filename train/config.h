@@ -17,7 +17,7 @@ typedef struct TrainConfig {
   int micro_batch_size; /* 0: auto */
   int virtual_ranks; /* 0: auto: the largest power of two up to 8 that divides batch_size and leaves a part 512 tokens */
   int64_t eval_every, eval_batches, save_every, log_every, sample_every;
-  int keep;
+  int keep, patience;   /* patience 0: no early stopping */
   NonfinitePolicy nonfinite;
   Recompute recompute;
   int threads; /* 0: all */
@@ -54,6 +54,11 @@ Status config_require_run(const Config *config, const char *where);
 /* The resolved config as YAML (malloc'ed): every key with its value; parses back to the same Config. What follows from
  * other keys is left to them: vocab_size is `auto` where vocab_size_auto is set, steps 0 where epochs are given. */
 char *config_to_yaml(const Config *config);
+/* Fills in what the data decides: vocab_size where it is auto; of a forecaster input_dim and output_dim where they are,
+ * and which columns are forecast. CODE_USAGE when config and data do not go together. */
+Status config_fit_data(Config *config, const Dataset *dataset);
+/* The same where there is no data and any will do: gradient checks, timings. */
+void config_fit_any(Config *config);
 void config_free(Config *config);
 /* `aspis help config [KEY]`: prints the table, or one key, to stdout. CODE_USAGE for an unknown key (nearest named). */
 Status config_print_help(const char *key);

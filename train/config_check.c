@@ -35,7 +35,10 @@ static void check_model(const Checker *c) {
     for (int j = 0; j < i; j++)
       if (model.attn_layer_idx[i] == model.attn_layer_idx[j])
         WRONG(c, "model.attn_layer_idx", "found layer %d twice, expected each once", model.attn_layer_idx[i]);
-  if (c->config->vocab_size_auto) model.vocab_size = 1; /* any size will do: it is known when the data is */
+  /* Any size will do for what is known when the data is. */
+  if (c->config->vocab_size_auto) model.vocab_size = 1;
+  if (!model.input_dim) model.input_dim = model.output_dim ? model.output_dim : 1;
+  if (!model.output_dim) model.output_dim = 1;
   char *problem = model_config_problem(&model);
   if (!problem) return;
   /* "ssm_cfg.headdim: found ..." */

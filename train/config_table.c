@@ -137,6 +137,7 @@ char *key_expected(const Key *key) {
       [KIND_INT] = "an integer in digits",
       [KIND_INTS] = "a list of integers",
       [KIND_REAL] = "a number",
+      [KIND_REALS] = "a list of numbers",
       [KIND_PAIR] = "a list of two numbers",
       [KIND_BOOL] = "true or false",
   };

@@ -13,6 +13,7 @@ typedef enum KeyKind {
   KIND_INT,
   KIND_INTS,
   KIND_REAL,
+  KIND_REALS,
   KIND_PAIR,
   KIND_BOOL,
   KIND_ENUM,

@@ -116,6 +116,20 @@ static bool read_ints(const Key *key, const YamlNode *node, Config *config) {
   return true;
 }
 
+static bool read_reals(const Key *key, const YamlNode *node, Config *config) {
+  double values[MAX_QUANTILES];
+  int n = 0, capacity = (int)(key->size / sizeof(double));
+  CHECK(capacity <= MAX_QUANTILES, "%s: room for %d numbers", key->path, capacity);
+  if (node->kind != YAML_LIST) return false;
+  for (const YamlNode *item = node->child; item; item = item->next)
+    if (n == capacity || !read_real(key, item, &values[n++])) return false;
+  double *field = field_of(key, config);
+  memset(field, 0, key->size);
+  memcpy(field, values, (size_t)n * sizeof *values);
+  *count_of(key, config) = n;
+  return true;
+}
+
 static bool read_pair(const Key *key, const YamlNode *node, Config *config) {
   if (node->kind != YAML_LIST || !node->child || !node->child->next || node->child->next->next) return false;
   double pair[2];
@@ -161,8 +175,8 @@ static bool read_unbuilt(const Key *key, const YamlNode *node, Config *config) {
 typedef bool ReadField(const Key *key, const YamlNode *node, Config *config);
 static ReadField *const readers[] = {
     [KIND_TEXT] = read_text,     [KIND_PATH] = read_text, [KIND_PATHS] = read_texts,     [KIND_TEXTS] = read_texts,
-    [KIND_INT] = read_int_field, [KIND_INTS] = read_ints, [KIND_REAL] = read_real_field, [KIND_PAIR] = read_pair,
-    [KIND_BOOL] = read_bool,     [KIND_ENUM] = read_enum, [KIND_UNBUILT] = read_unbuilt,
+    [KIND_INT] = read_int_field, [KIND_INTS] = read_ints, [KIND_REAL] = read_real_field, [KIND_REALS] = read_reals,
+    [KIND_PAIR] = read_pair,     [KIND_BOOL] = read_bool, [KIND_ENUM] = read_enum,       [KIND_UNBUILT] = read_unbuilt,
 };
 
 /* True when the node is one of the values that are known but not built. */
@@ -290,6 +304,14 @@ static char *write_list_field(const Key *key, const Config *config) {
   return list;
 }
 
+static char *write_reals(const Key *key, const Config *config) {
+  const double *values = shown_field(key, config);
+  int n = *(const int *)(const void *)((const char *)config + key->count_offset);
+  char *items[MAX_QUANTILES];
+  for (int i = 0; i < n; i++) items[i] = write_real(values[i]);
+  return write_list(items, n);
+}
+
 static char *write_int_field(const Key *key, const Config *config) {
   int64_t value = load_int(key, config);
   return key->word && !value ? base_strdup(key->word) : base_format("%lld", (long long)value);
@@ -320,8 +342,8 @@ typedef char *WriteField(const Key *key, const Config *config);
 static WriteField *const writers[] = {
     [KIND_TEXT] = write_text_field,  [KIND_PATH] = write_text_field, [KIND_PATHS] = write_list_field,
     [KIND_TEXTS] = write_list_field, [KIND_INT] = write_int_field,   [KIND_INTS] = write_list_field,
-    [KIND_REAL] = write_real_field,  [KIND_PAIR] = write_pair,       [KIND_BOOL] = write_bool,
-    [KIND_ENUM] = write_enum,        [KIND_UNBUILT] = write_unbuilt,
+    [KIND_REAL] = write_real_field,  [KIND_REALS] = write_reals,     [KIND_PAIR] = write_pair,
+    [KIND_BOOL] = write_bool,        [KIND_ENUM] = write_enum,       [KIND_UNBUILT] = write_unbuilt,
 };
 
 char *key_write(const Key *key, const Config *config) { return writers[key->kind](key, config); }

@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "train/gradient.h"
-
 static void add_nll(EvalSums *sums, const Batch *batch, const Tensor *nll) {
   for (int64_t i = 0; i < tensor_count(nll); i++) {
     sums->nll += tensor_get(nll, i);
@@ -34,18 +32,50 @@ static void add_logits(EvalSums *sums, const Batch *batch, const Tensor *logits,
   }
 }
 
+static void evaluate_tokens(Model *model, Tape *tape, const Batch *batch, bool with_logits, EvalSums *sums) {
+  Tensor token = batch_tensor(batch, batch->token), target = batch_tensor(batch, batch->target);
+  Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
+  if (with_logits) {
+    Tensor *logits = lm_logits(model, tape, &token, cu_seqlens, NULL, NULL, NULL);
+    if (!tape->device->dry) add_logits(sums, batch, logits, model->config.vocab_size);
+  } else {
+    Tensor *nll = lm_nll(model, tape, &token, &target, cu_seqlens, NULL, NULL);
+    if (!tape->device->dry) add_nll(sums, batch, nll);
+  }
+}
+
+/* Errors of the point forecast, and of the last row repeated. */
+static void add_windows(EvalSums *sums, const Batch *batch, const ModelConfig *c, const Tensor *prediction) {
+  const int64_t n_q = forecaster_n_quantiles(c), point = forecaster_point(c), n_out = c->output_dim;
+  for (int64_t s = 0; s < batch->n_seq; s++) {
+    const float *last = batch->input + ((s + 1) * batch->length - 1) * c->input_dim + c->target_first;
+    for (int64_t i = 0; i < c->horizon * n_out; i++) {
+      const int64_t at = s * c->horizon * n_out + i;
+      const double target = batch->output[at];
+      if (isnan(target)) continue;
+      const double error = tensor_get(prediction, at * n_q + point) - target, naive = last[i % n_out] - target;
+      sums->squares += error * error, sums->absolutes += fabs(error);
+      sums->naive_squares += naive * naive, sums->naive_absolutes += fabs(naive);
+      sums->n_values++;
+    }
+  }
+  sums->n_windows += batch->n_seq;
+}
+
+static void evaluate_windows(Model *model, Tape *tape, const Batch *batch, EvalSums *sums) {
+  const Windows windows = batch_windows(batch, &model->config, tape);
+  Tensor *prediction = forecaster_predict(model, tape, &windows);
+  Tensor *loss = forecaster_loss(model, tape, prediction, batch_outputs(batch, &model->config, tape));
+  if (tape->device->dry) return;
+  for (int64_t s = 0; s < batch->n_seq; s++) sums->loss += tensor_get(loss, s);
+  add_windows(sums, batch, &model->config, prediction);
+}
+
 void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
-  Tensor token = batch_tensor(batch, batch->token), target = batch_tensor(batch, batch->target);
-  Tensor *cu_seqlens = model_equal_seqlens(&tape, batch->n_seq, batch->length);
-  if (with_logits) {
-    Tensor *logits = lm_logits(model, &tape, &token, cu_seqlens, NULL, NULL, NULL);
-    if (!device->dry) add_logits(sums, batch, logits, model->config.vocab_size);
-  } else {
-    Tensor *nll = lm_nll(model, &tape, &token, &target, cu_seqlens, NULL, NULL);
-    if (!device->dry) add_nll(sums, batch, nll);
-  }
+  if (model->config.task == TASK_LM) evaluate_tokens(model, &tape, batch, with_logits, sums);
+  else evaluate_windows(model, &tape, batch, sums);
   tape_reset(&tape, mark);
 }
 
@@ -58,16 +88,13 @@ int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_b
 enum { BASELINE_TARGETS = 1 << 20 };
 static int64_t count_targets(Dataset *dataset, DataPart part, int64_t *counts) {
   int64_t length = dataset_max_length(dataset, part), n = 0;
-  Batch row = {.n_seq = 1, .length = length};
-  row.token = base_alloc((size_t)length * sizeof(int32_t));
-  row.target = base_alloc((size_t)length * sizeof(int32_t));
+  Batch row = batch_make(dataset, 1, length);
   for (int64_t i = 0; i < dataset_n_samples(dataset, part) && n < BASELINE_TARGETS; i++) {
     dataset_fill(dataset, part, i, &row);
     for (int64_t t = 0; t < length; t++)
       if (row.target[t] != CROSS_ENTROPY_IGNORE) counts[row.target[t]]++, n++;
   }
-  free(row.token);
-  free(row.target);
+  batch_release(&row);
   return n;
 }
 
@@ -91,15 +118,41 @@ static void tell_progress(double start, double *told, int64_t done, int64_t all)
   *told = now;
 }
 
+static Evaluation lm_evaluation(const EvalSums *sums, Dataset *dataset, DataPart part) {
+  double chance = 0;
+  bool scores_last = dataset_scores_last(dataset, &chance);
+  double nll = sums->n_targets ? sums->nll / (double)sums->n_targets : NAN;
+  double bytes = dataset_bytes_per_token(dataset, part);
+  double accuracy = scores_last && sums->n_last ? (double)sums->n_last_right / (double)sums->n_last : NAN;
+  return (Evaluation){.score = nll,
+                      .nll = nll,
+                      .perplexity = exp(nll),
+                      .bits_per_byte = bytes > 0 ? nll / log(2) / bytes : NAN,
+                      .accuracy = 100 * accuracy,
+                      .scaled_accuracy = 100 * (accuracy - chance) / (1 - chance),
+                      .baseline_nll = bytes > 0 ? unigram_nll(dataset, part) : NAN,
+                      .baseline_accuracy = scores_last ? 100 * chance : NAN,
+                      .n_targets = sums->n_targets};
+}
+
+static Evaluation forecast_evaluation(const EvalSums *sums) {
+  const double n = (double)sums->n_values;
+  return (Evaluation){.score = sums->loss / (double)sums->n_windows,
+                      .is_forecast = true,
+                      .mse = sums->squares / n,
+                      .mae = sums->absolutes / n,
+                      .naive_mse = sums->naive_squares / n,
+                      .naive_mae = sums->naive_absolutes / n,
+                      .n_windows = sums->n_windows};
+}
+
 Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
                          int64_t n_seq, bool show_progress) {
   double chance = 0;
   bool scores_last = dataset_scores_last(dataset, &chance);
-  int64_t all = dataset_n_samples(dataset, part), length = dataset_max_length(dataset, part);
+  int64_t all = dataset_n_samples(dataset, part);
   if (n_samples <= 0 || n_samples > all) n_samples = all;
-  Batch batch = {.length = length,
-                 .token = base_alloc((size_t)(n_seq * length) * sizeof(int32_t)),
-                 .target = base_alloc((size_t)(n_seq * length) * sizeof(int32_t))};
+  Batch batch = batch_make(dataset, n_seq, dataset_max_length(dataset, part));
   EvalSums sums = {0};
   double start = base_seconds(), told = start;
   for (int64_t first = 0; first < n_samples; first += n_seq) {
@@ -108,29 +161,28 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
     evaluate_batch(model, device, act, &batch, scores_last, &sums);
     if (show_progress) tell_progress(start, &told, first + batch.n_seq, n_samples);
   }
-  free(batch.token);
-  free(batch.target);
-  double nll = sums.n_targets ? sums.nll / (double)sums.n_targets : NAN;
-  double bytes = dataset_bytes_per_token(dataset, part);
-  double accuracy = scores_last && sums.n_last ? (double)sums.n_last_right / (double)sums.n_last : NAN;
-  return (Evaluation){.nll = nll,
-                      .perplexity = exp(nll),
-                      .bits_per_byte = bytes > 0 ? nll / log(2) / bytes : NAN,
-                      .accuracy = 100 * accuracy,
-                      .scaled_accuracy = 100 * (accuracy - chance) / (1 - chance),
-                      .baseline_nll = bytes > 0 ? unigram_nll(dataset, part) : NAN,
-                      .baseline_accuracy = scores_last ? 100 * chance : NAN,
-                      .n_targets = sums.n_targets};
+  batch_release(&batch);
+  return model->config.task == TASK_LM ? lm_evaluation(&sums, dataset, part) : forecast_evaluation(&sums);
 }
 
 int evaluation_values(const Evaluation *e, bool training_names, NamedValue *values) {
-  const NamedValue all[] = {
-      {training_names ? "val_loss" : "nll", e->nll}, {"perplexity", e->perplexity},
-      {"bits_per_byte", e->bits_per_byte},           {"accuracy", e->accuracy},
-      {"scaled_accuracy", e->scaled_accuracy},       {"baseline_nll", e->baseline_nll},
-      {"baseline_accuracy", e->baseline_accuracy},   {training_names ? "val_tokens" : "tokens", (double)e->n_targets}};
+  const bool t = training_names;
+  const NamedValue lm[] = {{t ? "val_loss" : "nll", e->nll},
+                           {"perplexity", e->perplexity},
+                           {"bits_per_byte", e->bits_per_byte},
+                           {"accuracy", e->accuracy},
+                           {"scaled_accuracy", e->scaled_accuracy},
+                           {"baseline_nll", e->baseline_nll},
+                           {"baseline_accuracy", e->baseline_accuracy},
+                           {t ? "val_tokens" : "tokens", (double)e->n_targets}};
+  const NamedValue forecast[] = {
+      {t ? "val_mse" : "mse", e->mse},     {t ? "val_mae" : "mae", e->mae},
+      {t ? "val_loss" : "loss", e->score}, {"naive_mse", e->naive_mse},
+      {"naive_mae", e->naive_mae},         {t ? "val_windows" : "windows", (double)e->n_windows}};
+  const NamedValue *all = e->is_forecast ? forecast : lm;
+  const size_t n_all = e->is_forecast ? sizeof forecast / sizeof *forecast : sizeof lm / sizeof *lm;
   int n = 0;
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+  for (size_t i = 0; i < n_all; i++)
     if (!isnan(all[i].value) || i == 0) values[n++] = all[i];
   return n;
 }

@@ -9,37 +9,30 @@ int gradient_n_spare(int virtual_ranks) {
   return n;
 }
 
-int64_t batch_n_targets(const Batch *batch) {
-  int64_t n = 0;
-  for (int64_t i = 0; i < batch->n_seq * batch->length; i++) n += batch->target[i] != CROSS_ENTROPY_IGNORE;
-  return n;
+static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch) {
+  Tensor *both = arena_header(&tape->device->step, 2 * sizeof *both); /* backward reads them, too */
+  both[0] = batch_tensor(batch, batch->token), both[1] = batch_tensor(batch, batch->target);
+  Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
+  return lm_nll(model, tape, &both[0], &both[1], cu_seqlens, NULL, NULL);
 }
 
-Batch batch_rows(const Batch *batch, int64_t first, int64_t n) {
-  CHECK(first >= 0 && first + n <= batch->n_seq, "rows %lld + %lld of %lld", (long long)first, (long long)n,
-        (long long)batch->n_seq);
-  Batch rows = {.n_seq = n, .length = batch->length};
-  if (batch->token) rows.token = batch->token + first * batch->length;
-  if (batch->target) rows.target = batch->target + first * batch->length;
-  return rows;
-}
-
-Tensor batch_tensor(const Batch *batch, int32_t *values) {
-  return tensor_over(values, I32, 1, (const int64_t[]){batch->n_seq * batch->length});
+static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch) {
+  tape->draws = (TapeDraws){model->dropout_seed, (uint64_t)batch->first, batch->n_seq};
+  const Windows windows = batch_windows(batch, &model->config, tape);
+  Tensor *prediction = forecaster_predict(model, tape, &windows);
+  return forecaster_loss(model, tape, prediction, batch_outputs(batch, &model->config, tape));
 }
 
 double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
-  Tensor token = batch_tensor(batch, batch->token), target = batch_tensor(batch, batch->target);
-  Tensor *cu_seqlens = model_equal_seqlens(&tape, batch->n_seq, batch->length);
-  Tensor *nll = lm_nll(model, &tape, &token, &target, cu_seqlens, NULL, NULL);
-  Tensor *dnll = tape_grad(&tape, nll);
+  Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch);
+  Tensor *dloss = tape_grad(&tape, loss);
   double sum = 0;
   if (!device->dry)
-    for (int64_t i = 0; i < tensor_count(nll); i++) {
-      sum += tensor_get(nll, i);
-      tensor_set(dnll, i, grad_scale);
+    for (int64_t i = 0; i < tensor_count(loss); i++) {
+      sum += tensor_get(loss, i);
+      tensor_set(dloss, i, grad_scale);
     }
   tape_backward(&tape);
   tape_reset(&tape, mark);
@@ -72,7 +65,7 @@ double gradient_step(Model *model, Device *device, Dtype act, const GradientShap
     params_zero_grads(params);
     loss = 0;
     for (int row = 0; row < part_size; row += shape->micro_batch_size) {
-      Batch micro = batch_rows(batch, (int64_t)part * part_size + row, shape->micro_batch_size);
+      Batch micro = batch_rows(batch, &model->config, (int64_t)part * part_size + row, shape->micro_batch_size);
       loss += gradient_micro_batch(model, device, act, &micro, scale);
     }
     tree_push(params, device, losses, &loss, part, n_parts);

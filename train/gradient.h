@@ -4,8 +4,7 @@
  * are added in a fixed binary tree. The tree, not the number of machines or threads, decides every rounding. */
 #pragma once
 
-#include "data/data.h"
-#include "models/aspis.h"
+#include "train/batch.h"
 
 typedef struct GradientShape {
   int batch_size, virtual_ranks, micro_batch_size; /* micro_batch_size divides batch_size / virtual_ranks */
@@ -14,17 +13,10 @@ typedef struct GradientShape {
 /* Spare gradient blocks the tree needs: log2(virtual_ranks). */
 int gradient_n_spare(int virtual_ranks);
 
-/* Forward and backward of one micro-batch of a language model: adds grad_scale * d(sum of nll)/dparam to the gradients and
- * returns the sum of nll over its targets, added in token order in double. Rewinds the step arena. On a dry device
- * nothing is computed and batch->token is not read. */
+/* Forward and backward of one micro-batch: adds grad_scale * d(sum of losses)/dparam to the gradients and returns the sum
+ * of losses, in order and in double: of a language model nll over targets, of a forecaster the loss over windows. Rewinds
+ * the step arena. On a dry device nothing is computed and nothing of the batch but its shape is read. */
 double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale);
 
-/* The whole step: gradients of the mean nll over the batch's targets are left in model->params; returns that mean. */
+/* The whole step: gradients of the mean loss over the batch's targets are left in model->params; returns that mean. */
 double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch);
-
-/* Targets that count in a batch. */
-int64_t batch_n_targets(const Batch *batch);
-/* Rows [first, first + n) of a batch; shares its memory. */
-Batch batch_rows(const Batch *batch, int64_t first, int64_t n);
-/* The tokens (or targets) of a batch as a (T) I32 tensor over the batch's own memory. */
-Tensor batch_tensor(const Batch *batch, int32_t *values);

@@ -57,8 +57,8 @@ static bool evaluate(Run *run) {
   NamedValue values[EVALUATION_MAX_VALUES];
   int n_values = evaluation_values(&run->last, true, values);
   runlog_eval(run->log, run->step, run->tokens, values, n_values);
-  bool best = run->last.nll < run->best_loss;
-  if (best) run->best_loss = run->last.nll;
+  bool best = run->last.score < run->best_loss;
+  if (best) run->best_loss = run->last.score;
   return best;
 }
 

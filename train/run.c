@@ -83,11 +83,7 @@ static Status match_checkpoint(Run *run, const char *path, const CheckpointInfo 
 static Status open_dataset(Run *run, const CheckpointInfo *info) {
   Config *config = run->config;
   TRY(dataset_open(&config->data, config->seed, info ? info->tokenizer_json : NULL, &run->dataset));
-  int vocab_size = dataset_vocab_size(run->dataset);
-  if (config->vocab_size_auto) config->model.vocab_size = vocab_size;
-  else if (config->model.vocab_size < vocab_size)
-    return status_fail(CODE_USAGE, "model.vocab_size: found %d, expected at least the tokenizer's %d (or auto)",
-                       config->model.vocab_size, vocab_size);
+  TRY(config_fit_data(config, run->dataset));
   if (config->train.epochs > 0)
     config->train.steps = (int64_t)ceil(config->train.epochs * (double)dataset_n_samples(run->dataset, PART_TRAIN) /
                                         config->train.batch_size);
@@ -115,8 +111,8 @@ static Status open_model(Run *run) {
   run->model->recompute = config->train.recompute;
   params_alloc(&run->model->params, &run->device, config->dtype, true,
                gradient_n_spare(run->plan.gradient.virtual_ranks));
-  size_t tokens = (size_t)(config->train.batch_size * train_length) * sizeof(int32_t);
-  run->batch = (Batch){.token = base_alloc(tokens), .target = base_alloc(tokens)};
+  run->model->dropout_seed = config->seed;
+  run->batch = batch_make(run->dataset, config->train.batch_size, train_length);
   return STATUS_OK;
 }
 
@@ -198,7 +194,7 @@ Status run_open(Run *run, Config *config, const RunOptions *options) {
                .verbose = options->verbose,
                .lock = -1,
                .best_loss = INFINITY,
-               .last = {.nll = NAN}};
+               .last = {.score = NAN}};
   run->directory =
       options->directory ? base_strdup(options->directory) : base_format("%s/%s", config->out_dir, config->name);
 #ifdef _OPENMP
@@ -215,8 +211,7 @@ void run_close(Run *run) {
   device_close(&run->device);
   if (run->dataset) dataset_close(run->dataset);
   free(run->losses);
-  free(run->batch.token);
-  free(run->batch.target);
+  batch_release(&run->batch);
   free(run->resumed_from);
   free(run->directory);
   if (run->lock >= 0) runlock_release(run->lock);

@@ -1,0 +1,71 @@
+/* batch: see batch.h. */
+#include "train/batch.h"
+
+#include <stdlib.h>
+
+Batch batch_make(const Dataset *dataset, int64_t n_seq, int64_t length) {
+  const SeriesInfo *series = dataset_series(dataset);
+  const size_t n = (size_t)n_seq, n_tokens = n * (size_t)length;
+  Batch batch = {.n_seq = n_seq, .length = length};
+  if (!series) {
+    batch.token = base_alloc(n_tokens * sizeof *batch.token);
+    batch.target = base_alloc(n_tokens * sizeof *batch.target);
+    return batch;
+  }
+  batch.input = base_alloc(n_tokens * (size_t)series->n_input * sizeof *batch.input);
+  batch.output = base_alloc(n * (size_t)series->horizon * (size_t)series->n_output * sizeof *batch.output);
+  batch.row = base_alloc(n * sizeof *batch.row);
+  return batch;
+}
+
+void batch_release(Batch *batch) {
+  free(batch->token), free(batch->target);
+  free(batch->input), free(batch->output), free(batch->row);
+  *batch = (Batch){0};
+}
+
+int64_t batch_n_targets(const Batch *batch) {
+  if (!batch->target) return batch->n_seq;
+  int64_t n = 0;
+  for (int64_t i = 0; i < batch->n_seq * batch->length; i++) n += batch->target[i] != CROSS_ENTROPY_IGNORE;
+  return n;
+}
+
+Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, int64_t n) {
+  CHECK(first >= 0 && first + n <= batch->n_seq, "rows %lld + %lld of %lld", (long long)first, (long long)n,
+        (long long)batch->n_seq);
+  Batch rows = {.n_seq = n, .length = batch->length, .first = batch->first + first};
+  if (batch->token) rows.token = batch->token + first * batch->length;
+  if (batch->target) rows.target = batch->target + first * batch->length;
+  if (batch->input) rows.input = batch->input + first * batch->length * config->input_dim;
+  if (batch->output) rows.output = batch->output + first * config->horizon * config->output_dim;
+  if (batch->row) rows.row = batch->row + first;
+  return rows;
+}
+
+Tensor batch_tensor(const Batch *batch, int32_t *values) {
+  return tensor_over(values, I32, 1, (const int64_t[]){batch->n_seq * batch->length});
+}
+
+/* (n_rows, n_cols) floats as reals of the tape's device. */
+static Tensor *real_tensor(Tape *tape, float *values, int64_t n_rows, int64_t n_cols) {
+  Tensor *tensor = tape_tensor(tape, tape_real(tape), n_rows, n_cols);
+  const Tensor from = tensor_over(values, F32, 2, tensor->dim);
+  if (!tape->device->dry) tensor_copy(tensor, &from);
+  return tensor;
+}
+
+Windows batch_windows(const Batch *batch, const ModelConfig *config, Tape *tape) {
+  const int64_t n_cycle = config->cycle;
+  Windows w = {.n_seq = batch->n_seq, .length = batch->length};
+  w.series = real_tensor(tape, batch->input, batch->n_seq * batch->length, config->input_dim);
+  if (n_cycle == 0) return w;
+  w.phase = tensor_new1(&tape->device->step, I32, batch->n_seq);
+  for (int64_t s = 0; s < batch->n_seq && !tape->device->dry; s++) /* rows before the first are negative */
+    ((int32_t *)w.phase->data)[s] = (int32_t)((batch->row[s] % n_cycle + n_cycle) % n_cycle);
+  return w;
+}
+
+Tensor *batch_outputs(const Batch *batch, const ModelConfig *config, Tape *tape) {
+  return real_tensor(tape, batch->output, batch->n_seq, (int64_t)config->horizon * config->output_dim);
+}

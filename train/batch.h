@@ -1,0 +1,21 @@
+/* batch: a batch's memory, its parts, and what of it the model reads. */
+#pragma once
+
+#include "data/data.h"
+#include "models/aspis.h"
+
+/* Memory for n_seq sequences of `length` of this dataset: tokens and targets, or windows. Freed by batch_release. */
+Batch batch_make(const Dataset *dataset, int64_t n_seq, int64_t length);
+void batch_release(Batch *batch);
+
+/* Targets that the loss is the mean over: tokens that are not ignored, or windows. */
+int64_t batch_n_targets(const Batch *batch);
+/* Rows [first, first + n) of a batch; shares its memory. */
+Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, int64_t n);
+/* The tokens (or targets) of a batch as a (T) I32 tensor over the batch's own memory. */
+Tensor batch_tensor(const Batch *batch, int32_t *values);
+
+/* The inputs of a series batch on a tape, and its outputs (n_seq, horizon * output_dim) real. On a dry device nothing of
+ * the batch is read. */
+Windows batch_windows(const Batch *batch, const ModelConfig *config, Tape *tape);
+Tensor *batch_outputs(const Batch *batch, const ModelConfig *config, Tape *tape);

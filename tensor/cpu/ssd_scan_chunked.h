@@ -33,6 +33,9 @@
 #define scan_tile_decays CPU_SYMBOL(scan_tile_decays)
 #define scan_tile_prepare CPU_SYMBOL(scan_tile_prepare)
 #define scan_tile_products CPU_SYMBOL(scan_tile_products)
+#define scan_tile_state CPU_SYMBOL(scan_tile_state)
+#define scan_load_state CPU_SYMBOL(scan_load_state)
+#define scan_store_state CPU_SYMBOL(scan_store_state)
 #define scan_tile_v CPU_SYMBOL(scan_tile_v)
 #define scan_forward_make CPU_SYMBOL(scan_forward_make)
 #define scan_decay_row CPU_SYMBOL(scan_decay_row)
@@ -60,6 +63,7 @@ typedef struct TileWork {
   float *K;               /* (M, M) causal: q_i.k_j */
   float *F;               /* (M, M) causal */
   float *v, *vw;          /* (M, P): v; v or dy with weights */
+  float *turned;          /* (N, P): S or G transposed */
   float *y;               /* (M, P): y, in backward dy */
   float *cosine, *sine;   /* (tokens, S) */
   float *high, *low;      /* (M): A as two floats */
@@ -98,6 +102,11 @@ void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double 
 void scan_tile_products(const Scan *s, TileWork *w, Tile tile);
 /* v, by ranks, and D. */
 void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h);
+/* S (P, N), from before the tile to behind it; needs the tile's decays, v and k. */
+void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S);
+/* A state (P, N) of tensor block i (or zeros, of none), its rows padded with zeros; and back. */
+void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to);
+void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from);
 /* w->decay[j] = exp(A_i - A_j) for j < n; for later tokens it may be infinite. */
 void scan_decay_row(TileWork *w, int64_t i, int64_t n);
 /* Columns of row i that a causal matrix of the tile holds, zeros beside the causal entries included. */
@@ -106,7 +115,7 @@ static inline int64_t causal_width(const Scan *s, Tile tile, int64_t i) {
 }
 
 /* The tile that begins at token `first` of its sequence's chunk. */
-static inline Tile tile_at(const Scan *s, int64_t seq, int64_t first) {
+static inline Tile scan_tile_at(const Scan *s, int64_t seq, int64_t first) {
   const int64_t in_chunk = (first - s->starts[seq]) % s->n_q, end = s->starts[seq + 1];
   const int64_t n = min_i64(min_i64(s->n_tile, s->n_q - in_chunk), end - first);
   return (Tile){.seq = seq, .first = first, .n = n, .m = n * s->n_r, .ends_sequence = first + n == end};
@@ -129,7 +138,23 @@ static inline void load_row(const Tensor *t, int64_t row, int64_t col, int64_t n
   Tensor own = cols_from(t, col);
   const float *from = row_load(&own, row, n, to);
   if (from != to) copy(to, from, n);
-  zero(to + n, n_padded - n);
+  if (n_padded > n) zero(to + n, n_padded - n);
+}
+/* Rows of a tile lie too far apart for the processor to guess the next one, so a head asks for those of the head that
+ * the task turns to next: row i / R + first of x, and of y (or dy) with i's rank. */
+typedef struct Next {
+  int64_t first, m, h;
+} Next;
+static inline void prefetch(const Tensor *t, int64_t row, int64_t col, int64_t n) {
+  const int64_t bytes = (int64_t)dtype_bytes(t->dtype);
+  const char *at = (const char *)t->data + (row * t->ld + col) * bytes;
+  for (int64_t i = 0; i < n * bytes; i += 64) __builtin_prefetch(at + i);
+}
+static inline void prefetch_row(const Scan *s, Next next, int64_t i, const Tensor *x, const Tensor *y) {
+  if (i >= next.m) return;
+  const int64_t row = next.first + i / s->n_r;
+  if (x && i % s->n_r == 0) prefetch(x, row, next.h * s->n_p, s->n_p);
+  if (y) prefetch(y, row, (i % s->n_r * s->n_h + next.h) * s->n_p, s->n_p);
 }
 /* An angle to [0, 2 pi). */
 static inline double wrap(double theta) {

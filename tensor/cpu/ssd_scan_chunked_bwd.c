@@ -22,7 +22,7 @@ typedef struct Carried {
 typedef struct Work {
   TileWork tile;
   float *states;     /* (tiles of a chunk, heads, P, N) */
-  float *vT, *GT;    /* (P, M), (N, P) */
+  float *vT;         /* (P, M) */
   float *T, *T_sum;  /* (M, M) causal: U, then T; the heads' sum */
   float *dv;         /* (M, P) */
   float *dk, *dq;    /* (M, N) */
@@ -53,7 +53,6 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
   scan_tile_carve(s, &w->tile, &c);
   w->states = carve(&c, tiles_per_chunk(s) * s->max_heads * s->n_p * s->n_cols);
   w->vT = carve(&c, s->n_p * m);
-  w->GT = carve(&c, s->n_n * s->n_rows);
   w->T = carve(&c, m * m);
   w->T_sum = carve(&c, m * m);
   w->dv = carve(&c, m * s->n_rows);
@@ -92,7 +91,7 @@ static Scan backward_make(const SsdScan *p, Carried *carried, Carver *c) {
 
 /* K and U to F and T; the sums over pairs of exp(A_i - A_j) K_ij U_ij, going up from the last row, so that `column` holds
  * the rows below the token whose `crossing` is taken. */
-static void mix_backward(const Scan *s, Work *work, Tile tile) {
+static void mix_backward(const Scan *s, Work *work, Tile tile, Next then) {
   TileWork *w = &work->tile;
   const int64_t n_r = s->n_r, n_m = s->n_m;
   zero(work->column, n_m);
@@ -105,6 +104,8 @@ static void mix_backward(const Scan *s, Work *work, Tile tile) {
       float *F = w->F + i * n_m, *T = work->T + i * n_m;
       for (int64_t j = own; j < next; j++) same += K[j] * T[j];
       scan_decay_row(w, i, width);
+      prefetch_row(s, then, i, s->p->x, s->p->dy);
+      prefetch_row(s, then, i, s->p->dx, NULL);
 #pragma omp simd
       for (int64_t j = 0; j < width; j++) {
         const float U = T[j], decayed = w->decay[j] * K[j], weighted = w->decay[j] * w->w[j];
@@ -129,105 +130,38 @@ static void load_dy(const Scan *s, TileWork *w, Tile tile, int64_t h) {
 
 /* The products of one head: dv, dq, dk (into dB, dC where heads share k and q), G, and the scalars' sums. Returns what
  * goes from S straight to G: exp(A_end) <S, G>. */
-static float head_products(const Scan *s, Work *work, Tile tile, const float *S, float *G) {
+static float head_products(const Scan *s, Work *work, Tile tile, const float *S, float *G, Next next) {
   TileWork *w = &work->tile;
-  const int64_t m = tile.m, n_m = s->n_m, n_p = s->n_p, n_n = s->n_n, n_rows = s->n_rows, n_cols = s->n_cols;
-  const int64_t width = round_up(m, LANES);
+  const int64_t m = tile.m, n_r = s->n_r, n_m = s->n_m, n_p = s->n_p, n_n = s->n_n;
+  const int64_t n_rows = s->n_rows, n_cols = s->n_cols, width = round_up(m, LANES);
   transpose_padded(m, n_p, w->v, n_rows, work->vT, width);
-  tile_product(&(TileProduct){.m = m,
-                              .n = width,
-                              .k = n_p,
-                              .a = w->y,
-                              .lda = n_rows,
-                              .b = work->vT,
-                              .ldb = width,
-                              .c = work->T,
-                              .ldc = n_m,
-                              .shape = TILE_CAUSAL_C,
-                              .block = s->n_r});
-  mix_backward(s, work, tile);
+  tile_product_causal(m, width, n_p, tile_a(w->y, n_rows), work->vT, width, n_r, work->T, n_m);
+  mix_backward(s, work, tile, next);
 
-  transpose_padded(n_p, n_n, G, n_cols, work->GT, n_rows);
-  tile_product(&(TileProduct){.m = m,
-                              .n = n_rows,
-                              .k = n_n,
-                              .a = w->k,
-                              .lda = n_cols,
-                              .b = work->GT,
-                              .ldb = n_rows,
-                              .c = work->dv,
-                              .ldc = n_rows});
+  transpose_padded(n_p, n_n, G, n_cols, w->turned, n_rows);
+  tile_product(m, n_rows, n_n, tile_a(w->k, n_cols), w->turned, n_rows, NULL, work->dv, n_rows);
   for (int64_t j = 0; j < m; j++) work->into_state[j] = w->end[j] * dot(w->v + j * n_rows, work->dv + j * n_rows, n_p);
-  tile_product(&(TileProduct){.m = m,
-                              .n = n_rows,
-                              .k = m,
-                              .a = w->F,
-                              .lda = n_m,
-                              .a_transposed = true,
-                              .b = w->y,
-                              .ldb = n_rows,
-                              .c = work->dv,
-                              .ldc = n_rows,
-                              .keep = w->wend,
-                              .shape = TILE_CAUSAL_A,
-                              .block = s->n_r});
+  tile_product(m, n_rows, m, tile_causal_t(w->F, n_m, n_r), w->y, n_rows, w->wend, work->dv, n_rows);
 
-  tile_product(&(TileProduct){
-      .m = m, .n = n_cols, .k = n_p, .a = w->y, .lda = n_rows, .b = S, .ldb = n_cols, .c = work->dq, .ldc = n_cols});
+  tile_product(m, n_cols, n_p, tile_a(w->y, n_rows), S, n_cols, NULL, work->dq, n_cols);
   for (int64_t t = 0, i = 0; t < tile.n; t++) {
     work->from_state[t] = 0;
-    for (; i < (t + 1) * s->n_r; i++)
+    for (; i < (t + 1) * n_r; i++)
       work->from_state[t] += w->start[i] * dot(w->q + i * n_cols, work->dq + i * n_cols, n_n);
   }
   weigh_rows(s, w, tile, w->v, w->wend);
-  TileProduct dk = {
-      .m = m, .n = n_cols, .k = n_p, .a = w->vw, .lda = n_rows, .b = G, .ldb = n_cols, .c = work->dk, .ldc = n_cols};
   if (s->kq_shared) {
     for (int64_t i = 0; i < m; i++) add_scaled(work->dC + i * n_cols, w->start[i], work->dq + i * n_cols, n_cols);
-    dk.c = work->dB, dk.keep = w->one;
-    tile_product(&dk);
+    tile_product(m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, w->one, work->dB, n_cols);
   } else {
-    tile_product(&(TileProduct){.m = m,
-                                .n = n_cols,
-                                .k = m,
-                                .a = work->T,
-                                .lda = n_m,
-                                .b = w->k,
-                                .ldb = n_cols,
-                                .c = work->dq,
-                                .ldc = n_cols,
-                                .keep = w->start,
-                                .shape = TILE_CAUSAL_A,
-                                .block = s->n_r});
-    tile_product(&dk);
-    tile_product(&(TileProduct){.m = m,
-                                .n = n_cols,
-                                .k = m,
-                                .a = work->T,
-                                .lda = n_m,
-                                .a_transposed = true,
-                                .b = w->q,
-                                .ldb = n_cols,
-                                .c = work->dk,
-                                .ldc = n_cols,
-                                .keep = w->one,
-                                .shape = TILE_CAUSAL_A,
-                                .block = s->n_r});
+    tile_product(m, n_cols, m, tile_causal(work->T, n_m, n_r), w->k, n_cols, w->start, work->dq, n_cols);
+    tile_product(m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, NULL, work->dk, n_cols);
+    tile_product(m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, w->one, work->dk, n_cols);
   }
 
   const float straight = w->whole[0] * dot(S, G, n_p * n_cols);
   weigh_rows(s, w, tile, w->y, w->start);
-  tile_product(&(TileProduct){.m = n_p,
-                              .n = n_cols,
-                              .k = m,
-                              .a = w->vw,
-                              .lda = n_rows,
-                              .a_transposed = true,
-                              .b = w->q,
-                              .ldb = n_cols,
-                              .c = G,
-                              .ldc = n_cols,
-                              .keep = w->whole});
+  tile_product(n_p, n_cols, m, tile_a_t(w->vw, n_rows), w->q, n_cols, w->whole, G, n_cols);
   return straight;
 }
 
@@ -381,20 +315,13 @@ static void turn_back(const Scan *s, int64_t h, int64_t first, int64_t n, double
   for (int64_t i = 0; i < s->n_s; i++) theta[i] = wrap(theta[i]);
 }
 
-/* State (P, N) i of a tensor, or zeros, into padded rows. */
-static void load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {
-  zero(to, s->n_p * s->n_cols);
-  for (int64_t c = 0; from && c < s->n_p; c++)
-    copy(to + c * s->n_cols, real_block(from, i * s->n_p + c, s->n_n), s->n_n);
-}
-
 /* Before the sequence's last tile. */
 static void begin_head(const Scan *s, const Carried *carried, int64_t seq, int64_t h) {
   const SsdScan *p = s->p;
   const int64_t at = seq * s->n_h + h, start = s->starts[seq], end = s->starts[seq + 1];
   double *theta = carried->theta + at * s->n_s, *dtheta = carried->dtheta + at * s->n_s;
   zero(s->dparam + at * s->param_width, s->param_width);
-  load_state(s, p->dssm_out, at, carried->G + at * s->n_p * s->n_cols);
+  scan_load_state(s, p->dssm_out, at, carried->G + at * s->n_p * s->n_cols);
   for (int64_t i = 0; i < s->n_s; i++) {
     theta[i] = p->angle_in ? (double)real_block(p->angle_in, at, s->n_s)[i] : 0;
     dtheta[i] = p->dangle_out ? (double)real_block(p->dangle_out, at, s->n_s)[i] : 0;
@@ -437,18 +364,18 @@ static void end_head(const Scan *s, const Carried *carried, Work *work, int64_t 
 /* The states entering the tiles of a chunk, for the heads [first_head, first_head + n_heads). */
 static void chunk_states(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t g, int64_t first_head,
                          int64_t n_heads, int64_t first, int64_t end) {
-  const int64_t size = s->n_p * s->n_cols, n_cols = s->n_cols;
+  const int64_t size = s->n_p * s->n_cols;
   TileWork *w = &work->tile;
   for (int64_t i = 0; i < n_heads; i++) {
     const int64_t h = first_head + i;
     double *theta = work->theta + i * s->n_s;
-    load_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, work->states + i * size);
+    scan_load_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, work->states + i * size);
     memcpy(theta, carried->theta + (seq * s->n_h + h) * s->n_s, (size_t)s->n_s * sizeof *theta);
     if (first + s->n_tile < end) turn_back(s, h, first, end - first, theta);
   }
   float *state = work->states;
   for (int64_t t = first; t + s->n_tile < end; t += s->n_tile) {
-    const Tile tile = tile_at(s, seq, t);
+    const Tile tile = scan_tile_at(s, seq, t);
     scan_tile_shared(s, w, tile, g);
     for (int64_t i = 0; i < n_heads; i++, state += size) {
       const int64_t h = first_head + i;
@@ -456,25 +383,15 @@ static void chunk_states(const Scan *s, const Carried *carried, Work *work, int6
       if (!s->kq_shared) scan_tile_prepare(s, w, tile, h, work->theta + i * s->n_s, false);
       scan_tile_decays(s, w, tile, h);
       scan_tile_v(s, w, tile, h);
-      weigh_rows(s, w, tile, w->v, w->wend);
       copy(next, state, size);
-      tile_product(&(TileProduct){.m = s->n_p,
-                                  .n = n_cols,
-                                  .k = tile.m,
-                                  .a = w->vw,
-                                  .lda = s->n_rows,
-                                  .a_transposed = true,
-                                  .b = w->k,
-                                  .ldb = n_cols,
-                                  .c = next,
-                                  .ldc = n_cols,
-                                  .keep = w->whole});
+      scan_tile_state(s, w, tile, next);
     }
   }
 }
 
 /* One head of a tile. */
-static void backward_head(const Scan *s, const Carried *carried, Work *work, Tile tile, int64_t h, const float *S) {
+static void backward_head(const Scan *s, const Carried *carried, Work *work, Tile tile, int64_t h, const float *S,
+                          Next next) {
   const int64_t at = tile.seq * s->n_h + h;
   const ParamGradient to = param_gradient(s, tile.seq, h);
   TileWork *w = &work->tile;
@@ -488,7 +405,7 @@ static void backward_head(const Scan *s, const Carried *carried, Work *work, Til
   scan_tile_decays(s, w, tile, h);
   scan_tile_v(s, w, tile, h);
   load_dy(s, w, tile, h);
-  const float straight = head_products(s, work, tile, S, carried->G + at * s->n_p * s->n_cols);
+  const float straight = head_products(s, work, tile, S, carried->G + at * s->n_p * s->n_cols, next);
   scalars_backward(s, work, tile, h, straight);
   if (!s->kq_shared) prepare_backward(s, work, tile, h, to, carried->dtheta + at * s->n_s);
   v_backward(s, work, tile, h, to);
@@ -501,31 +418,8 @@ static void store_shared(const Scan *s, const Carried *carried, Work *work, Tile
   TileWork *w = &work->tile;
   const int64_t m = tile.m, n_m = s->n_m, n_cols = s->n_cols;
   if (s->kq_shared) {
-    tile_product(&(TileProduct){.m = m,
-                                .n = n_cols,
-                                .k = m,
-                                .a = work->T_sum,
-                                .lda = n_m,
-                                .b = w->k,
-                                .ldb = n_cols,
-                                .c = work->dC,
-                                .ldc = n_cols,
-                                .keep = w->one,
-                                .shape = TILE_CAUSAL_A,
-                                .block = s->n_r});
-    tile_product(&(TileProduct){.m = m,
-                                .n = n_cols,
-                                .k = m,
-                                .a = work->T_sum,
-                                .lda = n_m,
-                                .a_transposed = true,
-                                .b = w->q,
-                                .ldb = n_cols,
-                                .c = work->dB,
-                                .ldc = n_cols,
-                                .keep = w->one,
-                                .shape = TILE_CAUSAL_A,
-                                .block = s->n_r});
+    tile_product(m, n_cols, m, tile_causal(work->T_sum, n_m, s->n_r), w->k, n_cols, w->one, work->dC, n_cols);
+    tile_product(m, n_cols, m, tile_causal_t(work->T_sum, n_m, s->n_r), w->q, n_cols, w->one, work->dB, n_cols);
   }
   const int64_t slab_row = carried->slab_start[tile.seq] + tile.first - span_first;
   for (int64_t i = 0; i < m; i++) {
@@ -546,14 +440,19 @@ static void backward_part(const Scan *s, const Carried *carried, Work *work, int
     const int64_t chunk_end = min_i64(chunk + s->n_q, end);
     chunk_states(s, carried, work, seq, g, first_head, n_heads, chunk, chunk_end);
     for (int64_t i = (chunk_end - chunk - 1) / s->n_tile; i >= 0; i--) {
-      const Tile tile = tile_at(s, seq, chunk + i * s->n_tile);
+      const Tile tile = scan_tile_at(s, seq, chunk + i * s->n_tile);
       zero(work->dB, tile.m * s->n_cols);
       zero(work->dC, tile.m * s->n_cols);
       zero(work->T_sum, tile.m * s->n_m);
       zero(work->dturn, tile.n * s->n_s);
       scan_tile_shared(s, &work->tile, tile, g);
-      for (int64_t j = 0; j < n_heads; j++)
-        backward_head(s, carried, work, tile, first_head + j, work->states + (i * n_heads + j) * s->n_p * s->n_cols);
+      for (int64_t j = 0; j < n_heads; j++) {
+        const Next next = j + 1 < n_heads      ? (Next){tile.first, tile.m, first_head + j + 1}
+                          : tile.first > first ? (Next){tile.first - s->n_tile, s->n_m, first_head}
+                                               : (Next){0};
+        backward_head(s, carried, work, tile, first_head + j, work->states + (i * n_heads + j) * s->n_p * s->n_cols,
+                      next);
+      }
       store_shared(s, carried, work, tile, first, g, part);
     }
   }

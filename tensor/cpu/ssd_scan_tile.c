@@ -15,6 +15,7 @@ void scan_tile_carve(const Scan *s, TileWork *w, Carver *c) {
   w->v = carve(c, m * s->n_rows);
   w->vw = carve(c, m * s->n_rows);
   w->y = carve(c, m * s->n_rows);
+  w->turned = carve(c, s->n_n * s->n_rows);
   w->cosine = carve(c, s->n_tile * s->n_s);
   w->sine = carve(c, s->n_tile * s->n_s);
   float **per_row[] = {&w->high, &w->low, &w->w, &w->gamma, &w->start, &w->end, &w->wend, &w->decay};
@@ -126,31 +127,40 @@ void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double 
 void scan_tile_products(const Scan *s, TileWork *w, Tile tile) {
   const int64_t width = round_up(tile.m, LANES);
   transpose_padded(tile.m, s->n_n, w->k, s->n_cols, w->kT, width);
-  tile_product(&(TileProduct){.m = tile.m,
-                              .n = width,
-                              .k = s->n_n,
-                              .a = w->q,
-                              .lda = s->n_cols,
-                              .b = w->kT,
-                              .ldb = width,
-                              .c = w->K,
-                              .ldc = s->n_m,
-                              .shape = TILE_CAUSAL_C,
-                              .block = s->n_r});
+  tile_product_causal(tile.m, width, s->n_n, tile_a(w->q, s->n_cols), w->kT, width, s->n_r, w->K, s->n_m);
 }
 
 void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h) {
   const bool per_channel = s->p->D->dim[0] != s->n_h;
   for (int64_t c = 0; c < s->n_p; c++) w->D[c] = ((const float *)s->p->D->data)[per_channel ? h * s->n_p + c : h];
-  float *v = w->v;
-  for (int64_t i = 0; i < tile.m; i++, v += s->n_rows) {
-    if (i % s->n_r == 0) load_row(s->p->x, tile.first + i / s->n_r, h * s->n_p, s->n_p, s->n_rows, w->row);
-    const float *mimo = real_block(s->p->mimo_x, h * s->n_r + i % s->n_r, s->n_p);
-    copy(v, w->row, s->n_rows);
-    if (!mimo) continue;
+  for (int64_t t = 0; t < tile.n; t++) {
+    float *v = w->v + t * s->n_r * s->n_rows;
+    load_row(s->p->x, tile.first + t, h * s->n_p, s->n_p, s->n_rows, v);
+    for (int64_t r = s->n_r - 1; s->p->mimo_x && r >= 0; r--) {
+      const float *mimo = real_block(s->p->mimo_x, h * s->n_r + r, s->n_p);
+      float *v_r = v + r * s->n_rows;
 #pragma omp simd
-    for (int64_t c = 0; c < s->n_p; c++) v[c] *= mimo[c];
+      for (int64_t c = 0; c < s->n_p; c++) v_r[c] = v[c] * mimo[c];
+      if (r > 0) zero(v_r + s->n_p, s->n_rows - s->n_p);
+    }
   }
+}
+
+void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S) {
+  weigh_rows(s, w, tile, w->v, w->wend);
+  tile_product(s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->k, s->n_cols, w->whole, S, s->n_cols);
+}
+
+void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {
+  if (!from) zero(to, s->n_p * s->n_cols);
+  for (int64_t c = 0; from && c < s->n_p; c++, to += s->n_cols) {
+    copy(to, real_block(from, i * s->n_p + c, s->n_n), s->n_n);
+    if (s->n_cols > s->n_n) zero(to + s->n_n, s->n_cols - s->n_n);
+  }
+}
+
+void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from) {
+  for (int64_t c = 0; c < s->n_p; c++) store_block(to, i * s->n_p + c, from + c * s->n_cols, s->n_n);
 }
 
 void scan_decay_row(TileWork *w, int64_t i, int64_t n) {

@@ -40,30 +40,33 @@ static inline __attribute__((always_inline)) void rows_product(int rows, bool a_
   if (j < n) block_product(rows, 1, a_transposed, k, a, lda, b + j, ldb, keep, c + j, ldc);
 }
 
-/* All rows of C, A as it is or transposed. */
-static inline __attribute__((always_inline)) void product(const TileProduct *p, bool a_transposed) {
-  for (int64_t i = 0, rows; i < p->m; i += rows) {
-    const int64_t left = p->m - i;
-    rows = left >= TILE_ROWS ? TILE_ROWS : left >= TILE_ROWS / 2 ? TILE_ROWS / 2 : 1;
-    int64_t first = 0, end = p->k, n = p->n;
-    if (p->shape != TILE_FULL) {
-      const int64_t causal = round_up(i + rows, p->block);
-      if (p->shape == TILE_CAUSAL_C) n = min_i64(n, round_up(causal, LANES));
-      else if (a_transposed) first = i / p->block * p->block;
-      else end = min_i64(end, causal);
-    }
-    const float *a = p->a + (a_transposed ? first * p->lda + i : i * p->lda + first), *b = p->b + first * p->ldb;
-    const float *keep = p->keep ? p->keep + i : NULL;
-    float *c = p->c + i * p->ldc;
-    if (rows == TILE_ROWS) rows_product(TILE_ROWS, a_transposed, n, end - first, a, p->lda, b, p->ldb, keep, c, p->ldc);
-    else if (rows > 1) rows_product(TILE_ROWS / 2, a_transposed, n, end - first, a, p->lda, b, p->ldb, keep, c, p->ldc);
-    else rows_product(1, a_transposed, n, end - first, a, p->lda, b, p->ldb, keep, c, p->ldc);
+/* All rows of C; the transposition known to the compiler. */
+static inline __attribute__((always_inline)) void product(bool transposed, int64_t m, int64_t n, int64_t k, TileA a,
+                                                          const float *b, int64_t ldb, const float *keep,
+                                                          int64_t c_block, float *c, int64_t ldc) {
+  for (int64_t i = 0, rows; i < m; i += rows, c += rows * ldc) {
+    rows = m - i >= TILE_ROWS ? TILE_ROWS : m - i >= TILE_ROWS / 2 ? TILE_ROWS / 2 : 1;
+    int64_t first = 0, end = k, cols = n;
+    if (c_block) cols = min_i64(n, round_up(round_up(i + rows, c_block), LANES));
+    if (a.block && transposed) first = i / a.block * a.block;
+    else if (a.block) end = min_i64(k, round_up(i + rows, a.block));
+    const float *x = a.x + (transposed ? first * a.ld + i : i * a.ld + first), *y = b + first * ldb;
+    const float *kept = keep ? keep + i : NULL;
+    if (rows == TILE_ROWS) rows_product(TILE_ROWS, transposed, cols, end - first, x, a.ld, y, ldb, kept, c, ldc);
+    else if (rows > 1) rows_product(TILE_ROWS / 2, transposed, cols, end - first, x, a.ld, y, ldb, kept, c, ldc);
+    else rows_product(1, transposed, cols, end - first, x, a.ld, y, ldb, kept, c, ldc);
   }
 }
 
-void tile_product(const TileProduct *p) {
-  if (p->a_transposed) product(p, true);
-  else product(p, false);
+void tile_product(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, const float *keep, float *c,
+                  int64_t ldc) {
+  if (a.transposed) product(true, m, n, k, a, b, ldb, keep, 0, c, ldc);
+  else product(false, m, n, k, a, b, ldb, keep, 0, c, ldc);
+}
+
+void tile_product_causal(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, int64_t block, float *c,
+                         int64_t ldc) {
+  product(false, m, n, k, a, b, ldb, NULL, block, c, ldc);
 }
 
 void tile_transpose(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to, int64_t ld_to) {

@@ -11,6 +11,7 @@
 #include "tensor/cpu/lanes.h"
 
 #define tile_product CPU_SYMBOL(tile_product)
+#define tile_product_causal CPU_SYMBOL(tile_product_causal)
 #define tile_transpose CPU_SYMBOL(tile_transpose)
 
 #ifndef ASPIS_REAL_F64
@@ -18,28 +19,29 @@
 /* Rows of C in registers: with two vectors of columns, what 32 and 16 registers hold. */
 enum { TILE_ROWS = LANES_BYTES == 64 ? 8 : 4, TILE_VECTORS = 2 };
 
-typedef enum TileShape {
-  TILE_FULL,
-  TILE_CAUSAL_A, /* the matrix stored at `a` is causal */
-  TILE_CAUSAL_C  /* of C only the causal entries are wanted; others may be left as they are */
-} TileShape;
-
-typedef struct TileProduct {
-  int64_t m, n, k; /* n: a multiple of LANES */
-  const float *a, *b;
-  float *c;
-  int64_t lda, ldb, ldc;
-  bool a_transposed; /* A(i, q) lies at a[q * lda + i], not a[i * lda + q] */
-  const float *keep; /* (m): row i of C starts as keep[i] times itself; NULL: as zero */
-  TileShape shape;
+/* A as it lies in memory: of causal matrices `block` is the rows a token, of others 0. */
+typedef struct TileA {
+  const float *x;
+  int64_t ld;
+  bool transposed; /* A(i, q) is x[q * ld + i], not x[i * ld + q] */
   int64_t block;
-} TileProduct;
-void tile_product(const TileProduct *p);
+} TileA;
+static inline TileA tile_a(const float *x, int64_t ld) { return (TileA){x, ld, false, 0}; }
+static inline TileA tile_a_t(const float *x, int64_t ld) { return (TileA){x, ld, true, 0}; }
+static inline TileA tile_causal(const float *x, int64_t ld, int64_t block) { return (TileA){x, ld, false, block}; }
+static inline TileA tile_causal_t(const float *x, int64_t ld, int64_t block) { return (TileA){x, ld, true, block}; }
+
+/* C (m, n) = keep C + A (m, k) B (k, n), n a multiple of LANES; keep (m) are factors of C's rows, NULL: zero. */
+void tile_product(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, const float *keep, float *c,
+                  int64_t ldc);
+/* C = A B of which only the causal entries are wanted, `block` rows a token; others may be left as they are. */
+void tile_product_causal(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, int64_t block, float *c,
+                         int64_t ldc);
 
 /* to (cols, rows) = from (rows, cols) transposed */
 void tile_transpose(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to, int64_t ld_to);
 
-/* What must be zero beside the causal entries of row i for TILE_CAUSAL_A: all up to this column, of which there may be
+/* What must be zero beside the causal entries of row i of a causal A: all up to this column, of which there may be
  * more than the matrix has. */
 static inline int64_t tile_causal_width(int64_t i, int64_t block) {
   return round_up(round_up(i / TILE_ROWS * TILE_ROWS + TILE_ROWS, block), LANES);

@@ -327,11 +327,49 @@ Test(plan, is_the_peak_of_the_run_to_the_byte) {
   }
 }
 
+Test(plan, takes_the_smallest_micro_batch_of_2048_tokens_that_fits) {
+  static const struct {
+    const char *length, *batch;
+    int micro;
+  } CASES[] = {{"data.seq_len=256", "train.batch_size=32", 8},
+               {"data.seq_len=256", "train.batch_size=4", 4},
+               {"data.seq_len=700", "train.batch_size=12", 3},
+               {"data.seq_len=4096", "train.batch_size=6", 1},
+               {"data.seq_len=100", "train.batch_size=7", 7}};
+  for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+    const char *sets[] = {"train.micro_batch_size=auto", "train.virtual_ranks=1", CASES[i].length, CASES[i].batch};
+    Config config;
+    Status status = config_parse(SMALL, "small.yaml", sets, 4, &config);
+    cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+    config.model.vocab_size = 256;
+    const PlanShape shape = {.train_length = config.data.seq_len, .eval_length = 50};
+    Plan plan, less;
+    status = plan_make(&config, &shape, SIZE_MAX, &plan);
+    cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+    cr_assert_eq(plan.gradient.micro_batch_size, CASES[i].micro, "%s, %s: micro-batches of %d, expected %d",
+                 CASES[i].length, CASES[i].batch, plan.gradient.micro_batch_size, CASES[i].micro);
+    status = plan_make(&config, &shape, plan_total_bytes(&plan), &less);
+    cr_assert(status.code == CODE_OK && less.gradient.micro_batch_size == CASES[i].micro, "%s, %s: just enough memory",
+              CASES[i].length, CASES[i].batch);
+    status = plan_make(&config, &shape, plan_total_bytes(&plan) - 1, &less);
+    if (CASES[i].micro == 1)
+      cr_assert_eq(status.code, CODE_MEMORY, "%s, %s: code %d in too little memory", CASES[i].length, CASES[i].batch,
+                   status.code);
+    else
+      cr_assert(status.code == CODE_OK && less.gradient.micro_batch_size < CASES[i].micro &&
+                    config.train.batch_size % less.gradient.micro_batch_size == 0,
+                "%s, %s: micro-batches of %d in less memory", CASES[i].length, CASES[i].batch,
+                less.gradient.micro_batch_size);
+    status_clear(&status);
+    config_free(&config);
+  }
+}
+
 Test(evaluate, covers_every_target_once_and_equals_a_computation_by_hand) {
   Run run;
   Config config;
   run_start(&run, &config, "run", (const char *const[]){"train.batch_size=8", "train.micro_batch_size=4", NULL});
-  cr_assert_geq(run.eval_n_seq, 4, "%lld sequences an evaluation forward", (long long)run.eval_n_seq);
+  cr_assert_geq(run.plan.eval_sequences, 4, "%lld sequences an evaluation forward", (long long)run.plan.eval_sequences);
   char text[TEXT_BYTES];
   write_words(text);
   /* The validation part is the text's last tenth; windows of seq_len lie end to end in it. */
@@ -349,8 +387,8 @@ Test(evaluate, covers_every_target_once_and_equals_a_computation_by_hand) {
     batch_free(&window);
   }
   cr_assert_eq(n, n_targets, "%lld targets by hand, expected %lld", (long long)n, (long long)n_targets);
-  /* run's evaluation forward was planned for eval_n_seq sequences at a time. */
-  for (int64_t n_seq = 1; n_seq <= run.eval_n_seq; n_seq++) {
+  /* run's evaluation forward was planned for eval_sequences sequences at a time. */
+  for (int64_t n_seq = 1; n_seq <= run.plan.eval_sequences; n_seq++) {
     Evaluation e = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, n_seq, false);
     cr_assert_eq(e.n_targets, n_targets, "%lld at a time: %lld targets, expected %lld", (long long)n_seq,
                  (long long)e.n_targets, (long long)n_targets);

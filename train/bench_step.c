@@ -22,6 +22,7 @@ static Status trainee_open(Trainee *t, const Bench *bench) {
   TRY(plan_make(config, &shape, plan_memory_available(), &t->plan));
   TRY(device_open(&t->device, config->device, F32, t->plan.sizes));
   t->model = model_new(&config->model);
+  t->model->recompute = config->train.recompute;
   params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(t->plan.gradient.virtual_ranks));
   params_init(&t->model->params, config->seed);
   const int64_t n = bench->n_seq * bench->length;

@@ -39,7 +39,7 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
                          config->data.task);
   double chance;
   int micro = open->is_checkpoint ? open->info.micro_batch_size : 1;
-  int64_t n_seq = evaluate_n_seq(dataset, dataset_max_length(dataset, PART_TRAIN), micro);
+  int64_t n_seq = evaluate_n_seq(dataset_max_length(dataset, PART_TRAIN), dataset_max_length(dataset, PART_VAL), micro);
   PlanShape shape = {.eval_sequences = n_seq,
                      .eval_length = dataset_max_length(dataset, (DataPart)part),
                      .eval_logits = dataset_scores_last(dataset, &chance)};

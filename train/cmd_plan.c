@@ -87,7 +87,6 @@ static Status plan_config(Config *config, const Command *command) {
   size_t memory = plan_memory_available();
   TRY(read_bytes(command, "device-memory", &memory));
   PlanShape shape = {.train_length = config->data.seq_len,
-                     .eval_sequences = 1,
                      .eval_length = config->data.seq_len,
                      .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
   Dataset *dataset = NULL;
@@ -102,10 +101,6 @@ static Status plan_config(Config *config, const Command *command) {
   status_clear(&opened);
   Plan plan;
   Status status = plan_make(config, &shape, memory, &plan);
-  if (status.code == CODE_OK && dataset) {
-    shape.eval_sequences = evaluate_n_seq(dataset, shape.train_length, plan.gradient.micro_batch_size);
-    status = plan_measure(config, &shape, &plan.gradient, &plan);
-  }
   if (dataset) dataset_close(dataset);
   TRY(status);
   PartCount counts[MAX_PARTS];

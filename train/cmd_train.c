@@ -85,7 +85,7 @@ static Status cmd_train(const Command *command) {
   status = loop_train(&run);
   if (status.code == CODE_OK && isnan(run.last.score)) /* resumed at its end: the score still has to be told */
     run.last =
-        evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.eval_n_seq, !run.quiet);
+        evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.plan.eval_sequences, !run.quiet);
   const RunState states[] = {RUN_DONE, RUN_FAILED, RUN_STOPPED};
   runlog_state(run.log,
                states[status.code == CODE_OK        ? 0

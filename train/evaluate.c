@@ -79,9 +79,8 @@ void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch,
   tape_reset(&tape, mark);
 }
 
-int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_batch_size) {
-  int64_t length = dataset_max_length(dataset, PART_VAL);
-  return max_i64(1, train_length * micro_batch_size / length);
+int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batch_size) {
+  return max_i64(1, train_length * micro_batch_size / eval_length);
 }
 
 /* Adds the targets of a part's first samples to counts[token]; stops after BASELINE_TARGETS of them. */

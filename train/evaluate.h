@@ -31,8 +31,8 @@ typedef struct Evaluation {
 /* Adds one batch. with_logits: the accuracy too (small vocabularies). Works on a dry device. */
 void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums);
 
-/* Sequences of one evaluation forward for this dataset, given the micro-batch a plan was made for. */
-int64_t evaluate_n_seq(const Dataset *dataset, int64_t train_length, int micro_batch_size);
+/* Sequences of one evaluation forward: as many tokens as a micro-batch has. */
+int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batch_size);
 
 /* The first n_samples samples of the part (all of them when n_samples <= 0), n_seq at a time. show_progress: tells on
  * stderr how far it is, from two seconds on. */

@@ -52,7 +52,7 @@ static void log_step(Run *run, double loss, double norm, double lr, int64_t toke
 static bool evaluate(Run *run) {
   const TrainConfig *train = &run->config->train;
   int64_t n = run->step == train->steps ? 0 : train->eval_batches * train->batch_size;
-  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n, run->eval_n_seq,
+  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n, run->plan.eval_sequences,
                             !run->quiet);
   NamedValue values[EVALUATION_MAX_VALUES];
   int n_values = evaluation_values(&run->last, true, values);

@@ -26,8 +26,11 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     const Param *bad;
     optim_grad_norm(&model->params, &device, &bad);
   }
-  if (shape->eval_sequences > 0) {
-    Batch batch = {.n_seq = shape->eval_sequences, .length = shape->eval_length};
+  if (shape->eval_length > 0) {
+    plan->eval_sequences = shape->eval_sequences;
+    if (plan->eval_sequences == 0)
+      plan->eval_sequences = evaluate_n_seq(shape->train_length, shape->eval_length, gradient->micro_batch_size);
+    Batch batch = {.n_seq = plan->eval_sequences, .length = shape->eval_length};
     evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
   }
   if (shape->sample_length > 0) {
@@ -48,6 +51,15 @@ static int default_virtual_ranks(int batch_size, int64_t length) {
   return v;
 }
 
+/* Enough for the products' full rate, and for reading and adding to every gradient not to count (docs/decisions.md). */
+enum { MICRO_BATCH_TOKENS = 2048 };
+
+static int smallest_full_micro_batch(int part, int64_t length) {
+  for (int micro = 1; micro < part; micro++)
+    if (part % micro == 0 && micro * length >= MICRO_BATCH_TOKENS) return micro;
+  return part;
+}
+
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan) {
   const TrainConfig *train = &config->train;
   GradientShape gradient = {.batch_size = train->batch_size,
@@ -64,11 +76,13 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
                          gradient.micro_batch_size, part, gradient.batch_size, gradient.virtual_ranks);
     TRY(plan_measure(config, shape, &gradient, plan));
     if (plan_total_bytes(plan) > memory_bytes)
-      return status_fail(CODE_MEMORY, "this run needs %.0f MiB, %.0f MiB are available: lower train.micro_batch_size",
+      return status_fail(CODE_MEMORY,
+                         "this run needs %.0f MiB, %.0f MiB are available: lower train.micro_batch_size, or set "
+                         "train.recompute to mixer or block",
                          mib(plan_total_bytes(plan)), mib(memory_bytes));
     return STATUS_OK;
   }
-  for (int micro = part; micro >= 1; micro--) {
+  for (int micro = smallest_full_micro_batch(part, shape->train_length); micro >= 1; micro--) {
     if (part % micro != 0) continue;
     gradient.micro_batch_size = micro;
     TRY(plan_measure(config, shape, &gradient, plan));
@@ -76,7 +90,7 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
   }
   return status_fail(CODE_MEMORY,
                      "this run needs %.0f MiB even with micro-batches of one sequence, %.0f MiB are available: "
-                     "lower data.seq_len or the model's size",
+                     "set train.recompute to mixer or block, or lower data.seq_len or the model's size",
                      mib(plan_total_bytes(plan)), mib(memory_bytes));
 }
 

@@ -9,25 +9,28 @@
 typedef void PlanPass(Model *model, Device *device, Dtype act, const void *shape);
 
 typedef struct PlanShape {
-  int64_t train_length;                /* longest training sequence; 0: no training (eval, score, generate) */
-  int64_t eval_sequences, eval_length; /* of one evaluation forward; 0: none */
-  bool eval_logits;                    /* evaluation reads logits instead of nll */
-  int64_t sample_length;               /* longest prefix of a sample; 0: none */
-  PlanPass *pass;                      /* one more forward pass, or NULL ... */
-  const void *pass_shape;              /* ... and what it is told */
+  int64_t train_length;   /* longest training sequence; 0: no training (eval, score, generate) */
+  int64_t eval_length;    /* of an evaluation's sequences; 0: none */
+  int64_t eval_sequences; /* of one evaluation forward; 0: as evaluate_n_seq has it for the micro-batch */
+  bool eval_logits;       /* evaluation reads logits instead of nll */
+  int64_t sample_length;  /* longest prefix of a sample; 0: none */
+  PlanPass *pass;         /* one more forward pass, or NULL ... */
+  const void *pass_shape; /* ... and what it is told */
 } PlanShape;
 
 typedef struct Plan {
   DeviceSizes sizes;      /* exact peaks of the three arenas */
   GradientShape gradient; /* resolved */
+  int64_t eval_sequences; /* resolved */
   double flops_per_token; /* one training step, forward and backward */
   int64_t n_params;
 } Plan;
 
 /* Peaks for a resolved gradient shape. vocab_size is in config->model already. Fails as device_open does. */
 Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan);
-/* Resolves virtual_ranks (length 512-token rule of the config reference) and micro_batch_size: the largest divisor of a
- * part whose plan fits into memory_bytes. CODE_MEMORY with the figures when not even 1 fits. */
+/* Resolves virtual_ranks (length 512-token rule of the config reference) and micro_batch_size: the smallest divisor of a
+ * part that makes 2048 tokens, or the largest below it whose plan fits into memory_bytes. So bits depend on a machine's
+ * memory only where it is too small for that. CODE_MEMORY with the figures when not even 1 fits. */
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan);
 /* Bytes this process may use: what the system calls available, within the control group's and the process's limits. */
 size_t plan_memory_available(void);

@@ -95,7 +95,6 @@ static Status open_model(Run *run) {
   double chance;
   int64_t train_length = dataset_max_length(run->dataset, PART_TRAIN);
   PlanShape shape = {.train_length = train_length,
-                     .eval_sequences = 1,
                      .eval_length = dataset_max_length(run->dataset, PART_VAL),
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
                      .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
@@ -103,9 +102,6 @@ static Status open_model(Run *run) {
   /* The resolved config says what was resolved: a resumed run's must be the same text. */
   config->train.virtual_ranks = run->plan.gradient.virtual_ranks;
   config->train.micro_batch_size = run->plan.gradient.micro_batch_size;
-  run->eval_n_seq = evaluate_n_seq(run->dataset, train_length, run->plan.gradient.micro_batch_size);
-  shape.eval_sequences = run->eval_n_seq;
-  TRY(plan_measure(config, &shape, &run->plan.gradient, &run->plan));
   TRY(device_open(&run->device, config->device, F32, run->plan.sizes));
   run->model = model_new(&config->model);
   run->model->recompute = config->train.recompute;

@@ -14,7 +14,6 @@ typedef struct Run {
   Plan plan;
   RunLog *log;
   Batch batch;        /* the global batch; room for the longest */
-  int64_t eval_n_seq; /* sequences of an evaluation forward */
   char *resumed_from; /* path, or NULL */
   bool quiet, verbose;
   int lock;

@@ -1,0 +1,39 @@
+/* scan_shapes: the one list of shapes and options that every kernel of ssd_scan is held to the double definition on, and
+ * a scan of each with inputs, carried states and directions for all gradients. */
+#pragma once
+
+#include "autograd/ops.h"
+
+enum { SCAN_MAX_SEQ = 6 };
+
+typedef enum ScanDecay { DECAY_USUAL, DECAY_NONE, DECAY_STRONG, DECAY_MIXED } ScanDecay;
+
+typedef struct ScanShape {
+  const char *name;
+  int n_h, n_p, n_n, n_g, n_r, n_s, chunk;
+  bool mamba3, halves, D_has_hdim, states; /* states: carried in and out, with gradients */
+  ScanDecay decay; /* a about -0.3; -1e-6; -40; or -300 at every fifth token and -0.01 between */
+  int lengths[SCAN_MAX_SEQ + 1];
+} ScanShape;
+extern const ScanShape SCAN_SHAPES[];
+extern const int N_SCAN_SHAPES;
+
+/* A named output or gradient of a scan. */
+typedef struct ScanResult {
+  const char *name;
+  Tensor *tensor;
+  bool act;   /* stored as an activation */
+  bool angle; /* to be compared modulo 2 pi */
+} ScanResult;
+enum { SCAN_MAX_RESULTS = 32 };
+
+typedef struct ScanCase {
+  Device device;
+  SsdScan scan;
+  ScanResult results[SCAN_MAX_RESULTS];
+  int n_results;
+} ScanCase;
+
+/* Opens a device and runs the shape forward and backward. The inputs are the same numbers whatever the types. */
+Status scan_case_run(ScanCase *c, const ScanShape *shape, Dtype real, Dtype act);
+void scan_case_close(ScanCase *c);

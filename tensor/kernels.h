@@ -161,6 +161,7 @@ typedef struct Attention {
   Tensor *q;          /* (T, n_heads * head_dim) act */
   Tensor *k, *v;      /* (T, n_heads_kv * head_dim) act */
   Tensor *y;          /* (T, n_heads * head_dim) act */
+  Tensor *lse;        /* (T, n_heads) real: log of the sum that each softmax divides by. Saved for backward, or NULL */
   Tensor *dq, *dk, *dv, *dy;
   void *scratch;
 } Attention;

@@ -1,5 +1,5 @@
-/* attention: builder and backward rule (Attention in tensor/kernels.h). Saves its inputs; the softmax is computed again,
- * row by row. */
+/* attention: builder and backward rule (Attention in tensor/kernels.h). Saves its inputs, y and one number per query and
+ * head; the softmax is computed again from those. */
 #include "autograd/ops.h"
 
 /* One of the products over the causal half of the score matrix: q k^T or p v. The lengths of a packed batch are not known
@@ -36,8 +36,9 @@ Attention op_attention(Tape *tape, Attention in) {
   CHECK(!in.y || tensor_same_shape(in.y, in.q), "y %s for q %s", tensor_shape_text(in.y), tensor_shape_text(in.q));
   if (!in.y) in.y = tape_tensor(tape, tape->act, in.q->dim[0], n_q);
   tape->device->flops += 2 * product_flops(&in);
-  attention_fwd(tape->device, &in);
   const bool needs_grad = tape->recording && (in.q->needs_grad || in.k->needs_grad || in.v->needs_grad);
+  if (needs_grad) in.lse = tape_tensor(tape, tape_real(tape), in.q->dim[0], in.n_heads);
+  attention_fwd(tape->device, &in);
   tape_mark_output(in.y, needs_grad);
   if (needs_grad) TAPE_RECORD(tape, rule, in);
   return in;

@@ -180,7 +180,8 @@ typedef struct CrossEntropy {
   void *scratch;
 } CrossEntropy;
 
-/* loss[t] = mean over the row of f(prediction - target): e^2, |e|, or Huber: e^2/2 below delta, delta(|e| - delta/2). */
+/* loss[t] = mean over the row of f(prediction - target): e^2, |e|, or Huber: e^2/2 below delta, delta(|e| - delta/2).
+ * A target that is NaN is missing: its error is 0. */
 typedef enum PointLossKind { LOSS_MSE, LOSS_MAE, LOSS_HUBER } PointLossKind;
 typedef struct PointLoss {
   PointLossKind kind;
@@ -192,7 +193,7 @@ typedef struct PointLoss {
 } PointLoss;
 
 /* Pinball loss of n_q forecasts a value, q fastest: loss[t] = mean over k and q of max(tau_q e, (tau_q - 1) e),
- * e = target[t,k] - prediction[t,k,q]. (Koenker & Bassett 1978) */
+ * e = target[t,k] - prediction[t,k,q], 0 where the target is missing (NaN). (Koenker & Bassett 1978) */
 #define MAX_QUANTILES 16
 typedef struct QuantileLoss {
   int n_q;

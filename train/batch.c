@@ -3,18 +3,40 @@
 
 #include <stdlib.h>
 
-Batch batch_make(const Dataset *dataset, int64_t n_seq, int64_t length) {
-  const SeriesInfo *series = dataset_series(dataset);
+#include "tensor/rng.h"
+
+static int64_t n_inputs(const Batch *batch, const ModelConfig *c) {
+  return batch->n_seq * batch->length * c->input_dim;
+}
+static int64_t n_outputs(const Batch *batch, const ModelConfig *c) { return batch->n_seq * c->horizon * c->output_dim; }
+
+Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length) {
   const size_t n = (size_t)n_seq, n_tokens = n * (size_t)length;
   Batch batch = {.n_seq = n_seq, .length = length};
-  if (!series) {
+  if (config->task == TASK_LM) {
     batch.token = base_alloc(n_tokens * sizeof *batch.token);
     batch.target = base_alloc(n_tokens * sizeof *batch.target);
     return batch;
   }
-  batch.input = base_alloc(n_tokens * (size_t)series->n_input * sizeof *batch.input);
-  batch.output = base_alloc(n * (size_t)series->horizon * (size_t)series->n_output * sizeof *batch.output);
+  batch.input = base_alloc((size_t)n_inputs(&batch, config) * sizeof *batch.input);
+  batch.output = base_alloc((size_t)n_outputs(&batch, config) * sizeof *batch.output);
   batch.row = base_alloc(n * sizeof *batch.row);
+  return batch;
+}
+
+Batch batch_random(const ModelConfig *config, int64_t n_seq, int64_t length, uint64_t seed) {
+  Batch batch = batch_make(config, n_seq, length);
+  Rng rng = rng_make(seed, RNG_TEST, 0, 0);
+  if (config->task == TASK_LM) {
+    for (int64_t i = 0; i < n_seq * length; i++) {
+      batch.token[i] = (int32_t)rng_below(&rng, (uint32_t)config->vocab_size);
+      batch.target[i] = (int32_t)rng_below(&rng, (uint32_t)config->vocab_size);
+    }
+    return batch;
+  }
+  for (int64_t i = 0; i < n_inputs(&batch, config); i++) batch.input[i] = (float)rng_normal(&rng);
+  for (int64_t i = 0; i < n_outputs(&batch, config); i++) batch.output[i] = (float)rng_normal(&rng);
+  for (int64_t s = 0; s < n_seq; s++) batch.row[s] = rng_below(&rng, 1 << 16);
   return batch;
 }
 

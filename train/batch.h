@@ -4,8 +4,10 @@
 #include "data/data.h"
 #include "models/aspis.h"
 
-/* Memory for n_seq sequences of `length` of this dataset: tokens and targets, or windows. Freed by batch_release. */
-Batch batch_make(const Dataset *dataset, int64_t n_seq, int64_t length);
+/* Memory for n_seq sequences of `length` for this model: tokens and targets, or windows. Freed by batch_release. */
+Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length);
+/* The same filled at random: tokens of the vocabulary, or normal values. */
+Batch batch_random(const ModelConfig *config, int64_t n_seq, int64_t length, uint64_t seed);
 void batch_release(Batch *batch);
 
 /* Targets that the loss is the mean over: tokens that are not ignored, or windows. */

@@ -2,7 +2,6 @@
  * backward, clipping, update) on random data. */
 #include <stdlib.h>
 
-#include "tensor/rng.h"
 #include "train/bench.h"
 #include "train/gradient.h"
 #include "train/plan.h"
@@ -25,22 +24,12 @@ static Status trainee_open(Trainee *t, const Bench *bench) {
   t->model->recompute = config->train.recompute;
   params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(t->plan.gradient.virtual_ranks));
   params_init(&t->model->params, config->seed);
-  const int64_t n = bench->n_seq * bench->length;
-  t->batch = (Batch){.n_seq = bench->n_seq,
-                     .length = bench->length,
-                     .token = base_alloc((size_t)n * sizeof(int32_t)),
-                     .target = base_alloc((size_t)n * sizeof(int32_t))};
-  Rng rng = rng_make(config->seed, RNG_TEST, 0, 0);
-  for (int64_t i = 0; i < n; i++) {
-    t->batch.token[i] = (int32_t)rng_below(&rng, (uint32_t)config->model.vocab_size);
-    t->batch.target[i] = (int32_t)rng_below(&rng, (uint32_t)config->model.vocab_size);
-  }
+  t->batch = batch_random(&config->model, bench->n_seq, bench->length, config->seed);
   return STATUS_OK;
 }
 
 static void trainee_close(Trainee *t) {
-  free(t->batch.token);
-  free(t->batch.target);
+  batch_release(&t->batch);
   model_free(t->model);
   device_close(&t->device);
 }

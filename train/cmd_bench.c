@@ -19,7 +19,7 @@ static const char *const SMALL_LM[] = {"name=small",
                                        "model.ssm_cfg.d_state=64",
                                        "model.ssm_cfg.headdim=64",
                                        "model.ssm_cfg.chunk_size=64"};
-enum { N_SMALL_LM = sizeof SMALL_LM / sizeof SMALL_LM[0], VOCAB_UNKNOWN = 256 };
+enum { N_SMALL_LM = sizeof SMALL_LM / sizeof SMALL_LM[0] };
 
 static Status load_config(const Command *command, Config *config) {
   const char *path = command_text(command, "config", NULL), **sets;
@@ -30,7 +30,7 @@ static Status load_config(const Command *command, Config *config) {
   Status status = config_load(path, all, n_own + n_sets, config);
   free(all);
   free(sets);
-  if (status.code == CODE_OK && config->vocab_size_auto) config->model.vocab_size = VOCAB_UNKNOWN;
+  if (status.code == CODE_OK) config_fit_any(config);
   return status;
 }
 
@@ -100,7 +100,7 @@ static Status cmd_bench(const Command *command) {
   if (config.train.threads > 0) omp_set_num_threads(config.train.threads);
   Bench bench = {.config = &config,
                  .n_seq = config.train.batch_size,
-                 .length = config.data.seq_len,
+                 .length = config.model.task == TASK_LM ? config.data.seq_len : config.model.context,
                  .seconds = seconds,
                  .json = command_has(command, "json")};
   Status status = machine_measure(&bench.machine);

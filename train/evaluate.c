@@ -49,15 +49,16 @@ static void add_windows(EvalSums *sums, const Batch *batch, const ModelConfig *c
   const int64_t n_q = forecaster_n_quantiles(c), point = forecaster_point(c), n_out = c->output_dim;
   for (int64_t s = 0; s < batch->n_seq; s++) {
     const float *last = batch->input + ((s + 1) * batch->length - 1) * c->input_dim + c->target_first;
-    for (int64_t i = 0; i < c->horizon * n_out; i++) {
-      const int64_t at = s * c->horizon * n_out + i;
-      const double target = batch->output[at];
-      if (isnan(target)) continue;
-      const double error = tensor_get(prediction, at * n_q + point) - target, naive = last[i % n_out] - target;
-      sums->squares += error * error, sums->absolutes += fabs(error);
-      sums->naive_squares += naive * naive, sums->naive_absolutes += fabs(naive);
-      sums->n_values++;
-    }
+    for (int64_t j = 0; j < n_out; j++)
+      for (int64_t h = 0; h < c->horizon; h++) { /* in the order of forecast_score: its bits are these */
+        const int64_t at = (s * c->horizon + h) * n_out + j;
+        const double target = batch->output[at];
+        if (isnan(target)) continue;
+        const double error = tensor_get(prediction, at * n_q + point) - target, naive = last[j] - target;
+        sums->squares += error * error, sums->absolutes += fabs(error);
+        sums->naive_squares += naive * naive, sums->naive_absolutes += fabs(naive);
+        sums->n_values++;
+      }
   }
   sums->n_windows += batch->n_seq;
 }
@@ -87,7 +88,7 @@ int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batc
 enum { BASELINE_TARGETS = 1 << 20 };
 static int64_t count_targets(Dataset *dataset, DataPart part, int64_t *counts) {
   int64_t length = dataset_max_length(dataset, part), n = 0;
-  Batch row = batch_make(dataset, 1, length);
+  Batch row = batch_make(&(ModelConfig){.task = TASK_LM}, 1, length);
   for (int64_t i = 0; i < dataset_n_samples(dataset, part) && n < BASELINE_TARGETS; i++) {
     dataset_fill(dataset, part, i, &row);
     for (int64_t t = 0; t < length; t++)
@@ -151,7 +152,7 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
   bool scores_last = dataset_scores_last(dataset, &chance);
   int64_t all = dataset_n_samples(dataset, part);
   if (n_samples <= 0 || n_samples > all) n_samples = all;
-  Batch batch = batch_make(dataset, n_seq, dataset_max_length(dataset, part));
+  Batch batch = batch_make(&model->config, n_seq, dataset_max_length(dataset, part));
   EvalSums sums = {0};
   double start = base_seconds(), told = start;
   for (int64_t first = 0; first < n_samples; first += n_seq) {

@@ -48,17 +48,20 @@ static void log_step(Run *run, double loss, double norm, double lr, int64_t toke
                                        .mfu = NAN});
 }
 
-/* The last evaluation covers the whole validation part; those on the way eval_batches batches. True: best so far. */
+/* The last evaluation covers the whole validation part, and every one does that early stopping compares; others on the way
+ * cover eval_batches batches. True: best so far. */
 static bool evaluate(Run *run) {
   const TrainConfig *train = &run->config->train;
-  int64_t n = run->step == train->steps ? 0 : train->eval_batches * train->batch_size;
-  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n, run->plan.eval_sequences,
-                            !run->quiet);
+  bool whole = run->step == train->steps || train->patience > 0;
+  int64_t n = whole ? 0 : train->eval_batches * train->batch_size;
+  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n,
+                            run->plan.eval_sequences, !run->quiet);
   NamedValue values[EVALUATION_MAX_VALUES];
   int n_values = evaluation_values(&run->last, true, values);
   runlog_eval(run->log, run->step, run->tokens, values, n_values);
   bool best = run->last.score < run->best_loss;
   if (best) run->best_loss = run->last.score;
+  run->n_stale = best ? 0 : run->n_stale + 1;
   return best;
 }
 
@@ -113,7 +116,7 @@ Status loop_train(Run *run) {
   double start = base_seconds(), logged_at = start;
   int64_t logged_tokens = run->tokens;
   int save_failures = 0;
-  while (run->step < train->steps) {
+  while (run->step < train->steps && !run_is_stale(run)) {
     next_batch(run);
     double loss = gradient_step(run->model, &run->device, config->dtype, &run->plan.gradient, &run->batch);
     plant_fault(run, &loss);
@@ -142,5 +145,8 @@ Status loop_train(Run *run) {
       return status_fail(CODE_STOPPED, "%s: stopped after step %lld, saved in %s: continue with --resume auto",
                          stop_requested(), (long long)run->step, run->directory);
   }
-  return STATUS_OK;
+  if (run_is_stale(run))
+    runlog_note(run->log, "stopped early: no new best in %d evaluations, the last at step %lld", train->patience,
+                (long long)run->step);
+  return train->patience > 0 ? run_end_with_best(run) : STATUS_OK;
 }

@@ -108,7 +108,7 @@ static Status open_model(Run *run) {
   params_alloc(&run->model->params, &run->device, config->dtype, true,
                gradient_n_spare(run->plan.gradient.virtual_ranks));
   run->model->dropout_seed = config->seed;
-  run->batch = batch_make(run->dataset, config->train.batch_size, train_length);
+  run->batch = batch_make(&config->model, config->train.batch_size, train_length);
   return STATUS_OK;
 }
 
@@ -123,6 +123,21 @@ static Status start_weights(Run *run) {
   Status status = checkpoint_load(from, &info, &run->model->params, false);
   checkpoint_info_free(&info);
   return status;
+}
+
+/* What the loop keeps of itself, by name. */
+static const char STALE[] = "n_stale";
+
+static void put_values(const Run *run, CheckpointInfo *info) {
+  if (run->config->train.patience == 0) return;
+  CheckpointValue *value = &info->values[info->n_values++];
+  snprintf(value->name, sizeof value->name, "%s", STALE);
+  value->value = (double)run->n_stale;
+}
+
+static void take_values(Run *run, const CheckpointInfo *info) {
+  for (int i = 0; i < info->n_values; i++)
+    if (strcmp(info->values[i].name, STALE) == 0) run->n_stale = (int64_t)info->values[i].value;
 }
 
 static Status write_config(const Run *run) {
@@ -166,6 +181,7 @@ static Status open_all(Run *run, const RunOptions *options) {
   if (status.code == CODE_OK && from) {
     run->step = info.step, run->cursor = info.data_cursor, run->tokens = info.tokens;
     run->best_loss = info.best_loss;
+    take_values(run, &info);
   }
   checkpoint_info_free(&info);
   if (status.code == CODE_OK) {
@@ -214,6 +230,26 @@ void run_close(Run *run) {
   *run = (Run){.lock = -1};
 }
 
+bool run_is_stale(const Run *run) {
+  const int patience = run->config->train.patience;
+  return patience > 0 && run->n_stale >= patience;
+}
+
+Status run_end_with_best(Run *run) {
+  char *path = checkpoint_best_path(run->directory);
+  CheckpointInfo info = {0};
+  Status status = checkpoint_load(path, &info, &run->model->params, true);
+  if (status.code == CODE_OK) {
+    runlog_note(run->log, "the run ends with its best weights, those of step %lld", (long long)info.step);
+    run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, 0,
+                              run->plan.eval_sequences, !run->quiet);
+    status = run_save(run, false);
+  }
+  checkpoint_info_free(&info);
+  free(path);
+  return status;
+}
+
 Status run_save(Run *run, bool best) {
   char *yaml = config_to_yaml(run->config), *json = model_config_to_json(&run->config->model);
   const char *tokenizer = dataset_tokenizer_json(run->dataset);
@@ -229,6 +265,7 @@ Status run_save(Run *run, bool best) {
                          .tokenizer_json = tokenizer ? base_strdup(tokenizer) : NULL,
                          .version = ASPIS_VERSION,
                          .commit = ASPIS_COMMIT};
+  put_values(run, &info);
   runlog_sync(run->log); /* metrics up to this step are on the disk before the checkpoint that promises them */
   char *directory = base_format("%s/checkpoints", run->directory),
        *path = checkpoint_step_path(run->directory, run->step);

@@ -20,6 +20,7 @@ typedef struct Run {
   /* what a checkpoint keeps beside the weights */
   int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */
   double best_loss;             /* lowest validation loss so far; infinite: none */
+  int64_t n_stale;              /* evaluations since then */
   double *losses;               /* of the steps logged in this session, for the line at the end */
   int64_t n_losses;
   Evaluation last; /* of the last evaluation */
@@ -40,6 +41,12 @@ Status run_open(Run *run, Config *config, const RunOptions *options);
 void run_close(Run *run);
 /* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers. */
 Status run_save(Run *run, bool best);
+
+/* True when train.patience evaluations in a row were no new best. */
+bool run_is_stale(const Run *run);
+/* The end of a run with early stopping: the best weights, from best.h5, become the last: they are scored into run->last and
+ * saved under the present step. */
+Status run_end_with_best(Run *run);
 
 /* The training loop, from run->step to the last step; the last evaluation, over the whole validation part, is left in
  * run->last. CODE_STOPPED after a signal, CODE_NONFINITE before a bad update. */

@@ -2,6 +2,9 @@
  * f'(0) of |e| is 0. */
 #include "tensor/cpu/cpu.h"
 
+/* A missing target, NaN, counts as met. */
+static inline real error(real prediction, real target) { return target == target ? prediction - target : 0; }
+
 static real value_mse(real e, real delta) { return (void)delta, e * e; }
 static real slope_mse(real e, real delta) { return (void)delta, 2 * e; }
 static real value_mae(real e, real delta) { return (void)delta, R(fabs)(e); }
@@ -31,7 +34,7 @@ KERNEL_FWD(point_loss, PointLoss) {
       const int64_t n = min_i64(ROW_RUN, width - i);
       const Tensor prediction = cols_from(p->prediction, i);
       const real *run = row_load(&prediction, t, n, buffer);
-      for (int64_t j = 0; j < n; j++) sum += value(run[j] - target[i + j], (real)p->delta);
+      for (int64_t j = 0; j < n; j++) sum += value(error(run[j], target[i + j]), (real)p->delta);
     }
     row_store(p->loss, t, 1, &(real){sum / (real)width});
   }
@@ -50,7 +53,7 @@ KERNEL_BWD(point_loss, PointLoss) {
       const Tensor prediction = cols_from(p->prediction, i);
       Tensor dprediction = cols_from(p->dprediction, i);
       const real *run = row_load(&prediction, t, n, buffer);
-      for (int64_t j = 0; j < n; j++) d[j] = scale * slope(run[j] - target[i + j], (real)p->delta);
+      for (int64_t j = 0; j < n; j++) d[j] = scale * slope(error(run[j], target[i + j]), (real)p->delta);
       row_add(&dprediction, t, n, d);
     }
   }

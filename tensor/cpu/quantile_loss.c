@@ -2,6 +2,9 @@
  * Backward: dprediction += dloss[t] / (K n_q) * (1 - tau where e < 0, -tau where e > 0, 0 where e = 0). */
 #include "tensor/cpu/cpu.h"
 
+/* A missing target, NaN, counts as met. */
+static inline real error(real target, real prediction) { return target == target ? target - prediction : 0; }
+
 KERNEL_FWD(quantile_loss, QuantileLoss) {
   const int64_t n_t = tensor_rows(p->target), width = tensor_last(p->prediction);
 #pragma omp parallel for schedule(static)
@@ -14,7 +17,7 @@ KERNEL_FWD(quantile_loss, QuantileLoss) {
       const Tensor prediction = cols_from(p->prediction, i);
       const real *run = row_load(&prediction, t, n, buffer);
       for (int64_t j = 0; j < n; j++) {
-        const real e = target[(i + j) / p->n_q] - run[j], tau = (real)p->tau[(i + j) % p->n_q];
+        const real e = error(target[(i + j) / p->n_q], run[j]), tau = (real)p->tau[(i + j) % p->n_q];
         sum += e > 0 ? tau * e : (tau - 1) * e;
       }
     }
@@ -35,7 +38,7 @@ KERNEL_BWD(quantile_loss, QuantileLoss) {
       Tensor dprediction = cols_from(p->dprediction, i);
       const real *run = row_load(&prediction, t, n, buffer);
       for (int64_t j = 0; j < n; j++) {
-        const real e = target[(i + j) / p->n_q] - run[j], tau = (real)p->tau[(i + j) % p->n_q];
+        const real e = error(target[(i + j) / p->n_q], run[j]), tau = (real)p->tau[(i + j) % p->n_q];
         d[j] = scale * ((e < 0) - tau * (e != 0));
       }
       row_add(&dprediction, t, n, d);

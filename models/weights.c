@@ -344,7 +344,7 @@ Status weights_load(Model *model, const char *directory) {
   for (int i = 0; i < model->params.n_params && status.code == CODE_OK; i++) {
     Param *param = model->params.params[i];
     tensor_fill(&file, safetensors_find(&file, param->name), param_exact(param));
-    if (param->master.data) param_refresh(param);
+    param_refresh(param);
   }
   safetensors_close(&file);
   return status;

@@ -1,7 +1,7 @@
 /* params: see params.h. The initial values are those of the specification, section 2.3.
  *
  * Every tensor starts at a multiple of FLAT_STEP elements of its block, so that it is 64-byte aligned in any dtype and
- * has the same offset in the gradients, m, v and masters; the elements between are zero and stay zero under every flat
+ * has the same offset in the gradients, m, v and lower halves; the elements between are zero and stay zero under every flat
  * loop. Values have their own offsets, because dtypes mix there. */
 #include "nn/params.h"
 
@@ -95,15 +95,20 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
   if (!training) return;
 
   table->grads_flat = block_new(device, n_flat);
-  Tensor m = block_new(device, n_flat), v = block_new(device, n_flat), masters = {0};
-  if (act != real) masters = block_new(device, n_flat);
+  Tensor m = block_new(device, n_flat), v = block_new(device, n_flat);
+  int16_t *lows = NULL;
+  if (act != real) {
+    CHECK(act == BF16 && real == F32, "%s values with a master in %s", dtype_name(act), dtype_name(real));
+    lows = arena_alloc(&device->weights, (size_t)n_flat * sizeof *lows);
+    if (!device->dry) memset(lows, 0, (size_t)n_flat * sizeof *lows);
+  }
   int64_t offset = 0;
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
     param->grad = block_part(&table->grads_flat, offset, &param->value);
     param->m = block_part(&m, offset, &param->value);
     param->v = block_part(&v, offset, &param->value);
-    if (param->value.dtype != real) param->master = block_part(&masters, offset, &param->value);
+    if (param->value.dtype != real) param->low = lows + offset;
     param->value.grad = &param->grad;
     param->value.needs_grad = true;
     offset += flat_count(param);
@@ -161,10 +166,21 @@ void params_zero_grads(ParamTable *table) {
   if (!table->dry) tensor_zero(&table->grads_flat);
 }
 
-Tensor *param_exact(Param *param) { return param->master.data ? &param->master : &param->value; }
+Tensor *param_exact(Param *param) {
+  if (!param->low) return &param->value;
+  const uint16_t *high = param->value.data;
+  float *exact = param->grad.data;
+  const int64_t n = tensor_count(&param->value);
+  for (int64_t i = 0; i < n; i++) exact[i] = bf16_join(high[i], param->low[i]);
+  return &param->grad;
+}
 
 void param_refresh(Param *param) {
-  if (param->master.data) tensor_copy(&param->value, &param->master);
+  if (!param->low) return;
+  uint16_t *high = param->value.data;
+  const float *exact = param->grad.data;
+  const int64_t n = tensor_count(&param->value);
+  for (int64_t i = 0; i < n; i++) high[i] = bf16_split(exact[i], &param->low[i]);
 }
 
 void params_free(ParamTable *table) {

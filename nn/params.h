@@ -1,8 +1,9 @@
 /* params: the table of named parameters. It drives everything that walks parameters: init, gradients, clipping, AdamW,
  * checkpoints, weights in and out, `inspect`, tests. Names are the canonical ones (spec, section 6).
  *
- * Memory: five flat blocks with the same order of tensors: values | gradients | m | v | masters, in the device's weights
- * arena, so that optimiser, reduction and clipping are flat loops. */
+ * Memory: five flat blocks with the same order of tensors: values | gradients | m | v | lower halves, in the device's
+ * weights arena, so that optimiser, reduction and clipping are flat loops. Training takes 16 bytes a parameter, in F32 and
+ * in BF16 alike: a BF16 value and its lower half are the float32 master. */
 #pragma once
 
 #include "tensor/device.h"
@@ -30,7 +31,7 @@ typedef struct Param {
   Tensor value;    /* act or real; value.grad points at grad */
   Tensor grad;     /* real */
   Tensor m, v;     /* real; AdamW */
-  Tensor master;   /* real; data NULL where value is real itself */
+  int16_t *low;    /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
 } Param;
 
 typedef struct ParamTable {
@@ -61,14 +62,15 @@ Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name,
 /* Lays all parameters out in device->weights. Values have dtype `act` (keep_real ones: real). Gradients, and the
  * optimiser's state, only when training. n_spare: further gradient blocks. */
 void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare);
-/* Values (and masters) from Philox: parameter i of the table draws stream (INIT, i). Nothing on a dry device. */
+/* Values (and their lower halves) from Philox: parameter i of the table draws stream (INIT, i). Nothing on a dry device. */
 void params_init(ParamTable *table, uint64_t seed);
 Param *params_find(const ParamTable *table, const char *name); /* NULL if absent */
 int64_t params_count(const ParamTable *table);                  /* elements of all parameters */
 /* All gradients to zero; nothing on a dry device. */
 void params_zero_grads(ParamTable *table);
-/* The tensor that holds the exact value: the master where there is one. Writing it needs params_refresh. */
+/* The exact value as one tensor: the value itself, unless it has lower halves. Then both are put together in the
+ * gradient's place, which must be free, as it is between steps; valid until the next gradient. */
 Tensor *param_exact(Param *param);
-/* value <- master. */
+/* The way back, after writing to what param_exact returned. */
 void param_refresh(Param *param);
 void params_free(ParamTable *table);

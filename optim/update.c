@@ -10,7 +10,7 @@ static void update_adamw(Param *p, Device *device, const OptimConfig *c, double 
                              .grad_scale = scale,
                              .step = step,
                              .value = &p->value,
-                             .master = p->master.data ? &p->master : NULL,
+                             .low = p->low,
                              .grad = &p->grad,
                              .m = &p->m,
                              .v = &p->v});
@@ -22,7 +22,7 @@ static void update_sgd(Param *p, Device *device, const OptimConfig *c, double lr
                          .weight_decay = p->decay ? c->weight_decay : 0,
                          .grad_scale = scale,
                          .value = &p->value,
-                         .master = p->master.data ? &p->master : NULL,
+                         .low = p->low,
                          .grad = &p->grad});
 }
 

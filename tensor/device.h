@@ -27,7 +27,7 @@ typedef struct Backend {
 
 typedef struct Device {
   const Backend *backend;
-  Arena weights; /* values | gradients | m | v | masters; lives for the run */
+  Arena weights; /* values | gradients | m | v | lower halves; lives for the run */
   Arena step;    /* activations, tape; rewound each micro-batch */
   Arena scratch; /* one kernel's workspace; rewound by the dispatcher */
   bool dry;      /* arenas count, kernels do not run: the plan of a run is the run itself, made dry */

@@ -272,17 +272,19 @@ typedef struct SumSquares {
 } SumSquares;
 
 /* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip).
- * master is NULL where value is real itself; else value is rewritten from master. */
+ * The exact value is `value` itself where that is real, else value and low together (bf16_split in tensor/tensor.h). */
 typedef struct Adamw {
   double lr, beta1, beta2, eps, weight_decay, grad_scale;
   int64_t step; /* counts from 1 */
-  Tensor *value, *master, *grad, *m, *v;
+  Tensor *value, *grad, *m, *v;
+  int16_t *low; /* lower halves of a BF16 value; NULL: value is real */
 } Adamw;
 
 /* p -= lr (grad * grad_scale + weight_decay p) */
 typedef struct Sgd {
   double lr, weight_decay, grad_scale;
-  Tensor *value, *master, *grad;
+  Tensor *value, *grad;
+  int16_t *low; /* as above */
 } Sgd;
 
 /* The ceilings of a machine: n_rounds of one thing and nothing else, a row of x (and y) a thread.

@@ -43,6 +43,24 @@ static inline uint16_t bf16_from_float(float x) {
   return (uint16_t)((bits.u + 0x7fffu + ((bits.u >> 16) & 1u)) >> 16);
 }
 
+/* A float as the nearest bfloat16 (halfway: away from zero) and its lower half, signed: together the float to the last
+ * bit, in its own four bytes. */
+static inline uint16_t bf16_split(float x, int16_t *low) {
+  union {
+    float f;
+    uint32_t u;
+  } bits = {.f = x};
+  *low = (int16_t)(uint16_t)bits.u;
+  return (uint16_t)((bits.u + 0x8000u) >> 16);
+}
+static inline float bf16_join(uint16_t high, int16_t low) {
+  union {
+    uint32_t u;
+    float f;
+  } bits = {.u = ((uint32_t)high << 16) + (uint32_t)(int32_t)low};
+  return bits.f;
+}
+
 /* A contiguous tensor, header and memory from the arena; memory not initialised. */
 Tensor *tensor_new(Arena *arena, Dtype dtype, int n_dim, const int64_t *dim);
 #define tensor_new1(arena, dtype, d0) tensor_new(arena, dtype, 1, (const int64_t[]){d0})

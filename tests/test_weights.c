@@ -229,7 +229,10 @@ static bool models_equal(const Model *a, const Model *b) {
 }
 
 static void zero(Model *model) {
-  for (int i = 0; i < model->params.n_params; i++) tensor_zero(param_exact(model->params.params[i]));
+  for (int i = 0; i < model->params.n_params; i++) {
+    tensor_zero(param_exact(model->params.params[i]));
+    param_refresh(model->params.params[i]);
+  }
 }
 
 Test(weights, saved_ones_load_bitwise) {

@@ -62,7 +62,7 @@ static Status bench_update(const Bench *bench, const BenchCase *self) {
     const Param *p = t.model->params.params[i];
     const bool adamw = bench->config->optim.kind == OPTIM_ADAMW;
     const double real = (double)tensor_bytes(&p->grad), value = (double)tensor_bytes(&p->value);
-    bytes += 2 * real + (adamw ? 4 * real : 0) + (p->master.data ? 2 * real + value : 2 * value);
+    bytes += 2 * real + (adamw ? 4 * real : 0) + 2 * (p->low ? real : value);
   }
   char *what = describe(&t, bench->config);
   bench_print(bench,

@@ -271,8 +271,7 @@ static Status tensors_load(H5File *file, ParamTable *params, int n_sets) {
       snprintf(name, sizeof name, "%s/%s", SETS[s].prefix, params->params[i]->name);
       TRY(tensor_load(file, name, SETS[s].of(params->params[i])));
     }
-  for (int i = 0; i < params->n_params; i++)
-    if (params->params[i]->master.data) param_refresh(params->params[i]);
+  for (int i = 0; i < params->n_params; i++) param_refresh(params->params[i]);
   return STATUS_OK;
 }
 

@@ -1,6 +1,6 @@
 /* checkpoint: the whole state of a run in one sealed HDF5 file (tensor/h5.h), and which files of a run to trust and keep.
  *
- *   model/<canonical name>          float32: the exact values (masters where there are some)
+ *   model/<canonical name>          float32: the exact values (of a BF16 run its float32 masters)
  *   optim/m/<name>, optim/v/<name>  float32: AdamW's moments; absent when the parameters were made without them
  *   text/config.yaml, text/model.json, text/tokenizer.json, text/version, text/commit
  *   attributes of the root: format, step, data_cursor, tokens, seed, micro_batch_size, virtual_ranks, best_loss, and

@@ -58,7 +58,7 @@ static void print_table(const Config *config, const Plan *plan, const PartCount 
   printf("parameters   %14lld\n", (long long)plan->n_params);
   for (int i = 0; i < n; i++) printf("  %-10s %14lld\n", counts[i].part, (long long)counts[i].n);
   printf("memory       %14.1f MiB of %.0f\n", (double)plan_total_bytes(plan) / mib, (double)memory / mib);
-  printf("  %-10s %14.1f MiB   values, gradients, moments, masters\n", "weights",
+  printf("  %-10s %14.1f MiB   values, gradients, moments\n", "weights",
          (double)plan->sizes.weights_bytes / mib);
   printf("  %-10s %14.1f MiB   activations of one micro-batch\n", "step", (double)plan->sizes.step_bytes / mib);
   printf("  %-10s %14.1f MiB   one kernel's workspace\n", "scratch", (double)plan->sizes.scratch_bytes / mib);

@@ -2,13 +2,12 @@
  *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
  *   p -= lr wd p;  p -= lr (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
  * The corrections are computed in double: 1 - b2^n of the first steps is small. */
-#include "tensor/cpu/cpu.h"
+#include "tensor/cpu/exact.h"
 
-enum { BLOCK = 1 << 12 };
+enum { BLOCK = 1 << 10 };
 
 KERNEL_FWD(adamw, Adamw) {
   const int64_t n = tensor_count(p->value);
-  Tensor *const master = p->master ? p->master : p->value;
   const real b1 = (real)p->beta1, b2 = (real)p->beta2, c1 = (real)(1 - p->beta1), c2 = (real)(1 - p->beta2);
   const real step_size = (real)(p->lr / (1 - pow(p->beta1, (double)p->step)));
   const real v_scale = (real)(1 / (1 - pow(p->beta2, (double)p->step)));
@@ -17,7 +16,8 @@ KERNEL_FWD(adamw, Adamw) {
   for (int64_t start = 0; start < n; start += BLOCK) {
     const int64_t count = min_i64(BLOCK, n - start);
     const real *restrict grad = (const real *)p->grad->data + start;
-    real *restrict w = (real *)master->data + start;
+    real buffer[BLOCK];
+    real *restrict w = exact_load(p->value, p->low, start, count, buffer);
     real *restrict m = (real *)p->m->data + start, *restrict v = (real *)p->v->data + start;
     for (int64_t i = 0; i < count; i++) {
       const real g = grad[i] * grad_scale;
@@ -25,10 +25,6 @@ KERNEL_FWD(adamw, Adamw) {
       v[i] = b2 * v[i] + c2 * g * g;
       w[i] = w[i] * keep - step_size * m[i] / (R(sqrt)(v[i] * v_scale) + eps);
     }
-    if (p->master) {
-      Tensor value = {.data = (char *)p->value->data + start * (int64_t)dtype_bytes(p->value->dtype),
-                      .dtype = p->value->dtype};
-      row_store(&value, 0, count, w);
-    }
+    exact_store(p->value, p->low, start, count, w);
   }
 }

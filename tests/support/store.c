@@ -32,7 +32,7 @@ Store *store_new(Dtype act, bool training, bool large, uint64_t seed) {
   for (int i = 0; i < store->params.n_params; i++) {
     Param *param = store->params.params[i];
     fill(param_exact(param), &rng);
-    if (param->master.data) param_refresh(param);
+    param_refresh(param);
     if (training) fill(&param->m, &rng), fill(&param->v, &rng);
   }
   return store;
@@ -65,7 +65,8 @@ static void copy(Tensor *to, const Tensor *from) {
 void store_copy(Store *to, const Store *from) {
   for (int i = 0; i < from->params.n_params; i++) {
     Param *p = to->params.params[i], *q = from->params.params[i];
-    copy(&p->value, &q->value), copy(&p->master, &q->master), copy(&p->m, &q->m), copy(&p->v, &q->v);
+    copy(&p->value, &q->value), copy(&p->m, &q->m), copy(&p->v, &q->v);
+    if (p->low) memcpy(p->low, q->low, (size_t)tensor_count(&p->value) * sizeof *p->low);
   }
 }
 

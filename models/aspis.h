@@ -116,9 +116,17 @@ typedef struct Windows {
   int64_t n_seq, length;
   Tensor *series; /* (n_seq * length, input_dim) real */
   Tensor *phase;  /* (n_seq) I32: place in the cycle of each window's first row; NULL without model.cycle */
+  /* Windows that go on where others ended, and are gone on from: of models that forecaster_stream_problem allows. */
+  const ModelState *state_in; /* NULL: zero */
+  ModelState *state_out;      /* NULL: not wanted */
 } Windows;
 /* -> (n_seq, horizon * output_dim * forecaster_n_quantiles) real, in the units of the series */
 Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *windows);
+/* NULL when a series can be read row by row with the state kept: forecasts of each row in O(1), equal to those of one window
+ * that holds all rows so far. Else why not (malloc'ed). */
+char *forecaster_stream_problem(const ModelConfig *config);
+/* The zero state of one window, in `arena`. */
+ModelState forecaster_zero_state(const Model *model, Arena *arena, Dtype real);
 /* loss (n_seq, 1) real of a prediction against target (n_seq, horizon * output_dim) real, by config.loss */
 Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target);
 /* Forecasts of a value: the quantiles, or 1; and which of them is the point forecast: the one nearest to the median. */

@@ -26,9 +26,7 @@ static int n_columns(const ModelConfig *c) {
   return c->channel_independent ? 1 + c->input_dim - n_values(c) : c->input_dim;
 }
 static int64_t n_tokens(const ModelConfig *c, int64_t length) { return ceil_div(length - c->patch_len, c->stride) + 1; }
-static bool tokens_are_rows(const ModelConfig *c) {
-  return c->patch_len == 1 && c->stride == 1 && !c->channel_independent;
-}
+static bool tokens_are_rows(const ModelConfig *c) { return c->patch_len == 1 && c->stride == 1; }
 
 int forecaster_n_quantiles(const ModelConfig *c) { return c->loss == FORECAST_QUANTILE ? c->n_quantiles : 1; }
 
@@ -59,7 +57,7 @@ static int32_t *index_new(Tape *tape, int64_t n, Tensor **index) {
 
 /* (n_seq * L, input_dim) -> (n_seq * n_series * n_tokens, token_width). */
 static Tensor *tokens_of(const ModelConfig *c, Tape *tape, Tensor *series, int64_t n_seq, int64_t length) {
-  if (tokens_are_rows(c)) return series;
+  if (tokens_are_rows(c) && !c->channel_independent) return series;
   const int64_t n_tok = n_tokens(c, length), width = forecaster_token_width(c), n_rows = n_seq * n_series(c) * n_tok;
   const int64_t before = (n_tok - 1) * c->stride + c->patch_len - length;
   Tensor *index;
@@ -108,6 +106,7 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
         (long long)w->length, c->input_dim);
   CHECK(w->length == c->context || (c->head == HEAD_LAST && tokens_are_rows(c)), "windows of %lld rows, context %d",
         (long long)w->length, c->context);
+  CHECK(!w->state_in || w->n_seq == 1, "a state is that of one window");
   const bool restored = c->revin != WINDOW_NONE || model->cycle || c->channel_independent;
   WindowNorm norm = {.y = w->series};
   if (restored)
@@ -125,7 +124,7 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
   h = op_dropout(tape, h, c->dropout, DROPOUT_SITE_INPUT);
   if (c->bidirectional) h = both_ways(tape, h, n_sequences, n_tok);
   Tensor *cu_seqlens = model_equal_seqlens(tape, n_sequences * n_directions(c), n_tok);
-  Tensor *y = backbone_forward(model, tape, h, cu_seqlens, NULL, NULL, NULL);
+  Tensor *y = backbone_forward(model, tape, h, cu_seqlens, w->state_in, w->state_out, NULL);
   Tensor *read = op_dropout(tape, head_input(c, tape, y, n_sequences, n_tok), c->dropout, DROPOUT_SITE_HEAD);
   Tensor *out = op_linear(tape, read, model->output_proj, model->output_proj_bias, tape_real(tape));
 
@@ -141,6 +140,26 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
                                                .cycle = model->cycle,
                                                .mean = norm.mean,
                                                .std = norm.std});
+}
+
+char *forecaster_stream_problem(const ModelConfig *c) {
+  const struct {
+    bool in_the_way;
+    const char *key, *why;
+  } reasons[] = {
+      {c->revin != WINDOW_NONE, "model.revin", "the statistics are of a whole window"},
+      {!tokens_are_rows(c), "model.patch_len", "a token is more than one row"},
+      {c->bidirectional, "model.bidirectional", "the window is read from its end, too"},
+      {c->head == HEAD_FLATTEN, "model.head: flatten", "all positions of a window are read"},
+      {c->n_attn_layers > 0, "model.attn_layer_idx", "attention looks back at every row"},
+  };
+  for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+    if (reasons[i].in_the_way) return base_format("%s: %s", reasons[i].key, reasons[i].why);
+  return NULL;
+}
+
+ModelState forecaster_zero_state(const Model *model, Arena *arena, Dtype real) {
+  return model_zero_state(model, arena, real, n_series(&model->config));
 }
 
 Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target) {

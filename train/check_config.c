@@ -82,8 +82,9 @@ static double subject_loss(Subject *s, Sample *sample, bool backward) {
     loss = lm_nll(s->model, &tape, &sample->token, &sample->target, &sample->cu_seqlens, NULL, NULL);
   } else {
     Tensor *series = real_copy(&tape, &sample->series), *target = real_copy(&tape, &sample->series_target);
-    Tensor *prediction =
-        forecaster_predict(s->model, &tape, &(Windows){N_SERIES, sample->length, series, &sample->phase});
+    Tensor *prediction = forecaster_predict(
+        s->model, &tape,
+        &(Windows){.n_seq = N_SERIES, .length = sample->length, .series = series, .phase = &sample->phase});
     loss = forecaster_loss(s->model, &tape, prediction, target);
   }
   double sum = 0;

@@ -135,9 +135,10 @@ static Evaluation lm_evaluation(const EvalSums *sums, Dataset *dataset, DataPart
                       .n_targets = sums->n_targets};
 }
 
-static Evaluation forecast_evaluation(const EvalSums *sums) {
-  const double n = (double)sums->n_values;
-  return (Evaluation){.score = sums->loss / (double)sums->n_windows,
+static Evaluation forecast_evaluation(const EvalSums *sums, const ModelConfig *config) {
+  const double n = (double)sums->n_values, loss = sums->loss / (double)sums->n_windows;
+  return (Evaluation){.score = loss,
+                      .loss = config->loss == FORECAST_MSE ? NAN : loss,
                       .is_forecast = true,
                       .mse = sums->squares / n,
                       .mae = sums->absolutes / n,
@@ -162,7 +163,8 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
     if (show_progress) tell_progress(start, &told, first + batch.n_seq, n_samples);
   }
   batch_release(&batch);
-  return model->config.task == TASK_LM ? lm_evaluation(&sums, dataset, part) : forecast_evaluation(&sums);
+  return model->config.task == TASK_LM ? lm_evaluation(&sums, dataset, part)
+                                       : forecast_evaluation(&sums, &model->config);
 }
 
 int evaluation_values(const Evaluation *e, bool training_names, NamedValue *values) {
@@ -176,9 +178,9 @@ int evaluation_values(const Evaluation *e, bool training_names, NamedValue *valu
                            {"baseline_accuracy", e->baseline_accuracy},
                            {t ? "val_tokens" : "tokens", (double)e->n_targets}};
   const NamedValue forecast[] = {
-      {t ? "val_mse" : "mse", e->mse},     {t ? "val_mae" : "mae", e->mae},
-      {t ? "val_loss" : "loss", e->score}, {"naive_mse", e->naive_mse},
-      {"naive_mae", e->naive_mae},         {t ? "val_windows" : "windows", (double)e->n_windows}};
+      {t ? "val_mse" : "mse", e->mse},    {t ? "val_mae" : "mae", e->mae},
+      {t ? "val_loss" : "loss", e->loss}, {"naive_mse", e->naive_mse},
+      {"naive_mae", e->naive_mae},        {t ? "val_windows" : "windows", (double)e->n_windows}};
   const NamedValue *all = e->is_forecast ? forecast : lm;
   const size_t n_all = e->is_forecast ? sizeof forecast / sizeof *forecast : sizeof lm / sizeof *lm;
   int n = 0;

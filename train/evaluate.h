@@ -25,6 +25,7 @@ typedef struct Evaluation {
   int64_t n_targets;
   bool is_forecast;
   double mse, mae, naive_mse, naive_mae; /* of the point forecast, in scaled units */
+  double loss;                           /* the score where that is not mse, else NaN */
   int64_t n_windows;
 } Evaluation;
 

@@ -273,7 +273,7 @@ static Tensor *forecaster_batch(const SeriesBatches *in, Model *model, Tape *tap
   const ModelConfig *m = &model->config;
   Tensor *series = series_batch(tape, in->series, step, in->n_b * in->n_l, m->input_dim);
   *target = series_batch(tape, in->target, step, in->n_b, (int64_t)m->horizon * m->output_dim);
-  return forecaster_predict(model, tape, &(Windows){in->n_b, in->n_l, series, NULL});
+  return forecaster_predict(model, tape, &(Windows){.n_seq = in->n_b, .length = in->n_l, .series = series});
 }
 
 static double forecaster_gradient(GoldenCase *c, Model *model, const void *batches, int64_t step) {

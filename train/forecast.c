@@ -1,0 +1,79 @@
+/* forecast: see forecast.h. */
+#include "train/forecast.h"
+
+#include <stdlib.h>
+
+#include "train/batch.h"
+
+Status forecast_series(const OpenModel *open, Series **series) {
+  if (open->config.model.task != TASK_FORECAST)
+    return status_fail(CODE_CHECKPOINT, "%s: found a language model, expected a forecaster (model.task: forecast)",
+                       open->path);
+  if (!open->is_checkpoint || !open->info.tokenizer_json)
+    return status_fail(CODE_CHECKPOINT,
+                       "%s: found weights alone, expected a checkpoint: columns, scaler and dates of the training data "
+                       "are in it",
+                       open->path);
+  return series_from_json(open->info.tokenizer_json, series);
+}
+
+int forecast_n_columns(const ModelConfig *config) { return config->output_dim * forecaster_n_quantiles(config); }
+
+char *forecast_column_name(const ModelConfig *config, const SeriesInfo *info, int column) {
+  const int n_q = forecaster_n_quantiles(config);
+  const char *name = info->output_names[column / n_q];
+  return config->loss == FORECAST_QUANTILE ? base_format("%s_q%g", name, config->quantiles[column % n_q])
+                                           : base_strdup(name);
+}
+
+/* The scaled forecast of one window in the data's units. */
+static void unscale(const ModelConfig *config, const SeriesInfo *info, const Tensor *prediction, double *values) {
+  const int n_q = forecaster_n_quantiles(config);
+  for (int64_t i = 0; i < tensor_count(prediction); i++) {
+    const int input = info->output_input[i / n_q % info->n_output];
+    values[i] = tensor_get(prediction, i) * info->std[input] + info->mean[input];
+  }
+}
+
+void forecast_window(Model *model, Device *device, Dtype act, const SeriesInfo *info, const float *input, int64_t row,
+                     double *values) {
+  const size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, act, false);
+  const Batch batch = {.n_seq = 1, .length = model->config.context, .input = (float *)(uintptr_t)input, .row = &row};
+  const Windows windows = batch_windows(&batch, &model->config, &tape);
+  Tensor *prediction = forecaster_predict(model, &tape, &windows);
+  if (!device->dry) unscale(&model->config, info, prediction, values);
+  tape_reset(&tape, mark);
+}
+
+ForecastStream forecast_stream_open(Model *model, Device *device, Dtype act, const SeriesInfo *info) {
+  return (ForecastStream){.model = model,
+                          .device = device,
+                          .act = act,
+                          .info = info,
+                          .state = forecaster_zero_state(model, &device->weights, device->backend->real)};
+}
+
+static void copy_state(LayerState *to, const LayerState *from) {
+  Tensor *const targets[] = {to->conv, to->ssm, to->angle, to->k, to->v};
+  Tensor *const sources[] = {from->conv, from->ssm, from->angle, from->k, from->v};
+  for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
+    if (targets[i]) tensor_copy(targets[i], sources[i]);
+}
+
+void forecast_stream_take(ForecastStream *stream, const float *input, int64_t row, double *values) {
+  Device *device = stream->device;
+  const ModelConfig *config = &stream->model->config;
+  const size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, stream->act, false);
+  const Batch batch = {.n_seq = 1, .length = 1, .input = (float *)(uintptr_t)input, .row = &row};
+  Windows windows = batch_windows(&batch, config, &tape);
+  ModelState next = {arena_header(&device->step, (size_t)config->n_layer * sizeof *next.layers)};
+  windows.state_in = &stream->state, windows.state_out = &next;
+  Tensor *prediction = forecaster_predict(stream->model, &tape, &windows);
+  if (!device->dry) {
+    unscale(config, stream->info, prediction, values);
+    for (int i = 0; i < config->n_layer; i++) copy_state(&stream->state.layers[i], &next.layers[i]);
+  }
+  tape_reset(&tape, mark);
+}

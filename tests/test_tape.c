@@ -162,7 +162,9 @@ Test(scopes, replayed_neither_fill_their_output_again_nor_count_their_work_twice
   double flops[2];
   for (int replay = 0; replay < 2; replay++) {
     s.device.flops = 0;
-    Tensor *out = tape_scope(&tape, layer_scope(replay ? SCOPE_REPLAY : SCOPE_KEEP, &l, s.x));
+    TapeScope scope = layer_scope(replay ? SCOPE_REPLAY : SCOPE_KEEP, &l, s.x);
+    Tensor *out = scope.out = tape_tensor(&tape, F32, N_T, WIDTH); /* before the scope, so that it outlives it */
+    tape_scope(&tape, scope);
     Tensor *y = op_linear(&tape, out, s.w_out[1], NULL, F32);
     tensor_set(tape_grad(&tape, y), 0, 1);
     for (int64_t i = 0; i < tensor_count(out); i++) tensor_set(out, i, 42);

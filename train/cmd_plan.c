@@ -60,7 +60,7 @@ static void print_table(const Config *config, const Plan *plan, const PartCount 
   printf("memory       %14.1f MiB of %.0f\n", (double)plan_total_bytes(plan) / mib, (double)memory / mib);
   printf("  %-10s %14.1f MiB   values, gradients, moments\n", "weights",
          (double)plan->sizes.weights_bytes / mib);
-  printf("  %-10s %14.1f MiB   activations of one micro-batch\n", "step", (double)plan->sizes.step_bytes / mib);
+  printf("  %-10s %14.1f MiB   activations and their gradients, one micro-batch\n", "step", (double)plan->sizes.step_bytes / mib);
   printf("  %-10s %14.1f MiB   one kernel's workspace\n", "scratch", (double)plan->sizes.scratch_bytes / mib);
   printf("batch        %14d sequences, %d parts, micro-batch %d\n", plan->gradient.batch_size,
          plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);

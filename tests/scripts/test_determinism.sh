@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Same bits: two runs; one and two threads; any micro-batch is as its own; plan and truth of the arenas.
+# Same bits: two runs; one and two threads; whatever is recomputed; plan and truth of the arenas.
 source "$(dirname "$0")/common.sh"
 
 OMP_NUM_THREADS=2 "$aspis" train small.yaml --quiet --out two >/dev/null
@@ -13,6 +13,19 @@ OMP_NUM_THREADS=2 "$aspis" train small.yaml --quiet --out bf16-two --set dtype=b
 OMP_NUM_THREADS=1 "$aspis" train small.yaml --quiet --out bf16-one --set dtype=bf16 >/dev/null
 same_run bf16-two bf16-one "one and two threads, bf16"
 echo "ok: bf16"
+
+for type in f32 bf16; do
+  twin=$([ $type = f32 ] && echo two || echo bf16-two)
+  "$aspis" convert $twin $twin-weights >/dev/null
+  for recompute in mixer block; do
+    "$aspis" train small.yaml --quiet --out $type-$recompute --set dtype=$type --set train.recompute=$recompute >/dev/null
+    "$aspis" convert $type-$recompute $type-$recompute-weights >/dev/null
+    cmp $twin-weights/model.safetensors $type-$recompute-weights/model.safetensors ||
+      fail "recompute $recompute, $type: other weights"
+    diff <(steady_metrics $twin) <(steady_metrics $type-$recompute) >/dev/null || fail "recompute $recompute, $type: other metrics"
+  done
+done
+echo "ok: recompute mixer and block, f32 and bf16"
 
 # The last evaluation is what eval says, and the arenas are what plan says.
 trained=$(grep -o '"val_loss": *[0-9.e-]*' two/metrics.jsonl | tail -1 | sed 's/.*: *//')

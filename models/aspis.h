@@ -22,13 +22,14 @@ typedef struct ModelConfig {
   MixerConfig ssm_cfg; /* its d_model mirrors d_model */
   int attn_layer_idx[MODEL_MAX_LAYERS], n_attn_layers;
   AttnConfig attn_cfg;
-  Ablation ablate;  /* mixer: every layer's mixer is the identity, to see what it adds */
+  Ablation ablate; /* mixer: every layer's mixer is the identity, to see what it adds */
   /* forecast (models/forecaster.c) */
   int input_dim, output_dim, horizon, context;
   int value_dim;    /* the first value_dim inputs are the series' own columns, the rest known covariates; 0: all are */
   int target_first; /* output j continues input target_first + j */
   WindowStatistic revin;
-  int cycle; /* rows of the learned periodic part; 0: none */
+  int cycle;   /* rows of the learned periodic part; 0: none */
+  bool linear; /* a linear map of the window beside the backbone's forecast */
   bool channel_independent, bidirectional;
   int patch_len, stride; /* rows of a token, and from one token to the next */
   ForecastHead head;
@@ -76,7 +77,7 @@ typedef struct Model {
   ParamTable params;
   Block *blocks;
   Tensor *embedding, *norm_f, *lm_head; /* lm_head is the embedding when tied */
-  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias, *cycle;
+  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias, *cycle, *linear;
   uint64_t dropout_seed; /* what the training tape draws by; the run's seed */
 } Model;
 
@@ -132,10 +133,11 @@ Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *ta
 /* Forecasts of a value: the quantiles, or 1; and which of them is the point forecast: the one nearest to the median. */
 int forecaster_n_quantiles(const ModelConfig *config);
 int forecaster_point(const ModelConfig *config);
-/* Sizes that follow from the options: a token's width, and the head's input and output. */
+/* Sizes that follow from the options: a token's width, the head's input and output, and a whole window's, one row. */
 int64_t forecaster_token_width(const ModelConfig *config);
 int64_t forecaster_head_width(const ModelConfig *config);
 int64_t forecaster_out_width(const ModelConfig *config);
+int64_t forecaster_window_width(const ModelConfig *config);
 
 /* Sampling. temperature 0 is greedy; top_k 0 and top_p 1: off. Draw i of sample s uses Philox (seed, SAMPLE, s, i). */
 typedef struct SampleOptions {

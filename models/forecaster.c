@@ -4,6 +4,7 @@
  *          -> plus cycle, times std, plus mean
  * With all options off this is the canonical form: a token is a row, the head reads the last position. The options:
  *   revin, cycle         what is taken off the window and put back on the forecast (WindowNorm in tensor/kernels.h)
+ *   linear               output = output_proj(head) + linear(window), the window as it is after that
  *   channel_independent  each output column is a series of its own, beside the known columns, under shared weights
  *   patch_len, stride    a token is patch_len rows, one every stride rows; the last ends at the window's end, and the first
  *                        reaches before its start, where the first row is repeated (Nie et al. 2023)
@@ -37,6 +38,8 @@ int forecaster_point(const ModelConfig *c) {
   return point;
 }
 
+int64_t forecaster_window_width(const ModelConfig *c) { return (int64_t)c->context * n_columns(c); }
+
 int64_t forecaster_token_width(const ModelConfig *c) { return (int64_t)c->patch_len * n_columns(c); }
 
 int64_t forecaster_head_width(const ModelConfig *c) {
@@ -55,17 +58,17 @@ static int32_t *index_new(Tape *tape, int64_t n, Tensor **index) {
   return tape->device->dry ? NULL : (*index)->data;
 }
 
-/* (n_seq * L, input_dim) -> (n_seq * n_series * n_tokens, token_width). */
-static Tensor *tokens_of(const ModelConfig *c, Tape *tape, Tensor *series, int64_t n_seq, int64_t length) {
-  if (tokens_are_rows(c) && !c->channel_independent) return series;
-  const int64_t n_tok = n_tokens(c, length), width = forecaster_token_width(c), n_rows = n_seq * n_series(c) * n_tok;
-  const int64_t before = (n_tok - 1) * c->stride + c->patch_len - length;
+/* (n_seq * L, input_dim) -> (n_seq * n_series * n_tok, patch_len * n_columns): n_tok patches of each series. */
+static Tensor *patches_of(const ModelConfig *c, Tape *tape, Tensor *series, int64_t n_seq, int64_t length,
+                          int64_t n_tok, int64_t patch_len) {
+  const int64_t width = patch_len * n_columns(c), n_rows = n_seq * n_series(c) * n_tok;
+  const int64_t before = (n_tok - 1) * c->stride + patch_len - length;
   Tensor *index;
   int32_t *at = index_new(tape, n_rows * width, &index);
   for (int64_t s = 0; at && s < n_seq; s++)
     for (int j = 0; j < n_series(c); j++)
       for (int64_t i = 0; i < n_tok; i++)
-        for (int64_t k = 0; k < c->patch_len; k++) {
+        for (int64_t k = 0; k < patch_len; k++) {
           const int64_t row = s * length + max_i64(0, i * c->stride + k - before);
           for (int f = 0; f < n_columns(c); f++) {
             const int known = f - 1 + n_values(c);
@@ -104,10 +107,10 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
   CHECK(w->series->dim[0] == w->n_seq * w->length && w->series->dim[1] == c->input_dim,
         "series %s, expected %lld windows of %lld rows of %d", tensor_shape_text(w->series), (long long)w->n_seq,
         (long long)w->length, c->input_dim);
-  CHECK(w->length == c->context || (c->head == HEAD_LAST && tokens_are_rows(c)), "windows of %lld rows, context %d",
-        (long long)w->length, c->context);
+  CHECK(w->length == c->context || (c->head == HEAD_LAST && tokens_are_rows(c) && !c->linear),
+        "windows of %lld rows, context %d", (long long)w->length, c->context);
   CHECK(!w->state_in || w->n_seq == 1, "a state is that of one window");
-  const bool restored = c->revin != WINDOW_NONE || model->cycle || c->channel_independent;
+  const bool restored = c->revin != WINDOW_NONE || model->cycle || model->linear || c->channel_independent;
   WindowNorm norm = {.y = w->series};
   if (restored)
     norm = op_window_norm(tape, (WindowNorm){.statistic = c->revin,
@@ -119,7 +122,9 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
                                              .cycle = model->cycle});
 
   const int64_t n_tok = n_tokens(c, w->length), n_sequences = w->n_seq * n_series(c);
-  Tensor *tokens = tokens_of(c, tape, norm.y, w->n_seq, w->length);
+  Tensor *tokens = tokens_are_rows(c) && !c->channel_independent
+                       ? norm.y
+                       : patches_of(c, tape, norm.y, w->n_seq, w->length, n_tok, c->patch_len);
   Tensor *h = op_linear(tape, tokens, model->input_proj, model->input_proj_bias, tape_real(tape));
   h = op_dropout(tape, h, c->dropout, DROPOUT_SITE_INPUT);
   if (c->bidirectional) h = both_ways(tape, h, n_sequences, n_tok);
@@ -129,6 +134,11 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
   Tensor *out = op_linear(tape, read, model->output_proj, model->output_proj_bias, tape_real(tape));
 
   if (!restored) return out;
+  Tensor *linear = NULL;
+  if (model->linear) {
+    Tensor *window = patches_of(c, tape, norm.y, w->n_seq, w->length, 1, w->length);
+    linear = op_linear(tape, window, model->linear, NULL, tape_real(tape));
+  }
   return op_window_denorm(tape, (WindowDenorm){.length = w->length,
                                                .horizon = c->horizon,
                                                .n_out = c->output_dim,
@@ -136,6 +146,7 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
                                                .first = c->target_first,
                                                .row_per_series = c->channel_independent,
                                                .x = out,
+                                               .linear = linear,
                                                .phase = w->phase,
                                                .cycle = model->cycle,
                                                .mean = norm.mean,
@@ -149,6 +160,7 @@ char *forecaster_stream_problem(const ModelConfig *c) {
   } reasons[] = {
       {c->revin != WINDOW_NONE, "model.revin", "the statistics are of a whole window"},
       {!tokens_are_rows(c), "model.patch_len", "a token is more than one row"},
+      {c->linear, "model.linear", "it maps a whole window"},
       {c->bidirectional, "model.bidirectional", "the window is read from its end, too"},
       {c->head == HEAD_FLATTEN, "model.head: flatten", "all positions of a window are read"},
       {c->n_attn_layers > 0, "model.attn_layer_idx", "attention looks back at every row"},

@@ -62,10 +62,10 @@ static char *size_problem(const ModelConfig *c) {
 static char *forecaster_problem(const ModelConfig *c) {
   const int n_values = c->value_dim ? c->value_dim : c->input_dim;
   if (n_values > c->input_dim) return base_format("value_dim: found %d of %d inputs", n_values, c->input_dim);
-  const bool continues = c->revin != WINDOW_NONE || c->cycle > 0 || c->channel_independent;
+  const bool continues = c->revin != WINDOW_NONE || c->cycle > 0 || c->linear || c->channel_independent;
   if (continues && c->target_first + c->output_dim > n_values)
     return base_format("output_dim: found %d from column %d on, expected some of the %d columns of the series (revin, "
-                       "cycle and channel_independent continue columns)",
+                       "cycle, linear and channel_independent continue columns)",
                        c->output_dim, c->target_first, n_values);
   if (c->patch_len > c->context)
     return base_format("patch_len: found %d, expected at most context = %d", c->patch_len, c->context);
@@ -155,6 +155,11 @@ Model *model_new(const ModelConfig *config) {
     const int64_t n_out = forecaster_out_width(c);
     model->output_proj = params_add_linear(params, "", "output_proj.weight", n_out, forecaster_head_width(c), 1);
     model->output_proj_bias = params_add_vector(params, "", "output_proj.bias", n_out, INIT_VALUE(0));
+    if (c->linear) { /* begins as the window's mean */
+      const int64_t dim[] = {n_out, forecaster_window_width(c)};
+      model->linear =
+          params_add(params, "linear.weight", true, 2, dim, INIT_VALUE(1.0 / (double)forecaster_window_width(c)), true);
+    }
   }
   return model;
 }

@@ -206,11 +206,12 @@ typedef struct QuantileLoss {
 
 /* What a forecaster takes off a window and puts back on its forecast. Sequence s has `length` rows; the first n_c columns
  * are the series' own, the others (known covariates) pass as they are.
- *   mean, std:  none: 0, 1;  standard: of the window, std = sqrt(variance + eps);  last: the last row, 1
+ *   mean, std:  none: 0, 1;  standard: of the window, std = sqrt(variance + eps);  last: the last row, 1;
+ *               mean: of the window, 1
  *   y[s,t,c] = (x[s,t,c] - mean[s,c]) / std[s,c] - cycle[(phase[s] + t) mod W, c]
  * x is data and gets no gradient.
  * (Kim et al. 2022, RevIN, without its affine map; Zeng et al. 2023, NLinear; Lin et al. 2024, CycleNet) */
-typedef enum WindowStatistic { WINDOW_NONE, WINDOW_STANDARD, WINDOW_LAST } WindowStatistic;
+typedef enum WindowStatistic { WINDOW_NONE, WINDOW_STANDARD, WINDOW_LAST, WINDOW_MEAN } WindowStatistic;
 typedef struct WindowNorm {
   WindowStatistic statistic;
   double eps;
@@ -225,18 +226,20 @@ typedef struct WindowNorm {
 } WindowNorm;
 
 /* The way back: output j continues column first + j.
- *   y[s,h,j,q] = (x[s,h,j,q] + cycle[(phase[s] + length + h) mod W, first + j]) * std[s, first+j] + mean[s, first+j]
- * x is (n_seq, horizon * n_out * n_q), or one row a series: (n_seq * n_out, horizon * n_q). */
+ *   y[s,h,j,q] = (x[s,h,j,q] + linear[s,h,j,q] + cycle[(phase[s] + length + h) mod W, first + j]) * std[s, first+j]
+ *                + mean[s, first+j]
+ * x and linear are (n_seq, horizon * n_out * n_q), or one row a series: (n_seq * n_out, horizon * n_q). */
 typedef struct WindowDenorm {
   int64_t length; /* rows of the window */
   int horizon, n_out, n_q, first;
   bool row_per_series;
   Tensor *x;          /* act or real */
+  Tensor *linear;     /* real, or NULL: a second forecast, added to x */
   Tensor *phase;      /* as above */
   Tensor *cycle;      /* as above */
   Tensor *mean, *std; /* (n_seq, n_c) real */
   Tensor *y;          /* (n_seq, horizon * n_out * n_q) real */
-  Tensor *dx, *dcycle, *dy;
+  Tensor *dx, *dlinear, *dcycle, *dy;
 } WindowDenorm;
 
 /* Runs of `width` elements, x and y read as rows of that width: y_i = x_{index[i]}. */

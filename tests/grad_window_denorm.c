@@ -1,4 +1,4 @@
-/* Gradients of window_denorm: forecast and cycle, both layouts of the forecast, several quantiles, outputs that are some
+/* Gradients of window_denorm: forecast, linear forecast and cycle, both layouts of the forecast, several quantiles, outputs that are some
  * of the columns. */
 #include <stdio.h>
 
@@ -12,7 +12,7 @@ typedef struct Options {
 
 static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   WindowDenorm p = ((const Options *)options)->p;
-  p.x = in[0], p.cycle = in[1];
+  p.x = in[0], p.cycle = in[1], p.linear = in[2];
   out[0] = op_window_denorm(tape, p);
   return 1;
 }
@@ -37,8 +37,9 @@ void gradcheck_window_denorm(void) {
                               .mean = gradcheck_randn(2, state, 0, 1, 3),
                               .std = gradcheck_randn(2, state, 2, 0.5, 4)}};
           Tensor *inputs[] = {gradcheck_randn(2, x, 0, 1, 1),
-                              n_w ? gradcheck_randn(2, (int64_t[]){n_w, N_C}, 0, 1, 2) : NULL};
-          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 2};
+                              n_w ? gradcheck_randn(2, (int64_t[]){n_w, N_C}, 0, 1, 2) : NULL,
+                              n_w == 1 ? NULL : gradcheck_randn(2, x, 0, 1, 5)};
+          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 3};
           snprintf(c.name, sizeof c.name, "window_denorm %s, %d of %d columns, %d quantiles, cycle %d",
                    rows ? "a row a series" : "a row a sequence", n_out, N_C, n_q, n_w);
           gradcheck_run(&c);

@@ -6,6 +6,7 @@ static void rule(Tape *tape, void *params) {
   p->dy = tape_arrived(tape, p->y);
   if (!p->dy) return;
   p->dx = tape_grad(tape, p->x);
+  p->dlinear = tape_grad(tape, p->linear);
   p->dcycle = tape_grad(tape, p->cycle);
   window_denorm_bwd(tape->device, p);
 }
@@ -18,12 +19,15 @@ Tensor *op_window_denorm(Tape *tape, WindowDenorm p) {
   CHECK(p.x->n_dim == 2 && p.x->dim[0] == n_rows && tensor_count(p.x) == n_all,
         "forecast %s of %lld sequences, horizon %d, %d outputs, %d quantiles", tensor_shape_text(p.x), (long long)n_seq,
         p.horizon, p.n_out, p.n_q);
+  CHECK(!p.linear || (p.linear->dim[0] == n_rows && tensor_count(p.linear) == n_all), "linear forecast %s beside %s",
+        tensor_shape_text(p.linear), tensor_shape_text(p.x));
   CHECK(p.first >= 0 && p.first + p.n_out <= n_c, "outputs %d + %d of %lld columns", p.first, p.n_out, (long long)n_c);
   CHECK(!p.cycle || (p.cycle->dim[1] == n_c && p.phase), "cycle %s of %lld columns", tensor_shape_text(p.cycle),
         (long long)n_c);
   p.y = tape_tensor(tape, tape_real(tape), n_seq, n_all / n_seq);
   window_denorm_fwd(tape->device, &p);
-  const bool needs_grad = tape->recording && (p.x->needs_grad || (p.cycle && p.cycle->needs_grad));
+  const bool needs_grad =
+      tape->recording && (p.x->needs_grad || (p.linear && p.linear->needs_grad) || (p.cycle && p.cycle->needs_grad));
   tape_mark_output(p.y, needs_grad);
   if (needs_grad) TAPE_RECORD(tape, rule, p);
   return p.y;

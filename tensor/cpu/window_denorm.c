@@ -1,5 +1,5 @@
-/* window_denorm: y = (x + cycle) std + mean (WindowDenorm in tensor/kernels.h).
- * Backward: dx += dy std; dcycle[(phase + length + h) mod W, first + j] += dy std, sequences in order, an output j one
+/* window_denorm: y = (x + linear + cycle) std + mean (WindowDenorm in tensor/kernels.h).
+ * Backward: dx, dlinear += dy std; dcycle[(phase + length + h) mod W, first + j] += dy std, sequences in order, an output j one
  * thread's. */
 #include "tensor/cpu/cpu.h"
 
@@ -30,6 +30,9 @@ KERNEL_FWD(window_denorm, WindowDenorm) {
         const real *x = row_load(&from, at.row, n_q, buffer);
         const real cycle = p->cycle ? row_load(p->cycle, cycle_row(p, s, h), 0, NULL)[p->first + j] : 0;
         for (int64_t q = 0; q < n_q; q++) y[q] = (x[q] + cycle) * std[j] + mean[j];
+        if (!p->linear) continue;
+        const real *linear = row_load(p->linear, at.row, 0, NULL) + at.col;
+        for (int64_t q = 0; q < n_q; q++) y[q] += linear[q] * std[j];
       }
   }
 }
@@ -44,10 +47,13 @@ KERNEL_BWD(window_denorm, WindowDenorm) {
         real d[MAX_QUANTILES], sum = 0;
         for (int64_t q = 0; q < n_q; q++) sum += d[q] = dy[(h * p->n_out + j) * n_q + q] * std;
         if (p->dcycle) row_out(p->dcycle, cycle_row(p, s, h), NULL)[p->first + j] += sum;
-        if (!p->dx) continue;
         const Place at = place_of(p, s, h, j);
-        Tensor to = cols_from(p->dx, at.col);
-        row_add(&to, at.row, n_q, d);
+        Tensor *const towards[] = {p->dx, p->dlinear};
+        for (int i = 0; i < 2; i++) {
+          if (!towards[i]) continue;
+          Tensor to = cols_from(towards[i], at.col);
+          row_add(&to, at.row, n_q, d);
+        }
       }
     }
 }

@@ -7,10 +7,11 @@ static void statistics(WindowStatistic statistic, real eps, const real *x, int64
                        real *std) {
   *mean = 0, *std = 1;
   if (statistic == WINDOW_LAST) *mean = x[(n_t - 1) * ld];
-  if (statistic != WINDOW_STANDARD) return;
+  if (statistic == WINDOW_NONE || statistic == WINDOW_LAST) return;
   real sum = 0, squares = 0;
   for (int64_t t = 0; t < n_t; t++) sum += x[t * ld];
   *mean = sum / (real)n_t;
+  if (statistic == WINDOW_MEAN) return;
   for (int64_t t = 0; t < n_t; t++) squares += (x[t * ld] - *mean) * (x[t * ld] - *mean);
   *std = R(sqrt)(squares / (real)n_t + eps);
 }

@@ -82,9 +82,12 @@ static int64_t work_carve(const Scan *s, Work *w, real *block, bool backward) {
 
 /* Sizes and scratch of a call. */
 static Scan walk_make(const SsdScan *p, bool backward, Carver *c) {
-  Scan s = scan_make(p, backward, TASKS_WANTED, p->x->dim[0], c);
+  Scan s = scan_sizes(p, TASKS_WANTED);
   s.n_rows = round_up(s.n_p, ROWS);
   s.n_cols = round_up(s.n_n, LANES);
+  s.n_slab = s.n_t;
+  s.n_sums = s.n_seq;
+  scan_carve(&s, backward, c);
   Work unused;
   s.work_size = work_carve(&s, &unused, NULL, backward);
   s.work = carve(c, s.work_size * omp_get_max_threads());
@@ -515,7 +518,7 @@ KERNEL_BWD(ssd_scan, SsdScan) {
     backward_part(&s, &w, task / (s.n_g * s.n_parts), within / s.n_parts, within % s.n_parts);
   }
   scan_backward_shared(&s, s.n_t);
-  scan_backward_parameters(&s);
+  scan_backward_parameters(&s, s.n_sums);
 }
 
 #endif

@@ -3,8 +3,8 @@
  *
  * Tasks of backward are (sequence, group, part of the group's heads). What heads share (dB and dC behind their norm,
  * dangle) is summed by each part into its own slab of rows; scan_backward_shared adds the slabs in order. Gradients of
- * parameters are summed per sequence and head, and added in order by scan_backward_parameters. The number of parts
- * depends on shapes alone. */
+ * parameters are summed per sequence (or segment of one) and head, and added in order by scan_backward_parameters. The
+ * number of parts depends on shapes alone. */
 #pragma once
 
 #include "tensor/cpu/lanes.h"
@@ -17,6 +17,11 @@
 static const real TWO_PI = (real)6.283185307179586476925286766559;
 static const real PI = (real)3.141592653589793238462643383280;
 
+/* Consecutive tokens of one sequence that tasks of their own work on. */
+typedef struct Segment {
+  int64_t seq, first, end;
+} Segment;
+
 /* What the passes of one call share: sizes, and the scratch that crosses tasks. */
 typedef struct Scan {
   const SsdScan *p;
@@ -26,6 +31,9 @@ typedef struct Scan {
   int64_t shared_width; /* R*G*N: a row of B */
   int64_t param_width;  /* of one head's parameter gradients: dD (P) | dB_bias (R,N) | dC_bias (R,N) | dmimo_x (R,P) */
   int64_t n_slab;       /* rows a slab has room for */
+  int64_t n_sums;       /* sums over tokens that each head's parameter gradients are made of */
+  int64_t segment;      /* chunked: tokens of a segment, whole chunks */
+  int64_t n_segments;   /* chunked: most segments of all sequences */
   int64_t n_tile, n_m;  /* chunked: most tokens of a tile; their rows (times R), padded */
   int64_t max_heads;    /* chunked: most heads of a part */
   bool kq_shared;       /* chunked: k and q are B and C as they are, the same for all heads of a group */
@@ -34,7 +42,7 @@ typedef struct Scan {
   int64_t *slab_token; /* (n_slab): the token of a slab's row */
   real *dB, *dC;       /* (parts, n_slab, R*G*N): gradients of B, C after their norm */
   real *dturn;         /* (G*parts, n_slab, S) */
-  real *dparam;        /* (n_seq, H, param_width) */
+  real *dparam;        /* (n_sums, H, param_width) */
   real *dnorm;         /* (SUM_BLOCKS, 2, N): of B_norm and C_norm */
   real *rows;          /* (SUM_BLOCKS, max(3 N, S)) */
   real *work;          /* (threads, work_size): the kernel's own */
@@ -52,27 +60,29 @@ static inline real *carve(Carver *c, int64_t n) {
   return piece;
 }
 
-/* Sizes, and the scratch that crosses tasks. The caller sets how P and N are padded and carves its threads' memory.
- * n_slab is the most rows the caller gives to a slab at once. */
-static inline Scan scan_make(const SsdScan *p, bool backward, int64_t tasks_wanted, int64_t n_slab, Carver *c) {
+/* The sizes that both kernels have; n_slab, n_sums and what follows n_rows are the kernel's to set. */
+static inline Scan scan_sizes(const SsdScan *p, int64_t tasks_wanted) {
   Scan s = {.p = p, .n_t = p->x->dim[0], .n_seq = p->cu_seqlens->dim[0] - 1, .n_h = p->n_h, .n_p = p->n_p};
   s.n_n = p->n_n, s.n_g = p->n_g, s.n_r = p->n_r, s.n_s = p->n_s, s.n_q = p->chunk_size;
   s.heads_per_group = s.n_h / s.n_g;
   s.n_parts = min_i64(s.heads_per_group, ceil_div(tasks_wanted, s.n_seq * s.n_g));
   s.shared_width = s.n_r * s.n_g * s.n_n;
   s.param_width = s.n_p + 2 * s.n_r * s.n_n + s.n_r * s.n_p;
-  s.n_slab = n_slab;
   s.starts = p->cu_seqlens->data;
-  s.turn = carve(c, s.n_t * s.n_s);
-  s.rows = carve(c, SUM_BLOCKS * max_i64(3 * s.n_n, s.n_s));
-  if (!backward) return s;
-  s.slab_token = (int64_t *)carve(c, n_slab * (int64_t)(sizeof(int64_t) / sizeof(real)));
-  s.dB = carve(c, s.n_parts * n_slab * s.shared_width);
-  s.dC = carve(c, s.n_parts * n_slab * s.shared_width);
-  s.dturn = carve(c, s.n_g * s.n_parts * n_slab * s.n_s);
-  s.dparam = carve(c, s.n_seq * s.n_h * s.param_width);
-  s.dnorm = carve(c, SUM_BLOCKS * 2 * s.n_n);
   return s;
+}
+
+/* The scratch that crosses tasks; the caller carves its own behind. */
+static inline void scan_carve(Scan *s, bool backward, Carver *c) {
+  s->turn = carve(c, s->n_t * s->n_s);
+  s->rows = carve(c, SUM_BLOCKS * max_i64(3 * s->n_n, s->n_s));
+  if (!backward) return;
+  s->slab_token = (int64_t *)carve(c, s->n_slab * (int64_t)(sizeof(int64_t) / sizeof(real)));
+  s->dB = carve(c, s->n_parts * s->n_slab * s->shared_width);
+  s->dC = carve(c, s->n_parts * s->n_slab * s->shared_width);
+  s->dturn = carve(c, s->n_g * s->n_parts * s->n_slab * s->n_s);
+  s->dparam = carve(c, s->n_sums * s->n_h * s->param_width);
+  s->dnorm = carve(c, SUM_BLOCKS * 2 * s->n_n);
 }
 
 /* The first head of a group's part; part n_parts is one past the last. */
@@ -87,7 +97,8 @@ void scan_turn_fill(const Scan *s);
 /* The slabs' first n_rows rows: dB, dC and dangle of their tokens; dB_norm and dC_norm sum in s->dnorm, which starts as
  * zero and of which scan_backward_parameters makes the end. */
 void scan_backward_shared(const Scan *s, int64_t n_rows);
-void scan_backward_parameters(const Scan *s);
+/* The parameters' gradients from the first n_sums sums. */
+void scan_backward_parameters(const Scan *s, int64_t n_sums);
 
 /* ---- small linear algebra ---- */
 

@@ -8,6 +8,13 @@
 
 enum { FEW_ROWS = 8 };
 
+/* What crosses segments. */
+typedef struct Joint {
+  Segment *segments;
+  float *state; /* (segments, H, P, N): what enters the next segment; none where sequences are not split */
+  float *whole; /* (segments, H): exp(sum of a) */
+} Joint;
+
 typedef struct Work {
   TileWork tile;
   float *state;  /* (heads, P, N) */
@@ -22,29 +29,48 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
   return c.used;
 }
 
-Scan scan_forward_make(const SsdScan *p, Carver *c) {
-  Scan s = scan_make(p, false, CHUNKED_TASKS, 0, c);
-  scan_tile_sizes(&s);
+static Scan forward_make(const SsdScan *p, Joint *joint, Carver *c) {
+  Scan s = scan_tile_sizes(p);
+  scan_carve(&s, false, c);
+  const bool split = s.segment < s.n_t;
+  joint->segments = (Segment *)carve(c, s.n_segments * (int64_t)(sizeof(Segment) / sizeof(float)));
+  joint->state = split ? carve(c, s.n_segments * s.n_h * s.n_p * s.n_cols) : NULL;
+  joint->whole = carve(c, s.n_segments * s.n_h);
   Work unused;
   s.work_size = work_carve(&s, &unused, NULL);
   s.work = carve(c, s.work_size * omp_get_max_threads());
   return s;
 }
 
-/* S_{-1} and theta_{-1} of head h. */
-static void begin_head(const Scan *s, int64_t seq, int64_t h, float *state, double *theta) {
+int64_t scan_forward_scratch(const SsdScan *p) {
+  Carver c = {0};
+  Joint joint;
+  forward_make(p, &joint, &c);
+  return c.used;
+}
+
+/* S and theta before segment k, for head h; where the states are only being found, of the first segment alone. */
+static void begin_head(const Scan *s, const Joint *joint, int64_t k, int64_t h, bool find, float *state,
+                       double *theta) {
   const SsdScan *p = s->p;
-  const int64_t at = seq * s->n_h + h;
+  const Segment segment = joint->segments[k];
+  const int64_t seq = segment.seq, start = s->starts[seq], at = seq * s->n_h + h, size = s->n_p * s->n_cols;
+  for (int64_t i = 0; i < s->n_s; i++) theta[i] = p->angle_in ? (double)real_block(p->angle_in, at, s->n_s)[i] : 0;
+  scan_turn(s, h, start, segment.first, theta);
+  for (int64_t i = 0; i < s->n_s; i++) theta[i] = wrap(theta[i]);
+  if (!begins_sequence(s, segment)) {
+    if (find) zero(state, size);
+    else copy(state, joint->state + ((k - 1) * s->n_h + h) * size, size);
+    return;
+  }
   scan_load_state(s, p->ssm_in, at, state);
-  for (int64_t i = 0; i < s->n_s; i++)
-    theta[i] = p->angle_in ? wrap((double)real_block(p->angle_in, at, s->n_s)[i]) : 0;
   if (!has_carried_input(p)) return;
-  const float delta = delta_before(p, s->starts[seq], h), *x = real_block(p->v_in, at, s->n_p);
+  const float delta = delta_before(p, start, h), *x = real_block(p->v_in, at, s->n_p);
   for (int64_t r = 0; r < s->n_r; r++) {
-    const float *k = real_block(p->k_in, (seq * s->n_r + r) * s->n_h + h, s->n_n);
+    const float *key = real_block(p->k_in, (seq * s->n_r + r) * s->n_h + h, s->n_n);
     const float *mimo = real_block(p->mimo_x, h * s->n_r + r, s->n_p);
     for (int64_t c = 0; c < s->n_p; c++)
-      add_scaled(state + c * s->n_cols, delta * (mimo ? mimo[c] * x[c] : x[c]), k, s->n_n);
+      add_scaled(state + c * s->n_cols, delta * (mimo ? mimo[c] * x[c] : x[c]), key, s->n_n);
   }
 }
 
@@ -107,19 +133,21 @@ static void end_head(const Scan *s, TileWork *w, Tile tile, int64_t h, const flo
     store_block(p->k_out, (tile.seq * s->n_r + r) * s->n_h + h, w->k + (tile.m - s->n_r + r) * s->n_cols, s->n_n);
 }
 
-/* One task: the heads of part `part` of group `g` in one sequence. */
-static void forward_part(const Scan *s, Work *w, int64_t seq, int64_t g, int64_t part) {
-  const int64_t start = s->starts[seq], end = s->starts[seq + 1], size = s->n_p * s->n_cols;
+/* One task: the heads of part `part` of group `g` in segment k. */
+static void forward_part(const Scan *s, const Joint *joint, Work *w, int64_t k, int64_t g, int64_t part) {
+  const Segment segment = joint->segments[k];
+  const int64_t seq = segment.seq, end = segment.end, size = s->n_p * s->n_cols;
   const int64_t first_head = part_first_head(s, g, part), n_heads = part_first_head(s, g, part + 1) - first_head;
-  for (int64_t i = 0; i < n_heads; i++) begin_head(s, seq, first_head + i, w->state + i * size, w->theta + i * s->n_s);
-  for (int64_t first = start; first < end;) {
+  for (int64_t i = 0; i < n_heads; i++)
+    begin_head(s, joint, k, first_head + i, false, w->state + i * size, w->theta + i * s->n_s);
+  for (int64_t first = segment.first; first < end;) {
     const Tile tile = scan_tile_at(s, seq, first);
     scan_tile_shared(s, &w->tile, tile, g);
     for (int64_t i = 0; i < n_heads; i++) {
       const int64_t h = first_head + i;
       float *state = w->state + i * size;
       double *theta = w->theta + i * s->n_s;
-      if ((first - start) % s->n_q == 0)
+      if ((first - s->starts[seq]) % s->n_q == 0)
         scan_store_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, state);
       if (!s->kq_shared) {
         scan_tile_prepare(s, &w->tile, tile, h, theta, true);
@@ -135,18 +163,63 @@ static void forward_part(const Scan *s, Work *w, int64_t seq, int64_t g, int64_t
   }
 }
 
+/* The same, but nothing is wanted except what the segment adds to the state. */
+static void find_state(const Scan *s, const Joint *joint, Work *w, int64_t k, int64_t g, int64_t part) {
+  const Segment segment = joint->segments[k];
+  const int64_t size = s->n_p * s->n_cols;
+  for (int64_t h = part_first_head(s, g, part); h < part_first_head(s, g, part + 1); h++) {
+    float *state = joint->state + (k * s->n_h + h) * size;
+    double sum = 0;
+    begin_head(s, joint, k, h, true, state, w->theta);
+    for (int64_t first = segment.first; first < segment.end;) {
+      const Tile tile = scan_tile_at(s, segment.seq, first);
+      scan_tile_shared(s, &w->tile, tile, g);
+      if (!s->kq_shared) scan_tile_prepare(s, &w->tile, tile, h, w->theta, false);
+      scan_tile_decays(s, &w->tile, tile, h);
+      scan_tile_v(s, &w->tile, tile, h);
+      scan_tile_state(s, &w->tile, tile, state);
+      sum += (double)w->tile.high[tile.m - 1] + (double)w->tile.low[tile.m - 1];
+      first += tile.n;
+    }
+    joint->whole[k * s->n_h + h] = (float)exp(sum);
+  }
+}
+
+/* From what each segment adds to what enters the next. */
+static void join_states(const Scan *s, const Joint *joint, int64_t n_segments) {
+  const int64_t size = s->n_p * s->n_cols;
+#pragma omp parallel for schedule(static)
+  for (int64_t h = 0; h < s->n_h; h++)
+    for (int64_t k = 1; k < n_segments; k++) {
+      float *state = joint->state + (k * s->n_h + h) * size;
+      if (!begins_sequence(s, joint->segments[k]))
+        add_scaled(state, joint->whole[k * s->n_h + h], state - s->n_h * size, size);
+    }
+}
+
+typedef void ForwardTask(const Scan *s, const Joint *joint, Work *w, int64_t k, int64_t g, int64_t part);
+static void for_tasks(const Scan *s, const Joint *joint, int64_t n_segments, ForwardTask *run) {
+  const int64_t n_parts = s->n_g * s->n_parts;
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t task = 0; task < n_segments * n_parts; task++) {
+    Work w;
+    work_carve(s, &w, s->work + s->work_size * omp_get_thread_num());
+    run(s, joint, &w, task / n_parts, task % n_parts / s->n_parts, task % s->n_parts);
+  }
+}
+
 KERNEL_FWD(ssd_scan, SsdScan) {
   Carver c = {.block = p->scratch};
-  Scan s = scan_forward_make(p, &c);
+  Joint joint;
+  Scan s = forward_make(p, &joint, &c);
   scan_check_lengths(&s);
   scan_turn_fill(&s);
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t task = 0; task < s.n_seq * s.n_g * s.n_parts; task++) {
-    Work w;
-    work_carve(&s, &w, s.work + s.work_size * omp_get_thread_num());
-    const int64_t within = task % (s.n_g * s.n_parts);
-    forward_part(&s, &w, task / (s.n_g * s.n_parts), within / s.n_parts, within % s.n_parts);
+  const int64_t n_segments = scan_segments(&s, joint.segments);
+  if (n_segments > s.n_seq) {
+    for_tasks(&s, &joint, n_segments, find_state);
+    join_states(&s, &joint, n_segments);
   }
+  for_tasks(&s, &joint, n_segments, forward_part);
 }
 
 #endif

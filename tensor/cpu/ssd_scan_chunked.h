@@ -20,6 +20,10 @@
  * A enters exponentials only as differences inside a tile; it is summed in double and kept as two floats, because after
  * a huge decay the small differences behind it would be lost in one. theta is summed in double too.
  *
+ * Tasks are segments of sequences for parts of a group's heads. A segment is a whole sequence, unless there are too few
+ * sequences and heads: then the states (in backward their gradients) at the segments' ends are found first, each segment
+ * by itself, and joined in order: S' = exp(sum of a) S + what the segment adds.
+ *
  * In Mamba-2 k and q are B and C, for all heads of a group: q.k is computed once a tile, and so are the products with
  * T, which are linear in it. In Mamba-3 heads share the norm only; bias and rotation are applied in the tile. Nothing of
  * a head's k and q is ever written to memory beyond a thread's scratch. */
@@ -37,20 +41,25 @@
 #define scan_load_state CPU_SYMBOL(scan_load_state)
 #define scan_store_state CPU_SYMBOL(scan_store_state)
 #define scan_tile_v CPU_SYMBOL(scan_tile_v)
-#define scan_forward_make CPU_SYMBOL(scan_forward_make)
+#define scan_forward_scratch CPU_SYMBOL(scan_forward_scratch)
+#define scan_tile_sizes CPU_SYMBOL(scan_tile_sizes)
+#define scan_segments CPU_SYMBOL(scan_segments)
+#define scan_turn CPU_SYMBOL(scan_turn)
 #define scan_decay_row CPU_SYMBOL(scan_decay_row)
 
 #ifndef ASPIS_REAL_F64
 
 /* Rows of a tile: what an L1 cache holds of a few such squares. */
 enum { TILE_MAX = 64 };
-/* A group's heads are split until there are about this many tasks: each part computes what heads share anew. */
-enum { CHUNKED_TASKS = 16 };
+/* A group's heads are split until there are about this many tasks: each part computes what heads share anew. Sequences
+ * are split where that leaves fewer tasks than SEGMENT_TASKS, and only into segments long enough to pay. */
+enum { CHUNKED_TASKS = 16, SEGMENT_TASKS = 8, SEGMENT_MIN = 512 };
 
 /* A tile: tokens [first, first + n) of sequence seq, m = n R rows. */
 typedef struct Tile {
   int64_t seq, first, n, m;
   bool ends_sequence;
+  int64_t segment; /* backward: which one it belongs to */
 } Tile;
 
 /* What the passes hold of one tile and one head of it. M rows of a tile, row i of token i / R; ld is the padded size. */
@@ -78,17 +87,16 @@ typedef struct TileWork {
   float *row;             /* (max(N, P)): a row being converted */
 } TileWork;
 
-/* The tile fields of Scan. */
-static inline void scan_tile_sizes(Scan *s) {
-  s->n_rows = round_up(s->n_p, LANES);
-  s->n_cols = round_up(s->n_n, LANES);
-  s->n_tile = min_i64(min_i64(max_i64(1, TILE_MAX / s->n_r), s->n_q), s->n_t);
-  s->n_m = round_up(s->n_tile * s->n_r, LANES);
-  s->max_heads = ceil_div(s->heads_per_group, s->n_parts);
-  s->kq_shared = !s->p->B_norm && s->n_s == 0;
-}
-/* Sizes and scratch of a forward call. */
-Scan scan_forward_make(const SsdScan *p, Carver *c);
+/* Sizes of a call. */
+Scan scan_tile_sizes(const SsdScan *p);
+/* Scratch of a forward call. */
+int64_t scan_forward_scratch(const SsdScan *p);
+/* Cuts the sequences into segments, in order; returns how many. */
+int64_t scan_segments(const Scan *s, Segment *segments);
+static inline bool begins_sequence(const Scan *s, Segment segment) { return segment.first == s->starts[segment.seq]; }
+static inline bool ends_sequence(const Scan *s, Segment segment) { return segment.end == s->starts[segment.seq + 1]; }
+/* theta of the last of the tokens [first, end), from that before them; not wrapped. */
+void scan_turn(const Scan *s, int64_t h, int64_t first, int64_t end, double *theta);
 void scan_tile_carve(const Scan *s, TileWork *w, Carver *c);
 
 /* B, C (and, where they are k and q, K) of group g. */

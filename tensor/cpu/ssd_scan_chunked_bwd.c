@@ -11,12 +11,15 @@
 /* About as many tokens of each sequence lie between two sums of the slabs. */
 enum { SPAN = 1024 };
 
-/* What outlives a span. */
+/* What outlives a span, per segment and head; at first what comes from the segments behind. */
 typedef struct Carried {
-  float *G;            /* (n_seq, H, P, N): the gradient of the state behind the tiles done so far */
-  double *theta;       /* (n_seq, H, S): theta of the last token before them */
-  double *dtheta;      /* (n_seq, H, S): the sum of its gradients behind them */
-  int64_t *slab_start; /* (n_seq): the slab's first row of a sequence */
+  Segment *segments;
+  float *G;            /* (segments, H, P, N): the gradient of the state behind the tiles done so far */
+  double *theta;       /* (segments, H, S): theta of the last token before them */
+  double *dtheta;      /* (segments, H, S): the sum of its gradients behind them */
+  float *ddelta;       /* (segments, H): the gradient of the last token's delta */
+  float *whole;        /* (segments, H): exp(sum of a) */
+  int64_t *slab_start; /* (segments): the first row in the slab */
 } Carried;
 
 typedef struct Work {
@@ -74,13 +77,17 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
 }
 
 static Scan backward_make(const SsdScan *p, Carried *carried, Carver *c) {
-  const int64_t n_t = p->x->dim[0], n_seq = p->cu_seqlens->dim[0] - 1, span = span_tokens(p->chunk_size);
-  Scan s = scan_make(p, true, CHUNKED_TASKS, min_i64(n_t, n_seq * span), c);
-  scan_tile_sizes(&s);
-  carried->G = carve(c, s.n_seq * s.n_h * s.n_p * s.n_cols);
-  carried->theta = (double *)carve(c, s.n_seq * s.n_h * s.n_s * 2);
-  carried->dtheta = (double *)carve(c, s.n_seq * s.n_h * s.n_s * 2);
-  carried->slab_start = (int64_t *)carve(c, s.n_seq * 2);
+  Scan s = scan_tile_sizes(p);
+  s.n_slab = min_i64(s.n_t, s.n_segments * span_tokens(s.n_q));
+  scan_carve(&s, true, c);
+  const int64_t n = s.n_segments * s.n_h;
+  carried->segments = (Segment *)carve(c, s.n_segments * (int64_t)(sizeof(Segment) / sizeof(float)));
+  carried->G = carve(c, n * s.n_p * s.n_cols);
+  carried->theta = (double *)carve(c, n * s.n_s * 2);
+  carried->dtheta = (double *)carve(c, n * s.n_s * 2);
+  carried->ddelta = carve(c, n);
+  carried->whole = carve(c, n);
+  carried->slab_start = (int64_t *)carve(c, s.n_segments * 2);
   Work unused;
   s.work_size = work_carve(&s, &unused, NULL);
   s.work = carve(c, s.work_size * omp_get_max_threads());
@@ -128,6 +135,12 @@ static void load_dy(const Scan *s, TileWork *w, Tile tile, int64_t h) {
              w->y + i * s->n_rows);
 }
 
+/* G from behind the tile to before it. */
+static void step_gradient(const Scan *s, TileWork *w, Tile tile, float *G) {
+  weigh_rows(s, w, tile, w->y, w->start);
+  tile_product(s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->q, s->n_cols, w->whole, G, s->n_cols);
+}
+
 /* The products of one head: dv, dq, dk (into dB, dC where heads share k and q), G, and the scalars' sums. Returns what
  * goes from S straight to G: exp(A_end) <S, G>. */
 static float head_products(const Scan *s, Work *work, Tile tile, const float *S, float *G, Next next) {
@@ -160,13 +173,12 @@ static float head_products(const Scan *s, Work *work, Tile tile, const float *S,
   }
 
   const float straight = w->whole[0] * dot(S, G, n_p * n_cols);
-  weigh_rows(s, w, tile, w->y, w->start);
-  tile_product(n_p, n_cols, m, tile_a_t(w->vw, n_rows), w->q, n_cols, w->whole, G, n_cols);
+  step_gradient(s, w, tile, G);
   return straight;
 }
 
 /* ddt (into work->ddt, which theta adds to), da and dlambda of the tile's tokens. */
-static void scalars_backward(const Scan *s, Work *work, Tile tile, int64_t h, float straight) {
+static void scalars_backward(const Scan *s, const Carried *carried, Work *work, Tile tile, int64_t h, float straight) {
   const SsdScan *p = s->p;
   const TileWork *w = &work->tile;
   float before = straight, behind = 0;
@@ -183,7 +195,9 @@ static void scalars_backward(const Scan *s, Work *work, Tile tile, int64_t h, fl
     if (!p->lambda) continue;
     work->ddt[t] *= real_row(p->lambda, row)[h];
     add_scalar(p->dlambda, row, h, real_row(p->dt, row)[h] * dgamma);
-    if (!tile.ends_sequence || t + 1 < tile.n) delta_backward(p, row + 1, h, ddelta);
+    /* the next segment's first token is another task's */
+    if (row + 1 == carried->segments[tile.segment].end) carried->ddelta[tile.segment * s->n_h + h] = ddelta;
+    else delta_backward(p, row + 1, h, ddelta);
   }
   for (int64_t t = tile.n - 1; t >= 0; t--) {
     behind += work->from_state[t];
@@ -298,8 +312,8 @@ static void v_backward(const Scan *s, Work *work, Tile tile, int64_t h, ParamGra
 
 /* ---- a task ---- */
 
-static ParamGradient param_gradient(const Scan *s, int64_t seq, int64_t h) {
-  float *dD = s->dparam + (seq * s->n_h + h) * s->param_width, *dB_bias = dD + s->n_p;
+static ParamGradient param_gradient(const Scan *s, int64_t k, int64_t h) {
+  float *dD = s->dparam + (k * s->n_h + h) * s->param_width, *dB_bias = dD + s->n_p;
   float *dC_bias = dB_bias + s->n_r * s->n_n;
   return (ParamGradient){dD, dB_bias, dC_bias, dC_bias + s->n_r * s->n_n};
 }
@@ -315,36 +329,39 @@ static void turn_back(const Scan *s, int64_t h, int64_t first, int64_t n, double
   for (int64_t i = 0; i < s->n_s; i++) theta[i] = wrap(theta[i]);
 }
 
-/* Before the sequence's last tile. */
-static void begin_head(const Scan *s, const Carried *carried, int64_t seq, int64_t h) {
+/* theta of the last token of segment k. */
+static void end_theta(const Scan *s, const Carried *carried, int64_t k, int64_t h, double *theta) {
+  const Segment segment = carried->segments[k];
+  const Tensor *in = s->p->angle_in;
+  for (int64_t i = 0; i < s->n_s; i++) theta[i] = in ? (double)real_block(in, segment.seq * s->n_h + h, s->n_s)[i] : 0;
+  scan_turn(s, h, s->starts[segment.seq], segment.end, theta);
+}
+
+/* Before the last tile of segment k; what comes from segments behind it is in place. */
+static void begin_head(const Scan *s, const Carried *carried, int64_t k, int64_t h) {
   const SsdScan *p = s->p;
-  const int64_t at = seq * s->n_h + h, start = s->starts[seq], end = s->starts[seq + 1];
-  double *theta = carried->theta + at * s->n_s, *dtheta = carried->dtheta + at * s->n_s;
-  zero(s->dparam + at * s->param_width, s->param_width);
-  scan_load_state(s, p->dssm_out, at, carried->G + at * s->n_p * s->n_cols);
-  for (int64_t i = 0; i < s->n_s; i++) {
-    theta[i] = p->angle_in ? (double)real_block(p->angle_in, at, s->n_s)[i] : 0;
-    dtheta[i] = p->dangle_out ? (double)real_block(p->dangle_out, at, s->n_s)[i] : 0;
-  }
-  for (int64_t t = start; t < end && s->n_s > 0; t++) {
-    const double dt = (double)real_row(p->dt, t)[h];
-    const float *turn = s->turn + t * s->n_s;
-#pragma omp simd
-    for (int64_t i = 0; i < s->n_s; i++) theta[i] += (double)turn[i] * dt;
-  }
+  const Segment segment = carried->segments[k];
+  const int64_t own = k * s->n_h + h, at = segment.seq * s->n_h + h;
+  zero(s->dparam + own * s->param_width, s->param_width);
+  end_theta(s, carried, k, h, carried->theta + own * s->n_s);
+  if (!ends_sequence(s, segment)) return;
+  scan_load_state(s, p->dssm_out, at, carried->G + own * s->n_p * s->n_cols);
+  for (int64_t i = 0; i < s->n_s; i++)
+    carried->dtheta[own * s->n_s + i] = p->dangle_out ? (double)real_block(p->dangle_out, at, s->n_s)[i] : 0;
 }
 
 /* Behind the sequence's first tile: G is the gradient of S_{-1} = h_in + delta sum_r v_in,r k_in,r^T. */
-static void end_head(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t h) {
+static void end_head(const Scan *s, const Carried *carried, Work *work, int64_t segment, int64_t h) {
   const SsdScan *p = s->p;
-  const int64_t at = seq * s->n_h + h, start = s->starts[seq], n_p = s->n_p, n_n = s->n_n;
-  const float *G = carried->G + at * n_p * s->n_cols;
+  const int64_t seq = carried->segments[segment].seq, own = segment * s->n_h + h, at = seq * s->n_h + h,
+                start = s->starts[seq], n_p = s->n_p, n_n = s->n_n;
+  const float *G = carried->G + own * n_p * s->n_cols;
   for (int64_t c = 0; c < n_p; c++) add_block(p->dssm_in, at * n_p + c, G + c * s->n_cols, n_n);
   for (int64_t i = 0; p->dangle_in && i < s->n_s; i++)
-    real_block(p->dangle_in, at, s->n_s)[i] += (float)carried->dtheta[at * s->n_s + i];
+    real_block(p->dangle_in, at, s->n_s)[i] += (float)carried->dtheta[own * s->n_s + i];
   if (!has_carried_input(p)) return;
   const float delta = delta_before(p, start, h), *x = real_block(p->v_in, at, n_p);
-  float *dmimo_x = param_gradient(s, seq, h).dmimo_x, *dx = real_block(p->dv_in, at, n_p), ddelta = 0;
+  float *dmimo_x = param_gradient(s, segment, h).dmimo_x, *dx = real_block(p->dv_in, at, n_p), ddelta = 0;
   for (int64_t r = 0; r < s->n_r; r++) {
     const int64_t k_at = (seq * s->n_r + r) * s->n_h + h;
     const float *k = real_block(p->k_in, k_at, n_n), *mimo = real_block(p->mimo_x, h * s->n_r + r, n_p);
@@ -362,15 +379,15 @@ static void end_head(const Scan *s, const Carried *carried, Work *work, int64_t 
 }
 
 /* The states entering the tiles of a chunk, for the heads [first_head, first_head + n_heads). */
-static void chunk_states(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t g, int64_t first_head,
+static void chunk_states(const Scan *s, const Carried *carried, Work *work, int64_t k, int64_t g, int64_t first_head,
                          int64_t n_heads, int64_t first, int64_t end) {
-  const int64_t size = s->n_p * s->n_cols;
+  const int64_t seq = carried->segments[k].seq, size = s->n_p * s->n_cols;
   TileWork *w = &work->tile;
   for (int64_t i = 0; i < n_heads; i++) {
     const int64_t h = first_head + i;
     double *theta = work->theta + i * s->n_s;
     scan_load_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, work->states + i * size);
-    memcpy(theta, carried->theta + (seq * s->n_h + h) * s->n_s, (size_t)s->n_s * sizeof *theta);
+    memcpy(theta, carried->theta + (k * s->n_h + h) * s->n_s, (size_t)s->n_s * sizeof *theta);
     if (first + s->n_tile < end) turn_back(s, h, first, end - first, theta);
   }
   float *state = work->states;
@@ -392,8 +409,8 @@ static void chunk_states(const Scan *s, const Carried *carried, Work *work, int6
 /* One head of a tile. */
 static void backward_head(const Scan *s, const Carried *carried, Work *work, Tile tile, int64_t h, const float *S,
                           Next next) {
-  const int64_t at = tile.seq * s->n_h + h;
-  const ParamGradient to = param_gradient(s, tile.seq, h);
+  const int64_t at = tile.segment * s->n_h + h;
+  const ParamGradient to = param_gradient(s, tile.segment, h);
   TileWork *w = &work->tile;
   if (!s->kq_shared) {
     double *theta = carried->theta + at * s->n_s;
@@ -406,7 +423,7 @@ static void backward_head(const Scan *s, const Carried *carried, Work *work, Til
   scan_tile_v(s, w, tile, h);
   load_dy(s, w, tile, h);
   const float straight = head_products(s, work, tile, S, carried->G + at * s->n_p * s->n_cols, next);
-  scalars_backward(s, work, tile, h, straight);
+  scalars_backward(s, carried, work, tile, h, straight);
   if (!s->kq_shared) prepare_backward(s, work, tile, h, to, carried->dtheta + at * s->n_s);
   v_backward(s, work, tile, h, to);
   for (int64_t t = 0; t < tile.n; t++) add_scalar(s->p->ddt, tile.first + t, h, work->ddt[t]);
@@ -421,7 +438,7 @@ static void store_shared(const Scan *s, const Carried *carried, Work *work, Tile
     tile_product(m, n_cols, m, tile_causal(work->T_sum, n_m, s->n_r), w->k, n_cols, w->one, work->dC, n_cols);
     tile_product(m, n_cols, m, tile_causal_t(work->T_sum, n_m, s->n_r), w->q, n_cols, w->one, work->dB, n_cols);
   }
-  const int64_t slab_row = carried->slab_start[tile.seq] + tile.first - span_first;
+  const int64_t slab_row = carried->slab_start[tile.segment] + tile.first - span_first;
   for (int64_t i = 0; i < m; i++) {
     const int64_t row = part * s->n_slab + slab_row + i / s->n_r;
     const int64_t to = row * s->shared_width + (i % s->n_r * s->n_g + g) * s->n_n;
@@ -431,16 +448,18 @@ static void store_shared(const Scan *s, const Carried *carried, Work *work, Tile
   copy(s->dturn + ((g * s->n_parts + part) * s->n_slab + slab_row) * s->n_s, work->dturn, tile.n * s->n_s);
 }
 
-/* One task: tokens [first, end) of one sequence, for the heads of part `part` of group `g`. */
-static void backward_part(const Scan *s, const Carried *carried, Work *work, int64_t seq, int64_t g, int64_t part,
+/* One task: tokens [first, end) of segment k, for the heads of part `part` of group `g`. */
+static void backward_part(const Scan *s, const Carried *carried, Work *work, int64_t k, int64_t g, int64_t part,
                           int64_t first, int64_t end) {
+  const Segment segment = carried->segments[k];
   const int64_t first_head = part_first_head(s, g, part), n_heads = part_first_head(s, g, part + 1) - first_head;
-  for (int64_t i = 0; end == s->starts[seq + 1] && i < n_heads; i++) begin_head(s, carried, seq, first_head + i);
+  for (int64_t i = 0; end == segment.end && i < n_heads; i++) begin_head(s, carried, k, first_head + i);
   for (int64_t chunk = first + (end - first - 1) / s->n_q * s->n_q; chunk >= first; chunk -= s->n_q) {
     const int64_t chunk_end = min_i64(chunk + s->n_q, end);
-    chunk_states(s, carried, work, seq, g, first_head, n_heads, chunk, chunk_end);
+    chunk_states(s, carried, work, k, g, first_head, n_heads, chunk, chunk_end);
     for (int64_t i = (chunk_end - chunk - 1) / s->n_tile; i >= 0; i--) {
-      const Tile tile = scan_tile_at(s, seq, chunk + i * s->n_tile);
+      Tile tile = scan_tile_at(s, segment.seq, chunk + i * s->n_tile);
+      tile.segment = k;
       zero(work->dB, tile.m * s->n_cols);
       zero(work->dC, tile.m * s->n_cols);
       zero(work->T_sum, tile.m * s->n_m);
@@ -448,7 +467,7 @@ static void backward_part(const Scan *s, const Carried *carried, Work *work, int
       scan_tile_shared(s, &work->tile, tile, g);
       for (int64_t j = 0; j < n_heads; j++) {
         const Next next = j + 1 < n_heads      ? (Next){tile.first, tile.m, first_head + j + 1}
-                          : tile.first > first ? (Next){tile.first - s->n_tile, s->n_m, first_head}
+                          : tile.first > first ? (Next){tile.first - s->n_tile, s->n_tile * s->n_r, first_head}
                                                : (Next){0};
         backward_head(s, carried, work, tile, first_head + j, work->states + (i * n_heads + j) * s->n_p * s->n_cols,
                       next);
@@ -456,15 +475,100 @@ static void backward_part(const Scan *s, const Carried *carried, Work *work, int
       store_shared(s, carried, work, tile, first, g, part);
     }
   }
-  for (int64_t i = 0; first == s->starts[seq] && i < n_heads; i++) end_head(s, carried, work, seq, first_head + i);
+  for (int64_t i = 0; first == s->starts[segment.seq] && i < n_heads; i++)
+    end_head(s, carried, work, k, first_head + i);
 }
 
+/* ---- segments ---- */
+
+/* What segment k adds to the gradient of the state before it (with dssm_out in the sequence's last), into the G of the
+ * segment there. */
+static void find_gradient(const Scan *s, const Carried *carried, Work *work, int64_t k, int64_t g, int64_t part) {
+  const Segment segment = carried->segments[k];
+  TileWork *w = &work->tile;
+  for (int64_t h = part_first_head(s, g, part); h < part_first_head(s, g, part + 1); h++) {
+    float *G = carried->G + ((k - 1) * s->n_h + h) * s->n_p * s->n_cols;
+    scan_load_state(s, ends_sequence(s, segment) ? s->p->dssm_out : NULL, segment.seq * s->n_h + h, G);
+    double sum = 0, *theta = carried->theta + (k * s->n_h + h) * s->n_s;
+    end_theta(s, carried, k, h, theta);
+    for (int64_t chunk = segment.first + (segment.end - segment.first - 1) / s->n_q * s->n_q; chunk >= segment.first;
+         chunk -= s->n_q)
+      for (int64_t i = (min_i64(s->n_q, segment.end - chunk) - 1) / s->n_tile; i >= 0; i--) {
+        const Tile tile = scan_tile_at(s, segment.seq, chunk + i * s->n_tile);
+        scan_tile_shared(s, w, tile, g);
+        if (!s->kq_shared) {
+          turn_back(s, h, tile.first, tile.n, theta);
+          memcpy(work->theta, theta, (size_t)s->n_s * sizeof *theta);
+          scan_tile_prepare(s, w, tile, h, work->theta, true);
+        }
+        scan_tile_decays(s, w, tile, h);
+        load_dy(s, w, tile, h);
+        step_gradient(s, w, tile, G);
+        sum += (double)w->high[tile.m - 1] + (double)w->low[tile.m - 1];
+      }
+    carried->whole[k * s->n_h + h] = (float)exp(sum);
+  }
+}
+
+/* dtheta += sign times the cross products of the rows of dx and x, rotated all alike. */
+static void add_cross(const Scan *s, int64_t n_rows, const float *dx, int64_t ld_dx, const float *x, int64_t ld_x,
+                      double sign, double *dtheta) {
+  for (int64_t c = 0; dx && c < n_rows; c++, dx += ld_dx, x += ld_x)
+    for (int64_t i = 0; i < s->n_s; i++) {
+      const Pair at = pair_at(s->p, i);
+      dtheta[i] += sign * ((double)dx[at.second] * x[at.first] - (double)dx[at.first] * x[at.second]);
+    }
+}
+
+/* From what each segment adds to what comes from all segments behind. A turn of all k and q behind a segment is a turn of
+ * what they leave behind at the sequence's end and, backwards, of the state S that they find: so the sum of the
+ * gradients of their thetas is known without them. */
+static void join_gradients(const Scan *s, const Carried *carried, int64_t n_segments) {
+  const SsdScan *p = s->p;
+  const int64_t size = s->n_p * s->n_cols, n_n = s->n_n;
+#pragma omp parallel for schedule(static)
+  for (int64_t h = 0; h < s->n_h; h++)
+    for (int64_t k = n_segments - 2; k >= 0; k--) {
+      const Segment segment = carried->segments[k];
+      if (ends_sequence(s, segment)) continue;
+      const int64_t own = k * s->n_h + h, next = own + s->n_h, at = segment.seq * s->n_h + h;
+      float *G = carried->G + own * size;
+      if (!ends_sequence(s, carried->segments[k + 1]))
+        add_scaled(G, carried->whole[next], carried->G + next * size, size);
+      double *dtheta = carried->dtheta + own * s->n_s;
+      for (int64_t i = 0; i < s->n_s; i++)
+        dtheta[i] = p->dangle_out ? (double)real_block(p->dangle_out, at, s->n_s)[i] : 0;
+      const float *S = real_block(p->chunk_states, chunk_row(s, segment.seq, segment.end) * s->n_h + h, s->n_p * n_n);
+      add_cross(s, s->n_p, G, s->n_cols, S, n_n, -1, dtheta);
+      add_cross(s, s->n_p, real_block(p->dssm_out, at, s->n_p * n_n), n_n, real_block(p->ssm_out, at, s->n_p * n_n),
+                n_n, 1, dtheta);
+      for (int64_t r = 0; r < s->n_r; r++) {
+        const int64_t row = (segment.seq * s->n_r + r) * s->n_h + h;
+        add_cross(s, 1, real_block(p->dk_out, row, n_n), 0, real_block(p->k_out, row, n_n), 0, 1, dtheta);
+      }
+    }
+}
+
+/* ---- the kernel ---- */
+
 KERNEL_SCRATCH(ssd_scan, SsdScan) {
+  if (!backward) return (size_t)scan_forward_scratch(p) * sizeof(float);
   Carver c = {0};
   Carried carried;
-  if (backward) backward_make(p, &carried, &c);
-  else scan_forward_make(p, &c);
+  backward_make(p, &carried, &c);
   return (size_t)c.used * sizeof(float);
+}
+
+/* The `at`-th tokens and on of each segment, up to a span of them: their slab rows; returns how many. */
+static int64_t slab_rows(const Scan *s, const Carried *carried, int64_t n_segments, int64_t at) {
+  int64_t n = 0;
+  for (int64_t k = 0; k < n_segments; k++) {
+    const int64_t first = carried->segments[k].first + at;
+    carried->slab_start[k] = n;
+    for (int64_t t = first; t < min_i64(first + span_tokens(s->n_q), carried->segments[k].end); t++)
+      s->slab_token[n++] = t;
+  }
+  return n;
 }
 
 KERNEL_BWD(ssd_scan, SsdScan) {
@@ -474,28 +578,39 @@ KERNEL_BWD(ssd_scan, SsdScan) {
   CHECK(p->chunk_states, "the forward pass saved no chunk_states");
   scan_turn_fill(&s);
   zero(s.dnorm, SUM_BLOCKS * 2 * s.n_n);
-  const int64_t span = span_tokens(s.n_q), n_tasks = s.n_seq * s.n_g * s.n_parts;
-  int64_t longest = 0;
-  for (int64_t seq = 0; seq < s.n_seq; seq++) longest = max_i64(longest, s.starts[seq + 1] - s.starts[seq]);
-  for (int64_t at = (longest - 1) / span * span; at >= 0; at -= span) {
-    int64_t n_rows = 0;
-    for (int64_t seq = 0; seq < s.n_seq; seq++) {
-      carried.slab_start[seq] = n_rows;
-      for (int64_t t = s.starts[seq] + at; t < min_i64(s.starts[seq] + at + span, s.starts[seq + 1]); t++)
-        s.slab_token[n_rows++] = t;
-    }
+  const int64_t n_segments = scan_segments(&s, carried.segments), n_parts = s.n_g * s.n_parts;
+  if (n_segments > s.n_seq) {
 #pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t task = 0; task < n_tasks; task++) {
-      const int64_t seq = task / (s.n_g * s.n_parts), within = task % (s.n_g * s.n_parts);
-      const int64_t first = s.starts[seq] + at, end = min_i64(first + span, s.starts[seq + 1]);
+    for (int64_t task = 0; task < n_segments * n_parts; task++) {
+      const int64_t k = task / n_parts, part = task % n_parts;
+      if (begins_sequence(&s, carried.segments[k])) continue;
+      Work work;
+      work_carve(&s, &work, s.work + s.work_size * omp_get_thread_num());
+      find_gradient(&s, &carried, &work, k, part / s.n_parts, part % s.n_parts);
+    }
+    join_gradients(&s, &carried, n_segments);
+  }
+  int64_t longest = 0;
+  for (int64_t k = 0; k < n_segments; k++)
+    longest = max_i64(longest, carried.segments[k].end - carried.segments[k].first);
+  const int64_t span = span_tokens(s.n_q);
+  for (int64_t at = (longest - 1) / span * span; at >= 0; at -= span) {
+    const int64_t n_rows = slab_rows(&s, &carried, n_segments, at);
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t task = 0; task < n_segments * n_parts; task++) {
+      const int64_t k = task / n_parts, part = task % n_parts, first = carried.segments[k].first + at;
+      const int64_t end = min_i64(first + span, carried.segments[k].end);
       if (first >= end) continue;
       Work work;
       work_carve(&s, &work, s.work + s.work_size * omp_get_thread_num());
-      backward_part(&s, &carried, &work, seq, within / s.n_parts, within % s.n_parts, first, end);
+      backward_part(&s, &carried, &work, k, part / s.n_parts, part % s.n_parts, first, end);
     }
     scan_backward_shared(&s, n_rows);
   }
-  scan_backward_parameters(&s);
+  for (int64_t k = 0; k < n_segments && p->lambda; k++)
+    for (int64_t h = 0; h < s.n_h && !ends_sequence(&s, carried.segments[k]); h++)
+      delta_backward(p, carried.segments[k].end, h, carried.ddelta[k * s.n_h + h]);
+  scan_backward_parameters(&s, n_segments);
 }
 
 #endif

@@ -74,16 +74,16 @@ void scan_backward_shared(const Scan *s, int64_t n_rows) {
   }
 }
 
-void scan_backward_parameters(const Scan *s) {
+void scan_backward_parameters(const Scan *s, int64_t n_sums) {
   const SsdScan *p = s->p;
   int64_t bias_size = s->n_r * s->n_n;
 #pragma omp parallel for schedule(static)
   for (int64_t h = 0; h < s->n_h; h++)
-    for (int64_t seq = 0; seq < s->n_seq; seq++) {
-      const real *from = s->dparam + (seq * s->n_h + h) * s->param_width;
+    for (int64_t i = 0; i < n_sums; i++) {
+      const real *from = s->dparam + (i * s->n_h + h) * s->param_width;
       if (p->dD && p->dD->dim[0] != s->n_h) add_block(p->dD, h, from, s->n_p);
       else if (p->dD)
-        for (int64_t i = 0; i < s->n_p; i++) ((real *)p->dD->data)[h] += from[i];
+        for (int64_t c = 0; c < s->n_p; c++) ((real *)p->dD->data)[h] += from[c];
       add_block(p->dB_bias, h, from + s->n_p, bias_size);
       add_block(p->dC_bias, h, from + s->n_p + bias_size, bias_size);
       add_block(p->dmimo_x, h, from + s->n_p + 2 * bias_size, s->n_r * s->n_p);

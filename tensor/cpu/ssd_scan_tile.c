@@ -3,6 +3,37 @@
 
 #ifndef ASPIS_REAL_F64
 
+Scan scan_tile_sizes(const SsdScan *p) {
+  Scan s = scan_sizes(p, CHUNKED_TASKS);
+  s.n_rows = round_up(s.n_p, LANES);
+  s.n_cols = round_up(s.n_n, LANES);
+  s.n_tile = min_i64(min_i64(max_i64(1, TILE_MAX / s.n_r), s.n_q), s.n_t);
+  s.n_m = round_up(s.n_tile * s.n_r, LANES);
+  s.max_heads = ceil_div(s.heads_per_group, s.n_parts);
+  s.kq_shared = !p->B_norm && s.n_s == 0;
+  const int64_t pieces = ceil_div(SEGMENT_TASKS, s.n_seq * s.n_g * s.n_parts);
+  s.segment = round_up(pieces > 1 ? max_i64(SEGMENT_MIN, ceil_div(s.n_t, s.n_seq * pieces)) : s.n_t, s.n_q);
+  s.n_segments = s.n_sums = s.n_seq + s.n_t / s.segment;
+  return s;
+}
+
+int64_t scan_segments(const Scan *s, Segment *segments) {
+  int64_t n = 0;
+  for (int64_t seq = 0; seq < s->n_seq; seq++)
+    for (int64_t first = s->starts[seq]; first < s->starts[seq + 1]; first += s->segment)
+      segments[n++] = (Segment){seq, first, min_i64(first + s->segment, s->starts[seq + 1])};
+  return n;
+}
+
+void scan_turn(const Scan *s, int64_t h, int64_t first, int64_t end, double *theta) {
+  for (int64_t t = first; t < end && s->n_s > 0; t++) {
+    const double dt = (double)real_row(s->p->dt, t)[h];
+    const float *turn = s->turn + t * s->n_s;
+#pragma omp simd
+    for (int64_t i = 0; i < s->n_s; i++) theta[i] += (double)turn[i] * dt;
+  }
+}
+
 void scan_tile_carve(const Scan *s, TileWork *w, Carver *c) {
   const int64_t m = s->n_m, widest = max_i64(m, max_i64(s->n_rows, s->n_cols));
   w->B = carve(c, m * s->n_cols);

@@ -27,6 +27,10 @@ const ScanShape SCAN_SHAPES[] = {
     {"Mamba-2, a wide state", .n_h = 2, .n_p = 24, .n_n = 136, .n_g = 1, .n_r = 1, .chunk = 64, .lengths = {100}},
     {"Mamba-2, long", .n_h = 1, .n_p = 4, .n_n = 8, .n_g = 1, .n_r = 1, .chunk = 48, .states = true,
      .lengths = {2100, 40, 1030}},
+    {"Mamba-2, two heads in segments", .n_h = 2, .n_p = 20, .n_n = 24, .n_g = 1, .n_r = 1, .chunk = 48, .states = true,
+     .decay = DECAY_NONE, .lengths = {2100}},
+    {"Mamba-2, segments, packed", .n_h = 1, .n_p = 5, .n_n = 12, .n_g = 1, .n_r = 1, .chunk = 100, .states = true,
+     .lengths = {700, 1, 1200, 512}},
     {"Mamba-3 SISO, one token", SISO(64), .states = true, .lengths = {1}},
     {"Mamba-3 SISO, a chunk less one", SISO(64), .states = true, .lengths = {63}},
     {"Mamba-3 SISO, a chunk", SISO(64), .lengths = {64}},
@@ -43,6 +47,10 @@ const ScanShape SCAN_SHAPES[] = {
      .states = true, .lengths = {40}},
     {"Mamba-3 SISO, long", .n_h = 1, .n_p = 4, .n_n = 8, .n_g = 1, .n_r = 1, .n_s = 4, .chunk = 48, .mamba3 = true,
      .states = true, .lengths = {2100, 40, 1030}},
+    {"Mamba-3 SISO, two heads in segments", .n_h = 2, .n_p = 20, .n_n = 24, .n_g = 1, .n_r = 1, .n_s = 6, .chunk = 48,
+     .mamba3 = true, .states = true, .decay = DECAY_NONE, .lengths = {2100}},
+    {"Mamba-3 SISO, segments, packed", .n_h = 1, .n_p = 5, .n_n = 12, .n_g = 1, .n_r = 1, .n_s = 3, .chunk = 100,
+     .mamba3 = true, .lengths = {700, 1, 1200, 512}},
     {"Mamba-3 MIMO, one token", MIMO(64), .states = true, .lengths = {1}},
     {"Mamba-3 MIMO, a chunk less one", MIMO(64), .states = true, .lengths = {63}},
     {"Mamba-3 MIMO, a chunk and one", MIMO(64), .states = true, .lengths = {65}},
@@ -51,6 +59,8 @@ const ScanShape SCAN_SHAPES[] = {
     {"Mamba-3 MIMO, mixed decay", MIMO(64), .states = true, .decay = DECAY_MIXED, .lengths = {40}},
     {"Mamba-3 MIMO, odd sizes", .n_h = 4, .n_p = 5, .n_n = 14, .n_g = 2, .n_r = 3, .n_s = 5, .chunk = 8, .mamba3 = true,
      .halves = true, .D_has_hdim = true, .states = true, .lengths = {23, 1, 8}},
+    {"Mamba-3 MIMO, segments", .n_h = 1, .n_p = 6, .n_n = 12, .n_g = 1, .n_r = 2, .n_s = 3, .chunk = 64, .mamba3 = true,
+     .halves = true, .states = true, .decay = DECAY_NONE, .lengths = {1300, 30}},
     {"Mamba-3 MIMO, rank 5", .n_h = 2, .n_p = 20, .n_n = 34, .n_g = 1, .n_r = 5, .n_s = 8, .chunk = 32, .mamba3 = true,
      .halves = true, .states = true, .lengths = {60}},
     {"Mamba-3 MIMO, more ranks than a tile has rows", .n_h = 1, .n_p = 3, .n_n = 4, .n_g = 1, .n_r = 70, .n_s = 2,
@@ -77,7 +87,7 @@ static void decays(Tensor *a, ScanDecay decay) {
   const int64_t n_h = tensor_last(a);
   for (int64_t i = 0; i < tensor_count(a); i++) {
     double value = tensor_get(a, i) * SCALE[decay];
-    if (decay == DECAY_MIXED) value *= (i / n_h + i % n_h) % 5 == 2 ? 1000 : 0.03;
+    if (decay == DECAY_MIXED) value *= (i / n_h + i % n_h) % 5 == 2 ? 10000 : 0.03;
     tensor_set(a, i, (double)(float)value);
   }
 }

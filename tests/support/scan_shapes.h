@@ -12,7 +12,7 @@ typedef struct ScanShape {
   const char *name;
   int n_h, n_p, n_n, n_g, n_r, n_s, chunk;
   bool mamba3, halves, D_has_hdim, states; /* states: carried in and out, with gradients */
-  ScanDecay decay; /* a about -0.3; -1e-6; -40; or -300 at every fifth token and -0.01 between */
+  ScanDecay decay; /* a about -0.3; -1e-6; -40; or -3000 at every fifth token and -0.01 between */
   int lengths[SCAN_MAX_SEQ + 1];
 } ScanShape;
 extern const ScanShape SCAN_SHAPES[];

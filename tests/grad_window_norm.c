@@ -5,7 +5,7 @@
 #include "tests/support/gradcheck.h"
 
 enum { N_SEQ = 3, LENGTH = 5, N_IN = 4 };
-static const char *const NAME[] = {"none", "standard", "last"};
+static const char *const NAME[] = {"none", "standard", "last", "mean"};
 
 typedef struct Options {
   WindowStatistic statistic;

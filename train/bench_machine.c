@@ -1,5 +1,6 @@
 /* bench_machine: what this machine can do at best, measured with the `peak` kernel of the build in use: the best of
  * several short runs, because whatever disturbs a run only makes it slower. */
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,27 +10,25 @@
 #include "train/bench.h"
 #include "train/proc.h"
 
-enum { RUNS = 7 };
+enum { RUNS = 15 };
 
-/* Work a second of one kind, best of RUNS, each about run_seconds long. */
+/* The least time of a few runs: a run that the system puts aside takes a hundred times as long. */
+static double least_seconds(Device *device, Peak *peak, int n_runs) {
+  double least = INFINITY;
+  for (int i = 0; i < n_runs; i++) {
+    const double start = base_seconds();
+    peak_fwd(device, peak);
+    least = fmin(least, base_seconds() - start);
+  }
+  return least;
+}
+
+/* Work a second of one kind, best of RUNS, each about run_seconds long; 0: this build of the kernels does none. */
 static double rate(Device *device, PeakKind kind, Tensor *x, Tensor *y, double run_seconds) {
-  double work = 0, best = 0;
+  double work = 0;
   Peak peak = {.kind = kind, .n_rounds = 1, .x = x, .y = y, .work = &work};
-  for (;;) { /* rounds enough to be timed */
-    double start = base_seconds();
-    peak_fwd(device, &peak);
-    double seconds = base_seconds() - start;
-    if (work == 0) return 0;
-    if (seconds >= run_seconds / 2) break;
-    peak.n_rounds *= 2;
-  }
-  for (int i = 0; i < RUNS; i++) {
-    double start = base_seconds();
-    peak_fwd(device, &peak);
-    double seconds = base_seconds() - start;
-    if (work / seconds > best) best = work / seconds;
-  }
-  return best;
+  while (least_seconds(device, &peak, 3) < run_seconds / 2 && work > 0) peak.n_rounds *= 2;
+  return work > 0 ? work / least_seconds(device, &peak, RUNS) : 0;
 }
 
 /* Bytes of the first processor's unified or data cache of this level; 0: not known. */
@@ -57,8 +56,9 @@ static Status measure_level(const char *name, double holds, double bytes, int n_
   TRY(device_open(&device, "cpu", F32, (DeviceSizes){.weights_bytes = (size_t)bytes + (1 << 20)}));
   Tensor *x = tensor_new2(&device.weights, F32, n_threads, (int64_t)row);
   Tensor *y = tensor_new2(&device.weights, F32, n_threads, (int64_t)row);
-  rate(&device, PEAK_WRITE, x, NULL, 0);
-  rate(&device, PEAK_WRITE, y, NULL, 0);
+  double work;
+  peak_fwd(&device, &(Peak){.kind = PEAK_WRITE, .n_rounds = 1, .x = x, .work = &work});
+  peak_fwd(&device, &(Peak){.kind = PEAK_WRITE, .n_rounds = 1, .x = y, .work = &work});
   machine->level[machine->n_levels++] = (MachineLevel){.name = name,
                                                        .bytes = holds,
                                                        .read = rate(&device, PEAK_READ, x, y, 0.01),
@@ -75,10 +75,10 @@ static Status measure_arithmetic(Machine *machine) {
   free(model);
   Tensor *one = tensor_new2(&device.weights, F32, 1, 16);
   Tensor *all = tensor_new2(&device.weights, F32, machine->n_threads, 16);
-  machine->fma_one_thread = rate(&device, PEAK_FMA, one, NULL, 0.02);
-  machine->fma = rate(&device, PEAK_FMA, all, NULL, 0.02);
-  machine->bf16_one_thread = rate(&device, PEAK_FMA_BF16, one, NULL, 0.02);
-  machine->bf16 = rate(&device, PEAK_FMA_BF16, all, NULL, 0.02);
+  machine->fma_one_thread = rate(&device, PEAK_FMA, one, NULL, 0.01);
+  machine->fma = rate(&device, PEAK_FMA, all, NULL, 0.01);
+  machine->bf16_one_thread = rate(&device, PEAK_FMA_BF16, one, NULL, 0.01);
+  machine->bf16 = rate(&device, PEAK_FMA_BF16, all, NULL, 0.01);
   device_close(&device);
   return STATUS_OK;
 }

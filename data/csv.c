@@ -189,7 +189,10 @@ static Status map_file(const char *path, Csv *csv) {
   else {
     void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED) status = unreadable(path);
-    else csv->map = map, csv->map_bytes = (size_t)info.st_size;
+    else {
+      csv->map = map, csv->map_bytes = (size_t)info.st_size;
+      csv->text = map, csv->end = csv->text + csv->map_bytes;
+    }
   }
   close(fd);
   return status;
@@ -197,12 +200,11 @@ static Status map_file(const char *path, Csv *csv) {
 
 /* UTF-16, archives and spreadsheets have zero bytes near their start; text has none. */
 static Status find_text(Csv *csv) {
-  csv->text = csv->map;
-  csv->end = csv->text + csv->map_bytes;
-  if (memchr(csv->text, 0, csv->map_bytes < 4096 ? csv->map_bytes : 4096))
+  const size_t bytes = (size_t)(csv->end - csv->text);
+  if (memchr(csv->text, 0, bytes < 4096 ? bytes : 4096))
     return status_fail(
         CODE_DATA, "%s: found binary data, expected a CSV as UTF-8 text; export the table as CSV (UTF-8)", csv->path);
-  if (csv->map_bytes >= 3 && memcmp(csv->text, "\xEF\xBB\xBF", 3) == 0) csv->text += 3;
+  if (bytes >= 3 && memcmp(csv->text, "\xEF\xBB\xBF", 3) == 0) csv->text += 3;
   while (csv->end > csv->text && (csv->end[-1] == '\n' || csv->end[-1] == '\r'))
     csv->end--; /* empty lines at the end */
   return STATUS_OK;
@@ -274,10 +276,11 @@ static Status name_columns(Csv *csv) {
                            csv->path, j + 1, i + 1, csv->names[i]);
   }
   csv->rows = csv->has_header ? after_line_end(csv, p) : csv->text;
+  csv->first_line = csv->has_header ? 2 : 1;
   return STATUS_OK;
 }
 
-static Status open_mapped(char delimiter, SeriesHeader header, Csv *csv) {
+static Status learn_columns(char delimiter, SeriesHeader header, Csv *csv) {
   TRY(find_text(csv));
   if (delimiter) csv->delimiter = delimiter;
   else TRY(find_delimiter(csv));
@@ -290,7 +293,13 @@ Status csv_open(const char *path, char delimiter, SeriesHeader header, Csv *csv)
   *csv = (Csv){0};
   TRY(map_file(path, csv));
   csv->path = base_strdup(path);
-  TRY_OR(open_mapped(delimiter, header, csv), csv_close(csv));
+  TRY_OR(learn_columns(delimiter, header, csv), csv_close(csv));
+  return STATUS_OK;
+}
+
+Status csv_over(const char *name, const char *text, size_t n, SeriesHeader header, Csv *csv) {
+  *csv = (Csv){.path = base_strdup(name), .text = text, .end = text + n};
+  TRY_OR(learn_columns(0, header, csv), csv_close(csv));
   return STATUS_OK;
 }
 
@@ -430,7 +439,7 @@ static Status find_date_order(Reader *r) {
 static Status read_rows(Reader *r) {
   const Csv *csv = r->csv;
   SeriesTable *table = r->table;
-  r->line = table->first_line = csv->has_header ? 2 : 1;
+  r->line = table->first_line = csv->first_line;
   if (csv->rows == csv->end) return status_fail(CODE_DATA, "%s: found no rows, expected numbers", csv->path);
   if (r->date_column >= 0) TRY(find_date_order(r));
   const char *at = csv->rows;

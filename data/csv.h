@@ -15,7 +15,8 @@ typedef struct Csv {
   size_t map_bytes;
   char delimiter;
   bool has_header;
-  const char *rows; /* the first line behind the header */
+  const char *rows;   /* the first line behind the header ... */
+  int64_t first_line; /* ... and its number */
   int n_columns;
   char **names; /* a column without a name is called by its position, from 1 */
 } Csv;
@@ -23,6 +24,8 @@ typedef struct Csv {
 /* Opens a file and learns its columns from its first line. delimiter 0: the one of , ; tab that the first line has.
  * header auto: the first line is one unless all of it is numbers behind at most one date. */
 Status csv_open(const char *path, char delimiter, SeriesHeader header, Csv *csv);
+/* The same over n characters in memory, which must live as long; `name` stands for the path. */
+Status csv_over(const char *name, const char *text, size_t n, SeriesHeader header, Csv *csv);
 void csv_close(Csv *csv);
 /* Column by its name or, when no column has that name, by its position from 1; -1: no such column. */
 int csv_column(const Csv *csv, const char *name);

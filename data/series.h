@@ -23,8 +23,9 @@ struct Series {
 Status series_from_config(const SeriesConfig *config, const SeriesSource *source, Series **series);
 /* Takes the scaler and the first date of `stored`. CODE_DATA when the columns or the steps of the dates differ. */
 Status series_take_stored(Series *series, const Series *stored, const SeriesTable *table);
-/* CODE_DATA, naming the columns, when the source lacks one or, where the model saw all there were, has another. */
-Status series_match_source(const Series *series, const SeriesSource *source);
+/* CODE_DATA, naming the columns, when n names, but for the column of dates, lack one of the inputs or, where the model
+ * saw all there were, have another. */
+Status series_match_columns(const Series *series, const char *path, char *const *names, int n, int date_column);
 /* CODE_DATA when the dates of the table step otherwise than those of the series. */
 Status series_match_step(const Series *series, const SeriesTable *table, DateStep step);
 char *series_to_json(const Series *series);

@@ -35,7 +35,9 @@ static Status make_context(const Series *series, SeriesTable *table, SeriesConte
 
 static Status read_source(const Series *series, const SeriesSource *source, SeriesContext *context) {
   SeriesTable table;
-  TRY(series_match_source(series, source));
+  int n;
+  char *const *names = series_source_names(source, &n);
+  TRY(series_match_columns(series, series_source_path(source), names, n, series_source_date_column(source)));
   TRY(series_read(series, source, &table));
   Status status = make_context(series, &table, context);
   series_table_free(&table);

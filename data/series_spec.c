@@ -221,17 +221,14 @@ static Status same_names(const char *where, char *const *found, int n_found, cha
   return status;
 }
 
-Status series_match_source(const Series *series, const SeriesSource *source) {
-  const int n = series->info.n_values + series->n_known, dates = series_source_date_column(source);
-  int n_found;
-  char *const *names = series_source_names(source, &n_found);
-  char **found = base_alloc(sizeof *found * (size_t)n_found);
+Status series_match_columns(const Series *series, const char *path, char *const *names, int n, int date_column) {
+  char **numbers = base_alloc(sizeof *numbers * (size_t)n);
   int n_numbers = 0;
-  for (int i = 0; i < n_found; i++)
-    if (i != dates) found[n_numbers++] = names[i];
-  Status status =
-      same_names(series_source_path(source), found, n_numbers, series->info.input_names, n, series->all_columns);
-  free(found);
+  for (int i = 0; i < n; i++)
+    if (i != date_column) numbers[n_numbers++] = names[i];
+  Status status = same_names(path, numbers, n_numbers, series->info.input_names,
+                             series->info.n_values + series->n_known, series->all_columns);
+  free(numbers);
   return status;
 }
 
@@ -301,14 +298,15 @@ char *series_to_json(const Series *series) {
     dates = json_pack("{s:s, s:I, s:I, s:i, s:b}", "column", series->date_name, "first", (json_int_t)series->first_date,
                       "seconds", (json_int_t)series->step.seconds, "months", series->step.months, "month_end",
                       series->step.month_end);
-  json_t *root = json_pack("{s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:i, s:i, s:i, s:o}", "kind", "series",
-                           "context", info->context, "horizon", info->horizon, "season", (json_int_t)info->season,
-                           "values", names_to_json(info->input_names, info->n_values), "known",
-                           names_to_json(info->input_names + info->n_values, n_known), "calendar",
-                           names_to_json(info->input_names + n_file, info->n_input - n_file), "outputs",
-                           names_to_json(info->output_names, info->n_output), "mean", reals_to_json(info->mean, n_file),
-                           "std", reals_to_json(info->std, n_file), "all_columns", series->all_columns, "header",
-                           (int)series->header, "missing", (int)series->missing, "gaps", (int)series->gaps, "dates", dates);
+  json_t *root =
+      json_pack("{s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:i, s:i, s:i, s:o}", "kind", "series",
+                "context", info->context, "horizon", info->horizon, "season", (json_int_t)info->season, "values",
+                names_to_json(info->input_names, info->n_values), "known",
+                names_to_json(info->input_names + info->n_values, n_known), "calendar",
+                names_to_json(info->input_names + n_file, info->n_input - n_file), "outputs",
+                names_to_json(info->output_names, info->n_output), "mean", reals_to_json(info->mean, n_file), "std",
+                reals_to_json(info->std, n_file), "all_columns", series->all_columns, "header", (int)series->header,
+                "missing", (int)series->missing, "gaps", (int)series->gaps, "dates", dates);
   CHECK(root, "json_pack: a column's name is not UTF-8, or out of memory");
   char *text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17));
   CHECK(text, "json_dumps: out of memory");
@@ -399,6 +397,7 @@ static Status read_root(const json_t *root, Series *series) {
   const int n_file = info->n_values + series->n_known;
   for (int i = n_file; i < info->n_input; i++)
     if (calendar_find(info->input_names[i]) < 0) return not_series("calendar");
+  if (n_calendar > 0 && !json_is_object(json_object_get(root, "dates"))) return not_series("dates");
   TRY(read_outputs(root, series));
   TRY(read_reals(root, "mean", n_file, -INFINITY, info->mean));
   TRY(read_reals(root, "std", n_file, 0, info->std));

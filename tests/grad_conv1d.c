@@ -53,6 +53,15 @@ void gradcheck_conv1d(void) {
       memcpy(o.lengths, LENGTHS[i], sizeof o.lengths);
       run(o);
     }
+  /* sequences that begin and end anywhere in panels and blocks of rows */
+  for (int n_w = 2; n_w <= 5; n_w++)
+    run((ConvOptions){.n_c = 3,
+                      .n_w = n_w,
+                      .silu = true,
+                      .bias = true,
+                      .window_in = true,
+                      .window_out = true,
+                      .lengths = {31, 2, 221, 36}});
   /* more channels than a tile; other numbers of taps */
   run((ConvOptions){
       .n_c = 131, .n_w = 2, .silu = true, .bias = true, .window_in = true, .window_out = true, .lengths = {3}});

@@ -4,32 +4,36 @@
  *   u = y (norm before) or y g (after, none);  v = RMSNorm_group(u) w, or u (none);  o = v g (before) or v (after, none)
  *   out = sum over ranks of o mo
  *
- * Backward recomputes all of it and goes back the same way: do = dout mo; dv; du (tensor/cpu/norm.h); dy and dg; and
- * through g:  dz += dg silu'(z mz) mz,  dmz += dg silu'(z mz) z. */
-#include "tensor/cpu/norm.h"
+ * Backward recomputes all of it and goes back the same way. With e = dout mo, the gradient of o:
+ *   dv = e g (before) or e;  du = s (dv w - u s^2 mean(dv w u)), s = 1 / rms(u);  dw += dv u s
+ *   dy = du (before) or du g;  dg = e v (before) or du y
+ *   dz += dg silu'(z mz) mz,  dmz += dg silu'(z mz) z,  dmo += dout o
+ * Each norm is two loops over its group: one for the sums, one for the result. */
+#include "tensor/cpu/cpu.h"
 
 /* What one block of rows works in. */
 typedef struct Work {
   /* (E) */
   real *w;                                 /* the weight */
   real *x_buffer, *z_buffer, *dout_buffer; /* for row_load */
-  real *g, *u, *v;                         /* a rank's */
-  real *dv, *du, *dg;                      /* a rank's */
+  real *u, *g, *dgate;                     /* a rank's u, g and the gradient of z mz */
+  real *dy;                                /* a rank's */
   real *sum;                               /* over ranks: out, or dz */
   real *dw;                                /* the block's share of dweight */
   /* (R, E): mimo_z and mimo_o, and the block's shares of their gradients */
   real *mz, *mo, *dmz, *dmo;
 } Work;
-enum { WORK_NARROW = 12, WORK_WIDE = 4 };
+enum { WORK_NARROW = 10, WORK_WIDE = 4 };
 
 static int64_t width_of(const GatedNorm *p) { return (int64_t)p->n_h * p->n_p; }
 static int64_t work_reals(const GatedNorm *p) { return width_of(p) * (WORK_NARROW + WORK_WIDE * p->n_r); }
+static int64_t group_of(const GatedNorm *p) { return p->norm == GATE_NORM_NONE ? width_of(p) : p->group; }
 
 static Work work_of_block(const GatedNorm *p, int64_t block) {
   real *at = (real *)p->scratch + block * work_reals(p);
   Work k;
-  real **const narrow[WORK_NARROW] = {&k.w, &k.x_buffer, &k.z_buffer, &k.dout_buffer, &k.g,   &k.u,
-                                      &k.v, &k.dv,       &k.du,       &k.dg,          &k.sum, &k.dw};
+  real **const narrow[WORK_NARROW] = {&k.w, &k.x_buffer, &k.z_buffer, &k.dout_buffer, &k.u,
+                                      &k.g, &k.dgate,    &k.dy,       &k.sum,         &k.dw};
   real **const wide[WORK_WIDE] = {&k.mz, &k.mo, &k.dmz, &k.dmo};
   for (int i = 0; i < WORK_NARROW; i++, at += width_of(p)) *narrow[i] = at;
   for (int i = 0; i < WORK_WIDE; i++, at += width_of(p) * p->n_r) *wide[i] = at;
@@ -66,103 +70,102 @@ static Work work_begin(const GatedNorm *p, int64_t block) {
   return k;
 }
 
-/* g, u and v of one token and rank. */
-static void rank_forward(const GatedNorm *p, const Work *k, const real *restrict mz, const real *restrict z,
-                         const real *restrict y) {
-  const int64_t width = width_of(p);
-  real *restrict g = k->g, *restrict u = k->u;
-  for (int64_t i = 0; i < width; i++) g[i] = real_silu(z[i] * mz[i]);
-  if (p->norm == GATE_NORM_BEFORE) memcpy(u, y, (size_t)width * sizeof(real));
-  else
-    for (int64_t i = 0; i < width; i++) u[i] = y[i] * g[i];
-  if (p->norm == GATE_NORM_NONE) memcpy(k->v, u, (size_t)width * sizeof(real));
-  else
-    for (int64_t i = 0; i < width; i += p->group) norm_run(p->group, (real)p->eps, u + i, k->w + i, k->v + i);
+/* Channels [at, at + n) of one token and rank: one group. out is added to. */
+static void forward_group(const GatedNorm *p, const Work *k, int64_t at, int64_t n, const real *restrict y,
+                          const real *restrict z, const real *restrict mz, const real *restrict mo) {
+  const bool before = p->norm == GATE_NORM_BEFORE;
+  real *restrict u = k->u + at, *restrict g = k->g + at, *restrict out = k->sum + at, sum = 0;
+  const real *restrict w = k->w + at;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) {
+    g[i] = real_silu(z[i] * mz[i]);
+    u[i] = before ? y[i] : y[i] * g[i];
+    sum = real_fma(u[i], u[i], sum);
+  }
+  const real s = p->norm == GATE_NORM_NONE ? 1 : 1 / R(sqrt)(sum / (real)n + (real)p->eps);
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const real v = u[i] * s * w[i], o = before ? v * g[i] : v;
+    out[i] = real_fma(o, mo[i], out[i]);
+  }
 }
 
 KERNEL_FWD(gated_norm, GatedNorm) {
-  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p);
-#pragma omp parallel for schedule(static)
+  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t b = 0; b < n_blocks; b++) {
     const Work k = work_begin(p, b);
-    const real *restrict g = k.g, *restrict v = k.v;
-    real *restrict out = k.sum;
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
       const real *z = row_load(p->z, t, width, k.z_buffer);
-      memset(out, 0, (size_t)width * sizeof(real));
+      memset(k.sum, 0, (size_t)width * sizeof(real));
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
-        const real *restrict mo = k.mo + r * width;
-        rank_forward(p, &k, k.mz + r * width, z, row_load(&x, t, width, k.x_buffer));
-        if (p->norm == GATE_NORM_BEFORE)
-          for (int64_t i = 0; i < width; i++) out[i] += v[i] * g[i] * mo[i];
-        else
-          for (int64_t i = 0; i < width; i++) out[i] += v[i] * mo[i];
+        const real *y = row_load(&x, t, width, k.x_buffer), *mz = k.mz + r * width, *mo = k.mo + r * width;
+        for (int64_t i = 0; i < width; i += group) forward_group(p, &k, i, group, y + i, z + i, mz + i, mo + i);
       }
-      row_store(p->out, t, width, out);
+      row_store(p->out, t, width, k.sum);
     }
   }
 }
 
-/* One token and rank, after rank_forward: dy into k->du, dg into k->dg; dw and dmo are added to. */
-static void rank_backward(const GatedNorm *p, const Work *k, const real *restrict mo, const real *restrict y,
-                          const real *restrict dout, real *restrict dmo) {
-  const int64_t width = width_of(p);
+/* The same channels backward, of rank r. dy is written, all other gradients are added to. */
+static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t at, int64_t n, const real *restrict y,
+                           const real *restrict z, const real *restrict dout) {
   const bool before = p->norm == GATE_NORM_BEFORE;
-  const real *restrict g = k->g, *restrict v = k->v;
-  real *restrict dv = k->dv, *restrict du = k->du, *restrict dg = k->dg;
-  if (before)
-    for (int64_t i = 0; i < width; i++) {
-      dmo[i] += dout[i] * v[i] * g[i];
-      dg[i] = dout[i] * mo[i] * v[i];
-      dv[i] = dout[i] * mo[i] * g[i];
-    }
-  else
-    for (int64_t i = 0; i < width; i++) {
-      dmo[i] += dout[i] * v[i];
-      dv[i] = dout[i] * mo[i];
-    }
-  if (p->norm == GATE_NORM_NONE) memcpy(du, dv, (size_t)width * sizeof(real));
-  else
-    for (int64_t i = 0; i < width; i += p->group)
-      norm_run_backward(p->group, (real)p->eps, k->u + i, k->w + i, dv + i, du + i, k->dw + i);
-  if (!before)
-    for (int64_t i = 0; i < width; i++) {
-      dg[i] = du[i] * y[i];
-      du[i] *= g[i];
-    }
+  const int64_t wide_at = r * width_of(p) + at;
+  const real *restrict w = k->w + at, *restrict mz = k->mz + wide_at, *restrict mo = k->mo + wide_at;
+  real *restrict u = k->u + at, *restrict g = k->g + at, *restrict dgate = k->dgate + at;
+  real *restrict dmz = k->dmz + wide_at, *restrict dmo = k->dmo + wide_at;
+  real *restrict dy = k->dy + at, *restrict dz = k->sum + at, *restrict dw = k->dw + at, sum = 0, dot = 0;
+#pragma omp simd reduction(+ : sum, dot)
+  for (int64_t i = 0; i < n; i++) {
+    const real gate = z[i] * mz[i], sigmoid = real_sigmoid(gate), e = dout[i] * mo[i];
+    g[i] = gate * sigmoid;
+    dgate[i] = sigmoid * real_fma(gate, 1 - sigmoid, 1);
+    u[i] = before ? y[i] : y[i] * g[i];
+    sum = real_fma(u[i], u[i], sum);
+    dot = real_fma((before ? e * g[i] : e) * w[i], u[i], dot);
+  }
+  const bool normed = p->norm != GATE_NORM_NONE;
+  const real s = normed ? 1 / R(sqrt)(sum / (real)n + (real)p->eps) : 1, pull = normed ? dot / (real)n * s * s : 0;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const real e = dout[i] * mo[i], dv = before ? e * g[i] : e, v = u[i] * s * w[i];
+    const real du = s * real_fma(dv, w[i], -u[i] * pull);
+    dgate[i] *= before ? e * v : du * y[i];
+    dy[i] = before ? du : du * g[i];
+    dz[i] = real_fma(dgate[i], mz[i], dz[i]);
+    dw[i] = real_fma(dv, u[i] * s, dw[i]);
+  }
+  if (!p->dmimo_z && !p->dmimo_o) return;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const real v = u[i] * s * w[i];
+    dmz[i] = real_fma(dgate[i], z[i], dmz[i]);
+    dmo[i] = real_fma(dout[i], before ? v * g[i] : v, dmo[i]);
+  }
 }
 
 KERNEL_BWD(gated_norm, GatedNorm) {
-  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p);
-#pragma omp parallel for schedule(static)
+  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t b = 0; b < n_blocks; b++) {
     const Work k = work_begin(p, b);
     memset(k.dw, 0, (size_t)width * sizeof(real));
     memset(k.dmz, 0, (size_t)(p->n_r * width) * sizeof(real));
     memset(k.dmo, 0, (size_t)(p->n_r * width) * sizeof(real));
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
-      const real *restrict z = row_load(p->z, t, width, k.z_buffer), *dout = row_load(p->dout, t, width, k.dout_buffer);
-      real *restrict dz = k.sum;
-      memset(dz, 0, (size_t)width * sizeof(real));
+      const real *z = row_load(p->z, t, width, k.z_buffer), *dout = row_load(p->dout, t, width, k.dout_buffer);
+      memset(k.sum, 0, (size_t)width * sizeof(real));
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
         const real *y = row_load(&x, t, width, k.x_buffer);
-        const real *restrict mz = k.mz + r * width, *restrict dg = k.dg;
-        real *restrict dmz = k.dmz + r * width;
-        rank_forward(p, &k, mz, z, y);
-        rank_backward(p, &k, k.mo + r * width, y, dout, k.dmo + r * width);
-        for (int64_t i = 0; i < width; i++) {
-          const real dzr = dg[i] * real_dsilu(z[i] * mz[i]);
-          dz[i] += dzr * mz[i];
-          dmz[i] += dzr * z[i];
-        }
-        if (p->dx) {
-          Tensor dx = cols_from(p->dx, r * width);
-          row_add(&dx, t, width, k.du);
-        }
+        for (int64_t i = 0; i < width; i += group) backward_group(p, &k, r, i, group, y + i, z + i, dout + i);
+        if (!p->dx) continue;
+        Tensor dx = cols_from(p->dx, r * width);
+        row_add(&dx, t, width, k.dy);
       }
-      if (p->dz) row_add(p->dz, t, width, dz);
+      if (p->dz) row_add(p->dz, t, width, k.sum);
     }
   }
   for (int64_t b = 0; b < n_blocks; b++) {

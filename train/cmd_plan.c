@@ -53,23 +53,28 @@ static int count_parts(const Config *config, PartCount *counts) {
   return n;
 }
 
+/* Tokens of a training sequence, as the config alone tells. */
+static int64_t sequence_length(const Config *config) {
+  return config->model.task == TASK_LM ? config->data.seq_len : config->model.context;
+}
+
 static void print_table(const Config *config, const Plan *plan, const PartCount *counts, int n, size_t memory) {
   const double mib = 1048576.0;
   printf("parameters   %14lld\n", (long long)plan->n_params);
   for (int i = 0; i < n; i++) printf("  %-10s %14lld\n", counts[i].part, (long long)counts[i].n);
   printf("memory       %14.1f MiB of %.0f\n", (double)plan_total_bytes(plan) / mib, (double)memory / mib);
-  printf("  %-10s %14.1f MiB   values, gradients, moments\n", "weights",
-         (double)plan->sizes.weights_bytes / mib);
-  printf("  %-10s %14.1f MiB   activations and their gradients, one micro-batch\n", "step", (double)plan->sizes.step_bytes / mib);
+  printf("  %-10s %14.1f MiB   values, gradients, moments\n", "weights", (double)plan->sizes.weights_bytes / mib);
+  printf("  %-10s %14.1f MiB   activations and their gradients, one micro-batch\n", "step",
+         (double)plan->sizes.step_bytes / mib);
   printf("  %-10s %14.1f MiB   one kernel's workspace\n", "scratch", (double)plan->sizes.scratch_bytes / mib);
   printf("batch        %14d sequences, %d parts, micro-batch %d\n", plan->gradient.batch_size,
          plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
   printf("work         %14.3f MFLOP a token, forward and backward\n", plan->flops_per_token / 1e6);
   if (config->train.steps > 0)
     printf("run          %14lld steps, %.3g tokens, %.3g PFLOP\n", (long long)config->train.steps,
-           (double)config->train.steps * config->train.batch_size * config->data.seq_len,
-           plan->flops_per_token * (double)config->train.steps * config->train.batch_size * config->data.seq_len /
-               1e15);
+           (double)config->train.steps * config->train.batch_size * (double)sequence_length(config),
+           plan->flops_per_token * (double)config->train.steps * config->train.batch_size *
+               (double)sequence_length(config) / 1e15);
 }
 
 static void print_json(const Plan *plan, const PartCount *counts, int n) {
@@ -81,13 +86,19 @@ static void print_json(const Plan *plan, const PartCount *counts, int n) {
          plan->gradient.batch_size, plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
 }
 
+static bool needs_data(const Config *config) {
+  const ModelConfig *m = &config->model;
+  return m->task == TASK_LM ? config->vocab_size_auto : m->input_dim == 0 || m->output_dim == 0;
+}
+
 /* The vocabulary and lengths come from the data where it is there; a text that is not there yet is planned for by the
  * tokenizer's size. */
 static Status plan_config(Config *config, const Command *command) {
   size_t memory = plan_memory_available();
   TRY(read_bytes(command, "device-memory", &memory));
-  PlanShape shape = {.train_length = config->data.seq_len,
-                     .eval_length = config->data.seq_len,
+  const int64_t length = sequence_length(config);
+  PlanShape shape = {.train_length = length,
+                     .eval_length = length,
                      .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
   Dataset *dataset = NULL;
   Status opened = dataset_open(&config->data, config->seed, NULL, &dataset);
@@ -97,7 +108,7 @@ static Status plan_config(Config *config, const Command *command) {
     shape.train_length = dataset_max_length(dataset, PART_TRAIN);
     shape.eval_length = dataset_max_length(dataset, PART_VAL);
     shape.eval_logits = dataset_scores_last(dataset, &chance);
-  } else if (config->vocab_size_auto) return opened;
+  } else if (needs_data(config)) return opened;
   status_clear(&opened);
   Plan plan;
   Status status = plan_make(config, &shape, memory, &plan);

@@ -12,9 +12,18 @@ for command in train eval generate score check convert inspect plan bench report
   grep -qE "\`$command[ \`]|, \`$command\`|\`$command\`," "$source_dir/README.md" || { echo "the README lacks $command"; exit 1; }
 done
 text=$(mktemp)
-trap 'rm -f "$text"' EXIT
+series=$text.csv
+trap 'rm -f "$text" "$series"' EXIT
 for _ in $(seq 400); do echo "a text of some length to plan for"; done >"$text"
+# Twenty months of hours, seven columns.
+awk 'BEGIN { print "date,a,b,c,d,e,f,g"; for (t = 0; t < 14500; t++) {
+  printf "%s", strftime("%Y-%m-%d %H:00:00", 1577836800 + 3600 * t, 1)
+  for (c = 0; c < 7; c++) printf ",%.3f", sin(0.26 * t + c) + 0.001 * (t % 97); print "" } }' >"$series"
 for config in "$source_dir"/configs/*.yaml; do
-  "$aspis" plan "$config" --set data.path=["$text"] --json >/dev/null || { echo "$config is not accepted"; exit 1; }
+  data=$text
+  if grep -q "kind: series" "$config"; then data=$series; fi
+  set=(--set data.path=["$data"])
+  if grep -q "generate:" "$config"; then set=(); fi
+  "$aspis" plan "$config" "${set[@]}" --json >/dev/null || { echo "$config is not accepted"; exit 1; }
 done
 echo "ok: docs, commands and configs agree"

@@ -134,12 +134,13 @@ void series_context_free(SeriesContext *context);
 
 /* Rows that come one at a time, as lines of a CSV; the first one may be a header. */
 typedef struct SeriesStream SeriesStream;
+#define SERIES_NO_ROW INT64_MIN
 /* name: stands for the file's in messages. The stream borrows the series. */
 SeriesStream *series_stream_new(const Series *series, const char *name);
 void series_stream_free(SeriesStream *stream);
 /* Takes the n characters of the next line, without its end: a row's scaled inputs (n_input) and its number on the clock of
- * Batch.row; -1 for a line that is no row (the header, an empty one). Columns that differ, bad cells, missing values that
- * the model was not trained to meet, and dates that do not follow are CODE_DATA. */
+ * Batch.row; SERIES_NO_ROW for a line that is none (the header, an empty one). Columns that differ, bad cells, missing values
+ * that the model was not trained to meet, and dates that do not follow are CODE_DATA. */
 Status series_stream_take(SeriesStream *stream, const char *line, size_t n, float *input, int64_t *row);
 /* The date of the k-th row after the last one taken, malloc'ed; NULL: no dates. */
 char *series_stream_date(const SeriesStream *stream, int k);

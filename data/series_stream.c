@@ -84,7 +84,7 @@ static Status take_values(SeriesStream *stream, SeriesTable *table, float *input
 
 Status series_stream_take(SeriesStream *stream, const char *line, size_t n, float *input, int64_t *row) {
   Csv *csv = &stream->csv;
-  *row = -1;
+  *row = SERIES_NO_ROW;
   stream->n_lines++;
   n -= n > 0 && line[n - 1] == '\r';
   if (n == 0) return STATUS_OK;

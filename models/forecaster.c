@@ -120,6 +120,7 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
                                              .x = w->series,
                                              .phase = w->phase,
                                              .cycle = model->cycle});
+  if (tape->recording) tape_grad(tape, norm.y); /* made here, below the backbone's scopes: `linear` adds to it, too */
 
   const int64_t n_tok = n_tokens(c, w->length), n_sequences = w->n_seq * n_series(c);
   Tensor *tokens = tokens_are_rows(c) && !c->channel_independent

@@ -87,6 +87,9 @@ static const struct {
     {"bidirectional: true, head: flatten, patch_len: 3, stride: 2, channel_independent: true, cycle: 5, revin: true",
      0},
     {"head: flatten", 0},
+    {"linear: true, revin: mean, output_dim: 2", 0},
+    {"linear: true, channel_independent: true, cycle: 3", 0},
+    {"linear: true, loss: quantile, quantiles: [0.3, 0.6]", 0},
     {"loss: huber, huber_delta: 0.3", 0},
     {"loss: mae", 0},
     {"loss: quantile, quantiles: [0.2, 0.5, 0.8]", 0},
@@ -331,10 +334,11 @@ Test(forecaster, keeps_every_option_as_json) {
     cr_assert(read.revin == config.model.revin && read.cycle == config.model.cycle &&
                   read.channel_independent == config.model.channel_independent && read.loss == config.model.loss &&
                   read.patch_len == config.model.patch_len && read.stride == config.model.stride &&
-                  read.bidirectional == config.model.bidirectional && read.head == config.model.head &&
-                  read.n_quantiles == config.model.n_quantiles && read.ablate == config.model.ablate &&
-                  read.value_dim == config.model.value_dim && read.target_first == o % 2 && read.dropout == 0.25 &&
-                  read.huber_delta == config.model.huber_delta && read.quantiles[0] == config.model.quantiles[0],
+                  read.linear == config.model.linear && read.bidirectional == config.model.bidirectional &&
+                  read.head == config.model.head && read.n_quantiles == config.model.n_quantiles &&
+                  read.ablate == config.model.ablate && read.value_dim == config.model.value_dim &&
+                  read.target_first == o % 2 && read.dropout == 0.25 && read.huber_delta == config.model.huber_delta &&
+                  read.quantiles[0] == config.model.quantiles[0],
               "%s: another model", OPTIONS[o].options);
     free(text), free(again);
     config_free(&config);

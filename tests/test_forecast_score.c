@@ -445,6 +445,7 @@ Test(forecast, models_that_need_their_whole_window_are_not_streamed) {
   } CASES[] = {{"revin: last", "model.revin"},
                {"patch_len: 2, stride: 2", "model.patch_len"},
                {"bidirectional: true", "model.bidirectional"},
+               {"linear: true", "model.linear"},
                {"head: flatten", "model.head"},
                {"attn_layer_idx: [0], attn_cfg: {num_heads: 2}", "model.attn_layer_idx"}};
   write_series("s.csv", 400);

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Forecasting end to end: the same bits stopped or not and on any number of threads, the plan to the byte, early stopping that
+# ends with its best, a score that repeats training's, the next rows of a CSV and of a stream, and what is refused.
+source "$(dirname "$0")/common.sh"
+
+# Hours, two columns, 900 rows.
+rows() {
+  awk -v n="$1" -v from="${2:-0}" 'BEGIN { print "date,load,heat"; for (t = from; t < from + n; t++)
+    printf "%s,%.4f,%.4f\n", strftime("%Y-%m-%d %H:00:00", 1577836800 + 3600 * t, 1),
+      100 + 20 * sin(0.2617993878 * t) + 3 * sin(1.7 * t * t), -5 + 4 * sin(0.2617993878 * t + 1) + 0.5 * sin(2.3 * t * t) }'
+}
+rows 900 >series.csv
+
+cat >f.yaml <<'EOF'
+name: f
+seed: 3
+model: {task: forecast, context: 48, horizon: 12, d_model: 16, n_layer: 1, revin: true, cycle: 24, channel_independent: true, patch_len: 8, stride: 4, head: flatten, dropout: 0.2, ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 8}}
+data: {kind: series, path: [series.csv], split: {train: 0.6, val: 0.2, test: 0.2}}
+optim: {lr: 5.0e-3}
+train: {steps: 120, batch_size: 16, virtual_ranks: 4, eval_every: 40, eval_batches: 2, save_every: 10, log_every: 1}
+EOF
+
+# ---- the same bits
+
+OMP_NUM_THREADS=2 "$aspis" train f.yaml --quiet --out whole >whole.txt
+OMP_NUM_THREADS=1 "$aspis" train f.yaml --quiet --out one >/dev/null
+same_run whole one "one thread and two"
+
+"$aspis" train f.yaml --quiet --out killed >/dev/null &
+for _ in $(seq 200); do [ -e killed/checkpoints/step-00000040.h5 ] && break; sleep 0.05; done
+kill -9 $! 2>/dev/null || true
+wait $! 2>/dev/null || true
+"$aspis" train f.yaml --quiet --out killed --resume auto >/dev/null
+same_run whole killed "killed and resumed"
+
+planned=$("$aspis" plan f.yaml --json | grep -o '"step_bytes": [0-9]*' | grep -o '[0-9]*$')
+used=$("$aspis" train f.yaml --verbose --out verbose --set train.steps=3 2>&1 >/dev/null | grep -o 'step [0-9]*, scratch' | tail -1 | grep -o '[0-9]*')
+[ "$planned" = "$used" ] || fail "planned $planned bytes of activations, used $used"
+
+# ---- scores
+
+trained=$(grep -o 'val_mse [0-9.]*' whole.txt | cut -d' ' -f2)
+"$aspis" eval whole --json >eval.json
+evaluated=$(grep -o '"mse": [0-9.e-]*' eval.json | head -1 | cut -d' ' -f2)
+[ "$(printf '%.6g' "$evaluated")" = "$trained" ] || fail "training ended at $trained, eval says $evaluated"
+for name in naive_mse seasonal_mse mean_mse linear_mse mase smape drop_last per_step per_column; do
+  grep -q "\"$name\"" eval.json || fail "eval --json lacks $name"
+done
+"$aspis" eval whole --part test | grep -q "season of 24" || fail "the season of hours is not a day"
+
+# At far too high a learning rate the best comes early, and is what remains.
+"$aspis" train f.yaml --quiet --out early --set train.patience=2 --set train.eval_every=5 --set optim.lr=0.2 \
+  --set train.steps=400 >early.txt 2>notes.txt
+last=$(ls early/checkpoints/step-*.h5 | tail -1)
+[ "$last" != early/checkpoints/step-00000400.h5 ] || fail "a run that got worse was not stopped"
+best=$(grep -o '"val_mse":[0-9.e-]*' early/metrics.jsonl | cut -d: -f2 | sort -g | head -1)
+[ "$(grep -o 'val_mse [0-9.]*' early.txt | cut -d' ' -f2)" = "$(printf '%.6g' "$best")" ] ||
+  fail "the run ends at $(cat early.txt), its best was $best"
+cp "$last" before.h5
+"$aspis" train f.yaml --quiet --out early --set train.patience=2 --set train.eval_every=5 --set optim.lr=0.2 \
+  --set train.steps=400 --resume auto >again.txt 2>notes.txt
+cmp early.txt again.txt && cmp "$last" before.h5 || fail "resuming a stopped run changed it"
+
+# ---- the next rows
+
+rows 60 2000 >new.csv
+"$aspis" forecast whole --input new.csv --out next.csv
+[ "$(wc -l <next.csv)" = 13 ] || fail "$(wc -l <next.csv) lines, expected a header and 12 rows"
+[ "$(head -1 next.csv)" = "date,load,heat" ] || fail "header $(head -1 next.csv)"
+after=$(rows 1 2060 | tail -1 | cut -d, -f1)
+[ "$(sed -n 2p next.csv | cut -d, -f1)" = "$after" ] || fail "the first date is $(sed -n 2p next.csv), expected $after"
+"$aspis" forecast whole --input new.csv --json | grep -q '"columns": {"load": \[' || fail "forecast --json"
+
+"$aspis" train f.yaml --quiet --out spread --set model.loss=quantile --set model.quantiles=[0.1,0.5,0.9] \
+  --set train.steps=20 >/dev/null
+"$aspis" forecast spread --input new.csv | head -1 | grep -q "^date,load_q0.1,load_q0.5,load_q0.9,heat_q0.1" ||
+  fail "quantiles have no columns"
+"$aspis" eval spread --json | grep -q '"covered": \[' || fail "eval does not tell what quantiles cover"
+
+# A stream gives, after its last row, what one window of all its rows gives.
+"$aspis" train f.yaml --quiet --out stream --set train.steps=20 --set model.revin=false --set model.patch_len=1 \
+  --set model.stride=1 --set model.head=last >/dev/null
+head -49 new.csv >window.csv
+"$aspis" forecast stream --stream <window.csv | awk -F, '$1 == 48' | cut -d, -f3- >streamed.csv
+"$aspis" forecast stream --input window.csv | tail -12 >windowed.csv
+paste -d, streamed.csv windowed.csv | awk -F, '{ d = $2 - $5; e = $3 - $6; n++
+  if (d * d > 1e-6 || e * e > 1e-6 || $1 != $4) exit 1 } END { if (n != 12) exit 1 }' ||
+  fail "streamed $(head -1 streamed.csv), in one window $(head -1 windowed.csv)"
+
+# ---- what is refused
+
+refused() { # code, phrase, command...
+  code=0
+  "$aspis" "${@:3}" </dev/null >out.txt 2>err.txt || code=$?
+  [ "$code" = "$1" ] || fail "${*:3}: exit $code, expected $1: $(cat err.txt)"
+  grep -q -- "$2" err.txt || fail "${*:3}: \"$(cat err.txt)\" does not say \"$2\""
+}
+sed 's/heat/cold/' new.csv >other.csv
+refused 3 "lacks heat" forecast whole --input other.csv
+head -20 new.csv >short.csv
+refused 3 "expected at least model.context = 48" forecast whole --input short.csv
+refused 2 "model.revin" forecast whole --stream
+refused 2 "expected --input" forecast whole
+"$aspis" train small.yaml --quiet --out lm --set train.steps=5 >/dev/null
+refused 4 "expected a forecaster" forecast lm --input new.csv
+refused 2 "data.kind: found series beside model.task: lm" train f.yaml --out x --set model.task=lm
+refused 2 "model.input_dim: found 5, expected the data's 2 columns" train f.yaml --out x --set model.input_dim=5
+refused 3 "found no windows" eval whole --part test --set data.split.test=0
+
+echo "ok: forecasts train, score and stream"

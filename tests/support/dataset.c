@@ -96,3 +96,45 @@ void assert_pure(const DataConfig *config, DataPart part, int64_t length, const 
   batch_free(&a), batch_free(&b);
   dataset_close(whole), dataset_close(parts);
 }
+
+static char *one_file[] = {"s.csv"};
+
+DataConfig series_config(int context, int horizon) {
+  return (DataConfig){
+      .kind = DATA_SERIES,
+      .paths = one_file,
+      .n_paths = 1,
+      .seq_len = 256,
+      .split_train = 0.6,
+      .split_val = 0.2,
+      .split_test = 0.2,
+      .series = {.context = context, .horizon = horizon, .date_column = "auto", .delimiter = "auto", .scale = true}};
+}
+
+Batch windows_new(const Dataset *dataset, int64_t n) {
+  const SeriesInfo *info = dataset_series(dataset);
+  return (Batch){.n_seq = n,
+                 .length = info->context,
+                 .input = malloc(sizeof(float) * (size_t)(n * info->context * info->n_input)),
+                 .output = malloc(sizeof(float) * (size_t)(n * info->horizon * info->n_output)),
+                 .row = malloc(sizeof(int64_t) * (size_t)n)};
+}
+
+void windows_free(Batch *batch) { free(batch->input), free(batch->output), free(batch->row); }
+
+void write_counting(const char *path, int n_rows) {
+  FILE *file = fopen(path, "w");
+  fprintf(file, "date,a,b,c\n");
+  for (int r = 0; r < n_rows; r++)
+    fprintf(file, "2020-01-%02d %02d:00:00,%d,%d,%d\n", 1 + r / 24, r % 24, 10 * r, 10 * r + 1, 10 * r + 2);
+  fclose(file);
+}
+
+Series *train_series(const DataConfig *config) {
+  Series *series = NULL;
+  Dataset *dataset = open_or_fail(config, 1, NULL, "training data");
+  Status status = series_from_json(dataset_tokenizer_json(dataset), &series);
+  cr_assert(status.code == CODE_OK, "%s", status.line);
+  dataset_close(dataset);
+  return series;
+}

@@ -25,3 +25,12 @@ void assert_pure(const DataConfig *config, DataPart part, int64_t length, const 
 Batch batch_new(int64_t n_seq, int64_t length);
 void batch_free(Batch *batch);
 bool batch_equal(const Batch *a, const Batch *b);
+
+/* Of s.csv, 60 % training, 20 % validation, 20 % test. */
+DataConfig series_config(int context, int horizon);
+/* Hourly rows of the columns date, a, b, c: the value of row r and column c is 10 r + c. */
+void write_counting(const char *path, int n_rows);
+/* What a checkpoint would keep of the dataset. */
+Series *train_series(const DataConfig *config);
+Batch windows_new(const Dataset *dataset, int64_t n);
+void windows_free(Batch *batch);

@@ -25,8 +25,9 @@ sanitize: setup ## every test under AddressSanitizer and UndefinedBehaviorSaniti
 	@cmake --build --preset sanitize
 	@ctest --preset sanitize
 
-bench: build ## kernel and training-step timings of this machine
-	@build/aspis bench
+bench: build ## time this machine and write the tables of docs/performance.md; BENCH="--quick" for a short look
+	@command -v python3 >/dev/null || { echo "make bench: python3 is missing, which writes the tables; build/aspis bench does without"; exit 1; }
+	@python3 tests/bench/run.py $(BENCH)
 
 format: ## clang-format over our sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -10,7 +10,7 @@
 #include "train/bench.h"
 #include "train/proc.h"
 
-enum { RUNS = 15 };
+enum { RUNS = 9 };
 
 /* The least time of a few runs: a run that the system puts aside takes a hundred times as long. */
 static double least_seconds(Device *device, Peak *peak, int n_runs) {

@@ -36,6 +36,7 @@ typedef struct Scan {
   int64_t n_segments;   /* chunked: most segments of all sequences */
   int64_t n_tile, n_m;  /* chunked: most tokens of a tile; their rows (times R), padded */
   int64_t max_heads;    /* chunked: most heads of a part */
+  bool bf16;            /* chunked: products in BF16 */
   bool kq_shared;       /* chunked: k and q are B and C as they are, the same for all heads of a group */
   const int32_t *starts;
   real *turn;          /* (T, S): pi tanh(angle), the turn per unit of dt, which all heads share */

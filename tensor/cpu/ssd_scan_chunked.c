@@ -96,8 +96,7 @@ static void read_state(const Scan *s, TileWork *w, Tile tile, const float *S) {
       for (int64_t c = 0; c < s->n_p; c++) w->y[i * n_rows + c] = dot(w->q + i * n_cols, S + c * n_cols, n_cols);
     return;
   }
-  transpose_padded(s->n_p, s->n_n, S, n_cols, w->turned, n_rows);
-  tile_product(tile.m, n_rows, s->n_n, tile_a(w->q, n_cols), w->turned, n_rows, NULL, w->y, n_rows);
+  scan_product_t(s, w, tile.m, s->n_p, s->n_n, tile_a(w->q, n_cols), S, n_cols, false, w->y, n_rows);
 }
 
 /* y of one head of the tile, and S from before the tile to behind it. */
@@ -108,7 +107,7 @@ static void forward_head(const Scan *s, TileWork *w, Tile tile, int64_t h, float
   scan_tile_v(s, w, tile, h);
   mix_rows(s, w, tile, next);
   read_state(s, w, tile, state);
-  tile_product(m, n_rows, m, tile_causal(w->F, s->n_m, s->n_r), w->v, n_rows, w->start, w->y, n_rows);
+  scan_product(s, w, m, n_rows, m, tile_causal(w->F, s->n_m, s->n_r), w->v, n_rows, w->start, w->y, n_rows);
   for (int64_t i = 0; i < m; i++) {
     const float *v = w->v + i * n_rows, *y = w->y + i * n_rows;
     const int64_t t = tile.first + i / s->n_r;

@@ -37,6 +37,8 @@
 #define scan_tile_decays CPU_SYMBOL(scan_tile_decays)
 #define scan_tile_prepare CPU_SYMBOL(scan_tile_prepare)
 #define scan_tile_products CPU_SYMBOL(scan_tile_products)
+#define scan_product CPU_SYMBOL(scan_product)
+#define scan_product_t CPU_SYMBOL(scan_product_t)
 #define scan_tile_state CPU_SYMBOL(scan_tile_state)
 #define scan_load_state CPU_SYMBOL(scan_load_state)
 #define scan_store_state CPU_SYMBOL(scan_store_state)
@@ -68,11 +70,11 @@ typedef struct TileWork {
   float *B, *C; /* (M, N): normed where the model norms */
   /* one head's rows */
   float *k, *q;           /* (M, N): bias and rotation done; B and C themselves where kq_shared */
-  float *kT;              /* (N, M) */
   float *K;               /* (M, M) causal: q_i.k_j */
   float *F;               /* (M, M) causal */
   float *v, *vw;          /* (M, P): v; v or dy with weights */
-  float *turned;          /* (N, P): S or G transposed */
+  float *turned;          /* a factor of a product, transposed */
+  uint16_t *packed;       /* factors of a product in BF16 */
   float *y;               /* (M, P): y, in backward dy */
   float *cosine, *sine;   /* (tokens, S) */
   float *high, *low;      /* (M): A as two floats */
@@ -106,10 +108,16 @@ void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h);
 /* k, and q where wanted, of a head that does not share them. theta (S), wrapped: from that before the tile to that of its
  * last token. */
 void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double *theta, bool q_too);
-/* kT and K */
+/* K */
 void scan_tile_products(const Scan *s, TileWork *w, Tile tile);
 /* v, by ranks, and D. */
 void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h);
+/* C (m, n) = keep C + A (m, k) B (k, n), in BF16 where that is faster and the activations are; n padded. */
+void scan_product(const Scan *s, TileWork *w, int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb,
+                  const float *keep, float *c, int64_t ldc);
+/* C (m, n) = A (m, k) b^T, b (n, k): in C, n is padded. Where causal, only the causal entries of C. */
+void scan_product_t(const Scan *s, TileWork *w, int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb,
+                    bool causal, float *c, int64_t ldc);
 /* S (P, N), from before the tile to behind it; needs the tile's decays, v and k. */
 void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S);
 /* A state (P, N) of tensor block i (or zeros, of none), its rows padded with zeros; and back. */
@@ -119,7 +127,7 @@ void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from);
 void scan_decay_row(TileWork *w, int64_t i, int64_t n);
 /* Columns of row i that a causal matrix of the tile holds, zeros beside the causal entries included. */
 static inline int64_t causal_width(const Scan *s, Tile tile, int64_t i) {
-  return min_i64(tile_causal_width(i, s->n_r), round_up(tile.m, LANES));
+  return min_i64(tile_causal_width(i, s->n_r, s->bf16), round_up(tile.m, LANES));
 }
 
 /* The tile that begins at token `first` of its sequence's chunk. */
@@ -169,10 +177,4 @@ static inline double wrap(double theta) {
   return theta - 6.283185307179586476925 * floor(theta / 6.283185307179586476925);
 }
 
-/* to (cols, ld_to) = from (rows, cols) transposed, its rows padded with zeros. */
-static inline void transpose_padded(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to,
-                                    int64_t ld_to) {
-  for (int64_t j = 0; rows < ld_to && j < cols; j++) zero(to + j * ld_to + rows, ld_to - rows);
-  tile_transpose(rows, cols, from, ld_from, to, ld_to);
-}
 #endif

@@ -25,7 +25,6 @@ typedef struct Carried {
 typedef struct Work {
   TileWork tile;
   float *states;     /* (tiles of a chunk, heads, P, N) */
-  float *vT;         /* (P, M) */
   float *T, *T_sum;  /* (M, M) causal: U, then T; the heads' sum */
   float *dv;         /* (M, P) */
   float *dk, *dq;    /* (M, N) */
@@ -55,7 +54,6 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
   const int64_t m = s->n_m;
   scan_tile_carve(s, &w->tile, &c);
   w->states = carve(&c, tiles_per_chunk(s) * s->max_heads * s->n_p * s->n_cols);
-  w->vT = carve(&c, s->n_p * m);
   w->T = carve(&c, m * m);
   w->T_sum = carve(&c, m * m);
   w->dv = carve(&c, m * s->n_rows);
@@ -138,7 +136,7 @@ static void load_dy(const Scan *s, TileWork *w, Tile tile, int64_t h) {
 /* G from behind the tile to before it. */
 static void step_gradient(const Scan *s, TileWork *w, Tile tile, float *G) {
   weigh_rows(s, w, tile, w->y, w->start);
-  tile_product(s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->q, s->n_cols, w->whole, G, s->n_cols);
+  scan_product(s, w, s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->q, s->n_cols, w->whole, G, s->n_cols);
 }
 
 /* The products of one head: dv, dq, dk (into dB, dC where heads share k and q), G, and the scalars' sums. Returns what
@@ -146,17 +144,15 @@ static void step_gradient(const Scan *s, TileWork *w, Tile tile, float *G) {
 static float head_products(const Scan *s, Work *work, Tile tile, const float *S, float *G, Next next) {
   TileWork *w = &work->tile;
   const int64_t m = tile.m, n_r = s->n_r, n_m = s->n_m, n_p = s->n_p, n_n = s->n_n;
-  const int64_t n_rows = s->n_rows, n_cols = s->n_cols, width = round_up(m, LANES);
-  transpose_padded(m, n_p, w->v, n_rows, work->vT, width);
-  tile_product_causal(m, width, n_p, tile_a(w->y, n_rows), work->vT, width, n_r, work->T, n_m);
+  const int64_t n_rows = s->n_rows, n_cols = s->n_cols;
+  scan_product_t(s, w, m, m, n_p, tile_a(w->y, n_rows), w->v, n_rows, true, work->T, n_m);
   mix_backward(s, work, tile, next);
 
-  transpose_padded(n_p, n_n, G, n_cols, w->turned, n_rows);
-  tile_product(m, n_rows, n_n, tile_a(w->k, n_cols), w->turned, n_rows, NULL, work->dv, n_rows);
+  scan_product_t(s, w, m, n_p, n_n, tile_a(w->k, n_cols), G, n_cols, false, work->dv, n_rows);
   for (int64_t j = 0; j < m; j++) work->into_state[j] = w->end[j] * dot(w->v + j * n_rows, work->dv + j * n_rows, n_p);
-  tile_product(m, n_rows, m, tile_causal_t(w->F, n_m, n_r), w->y, n_rows, w->wend, work->dv, n_rows);
+  scan_product(s, w, m, n_rows, m, tile_causal_t(w->F, n_m, n_r), w->y, n_rows, w->wend, work->dv, n_rows);
 
-  tile_product(m, n_cols, n_p, tile_a(w->y, n_rows), S, n_cols, NULL, work->dq, n_cols);
+  scan_product(s, w, m, n_cols, n_p, tile_a(w->y, n_rows), S, n_cols, NULL, work->dq, n_cols);
   for (int64_t t = 0, i = 0; t < tile.n; t++) {
     work->from_state[t] = 0;
     for (; i < (t + 1) * n_r; i++)
@@ -165,11 +161,11 @@ static float head_products(const Scan *s, Work *work, Tile tile, const float *S,
   weigh_rows(s, w, tile, w->v, w->wend);
   if (s->kq_shared) {
     for (int64_t i = 0; i < m; i++) add_scaled(work->dC + i * n_cols, w->start[i], work->dq + i * n_cols, n_cols);
-    tile_product(m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, w->one, work->dB, n_cols);
+    scan_product(s, w, m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, w->one, work->dB, n_cols);
   } else {
-    tile_product(m, n_cols, m, tile_causal(work->T, n_m, n_r), w->k, n_cols, w->start, work->dq, n_cols);
-    tile_product(m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, NULL, work->dk, n_cols);
-    tile_product(m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, w->one, work->dk, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal(work->T, n_m, n_r), w->k, n_cols, w->start, work->dq, n_cols);
+    scan_product(s, w, m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, NULL, work->dk, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, w->one, work->dk, n_cols);
   }
 
   const float straight = w->whole[0] * dot(S, G, n_p * n_cols);
@@ -435,8 +431,8 @@ static void store_shared(const Scan *s, const Carried *carried, Work *work, Tile
   TileWork *w = &work->tile;
   const int64_t m = tile.m, n_m = s->n_m, n_cols = s->n_cols;
   if (s->kq_shared) {
-    tile_product(m, n_cols, m, tile_causal(work->T_sum, n_m, s->n_r), w->k, n_cols, w->one, work->dC, n_cols);
-    tile_product(m, n_cols, m, tile_causal_t(work->T_sum, n_m, s->n_r), w->q, n_cols, w->one, work->dB, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal(work->T_sum, n_m, s->n_r), w->k, n_cols, w->one, work->dC, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal_t(work->T_sum, n_m, s->n_r), w->q, n_cols, w->one, work->dB, n_cols);
   }
   const int64_t slab_row = carried->slab_start[tile.segment] + tile.first - span_first;
   for (int64_t i = 0; i < m; i++) {

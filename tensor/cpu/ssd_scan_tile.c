@@ -1,5 +1,6 @@
 /* ssd_scan, chunked: the prologue of a tile (ssd_scan_chunked.h). */
 #include "tensor/cpu/ssd_scan_chunked.h"
+#include "tensor/cpu/tile_bf16.h"
 
 #ifndef ASPIS_REAL_F64
 
@@ -10,6 +11,7 @@ Scan scan_tile_sizes(const SsdScan *p) {
   s.n_tile = min_i64(min_i64(max_i64(1, TILE_MAX / s.n_r), s.n_q), s.n_t);
   s.n_m = round_up(s.n_tile * s.n_r, LANES);
   s.max_heads = ceil_div(s.heads_per_group, s.n_parts);
+  s.bf16 = TILE_BF16_NATIVE && p->x->dtype == BF16;
   s.kq_shared = !p->B_norm && s.n_s == 0;
   const int64_t pieces = ceil_div(SEGMENT_TASKS, s.n_seq * s.n_g * s.n_parts);
   s.segment = round_up(pieces > 1 ? max_i64(SEGMENT_MIN, ceil_div(s.n_t, s.n_seq * pieces)) : s.n_t, s.n_q);
@@ -40,13 +42,13 @@ void scan_tile_carve(const Scan *s, TileWork *w, Carver *c) {
   w->C = carve(c, m * s->n_cols);
   w->k = s->kq_shared ? w->B : carve(c, m * s->n_cols);
   w->q = s->kq_shared ? w->C : carve(c, m * s->n_cols);
-  w->kT = carve(c, s->n_n * m);
   w->K = carve(c, m * m);
   w->F = carve(c, m * m);
   w->v = carve(c, m * s->n_rows);
   w->vw = carve(c, m * s->n_rows);
   w->y = carve(c, m * s->n_rows);
-  w->turned = carve(c, s->n_n * s->n_rows);
+  w->turned = carve(c, max_i64(m, s->n_rows) * max_i64(s->n_n, s->n_p));
+  w->packed = s->bf16 ? (uint16_t *)carve(c, ceil_div(tile_bf16_scratch(widest, widest, widest), 2)) : NULL;
   w->cosine = carve(c, s->n_tile * s->n_s);
   w->sine = carve(c, s->n_tile * s->n_s);
   float **per_row[] = {&w->high, &w->low, &w->w, &w->gamma, &w->start, &w->end, &w->wend, &w->decay};
@@ -155,10 +157,28 @@ void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double 
   if (q_too) prepare_rows(s, w, tile, h, w->C, s->p->C_bias, w->q);
 }
 
+void scan_product(const Scan *s, TileWork *w, int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb,
+                  const float *keep, float *c, int64_t ldc) {
+  if (s->bf16) tile_product_bf16(m, n, k, a, b, ldb, false, keep, c, ldc, w->packed);
+  else tile_product(m, n, k, a, b, ldb, keep, c, ldc);
+}
+
+void scan_product_t(const Scan *s, TileWork *w, int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb,
+                    bool causal, float *c, int64_t ldc) {
+  if (s->bf16) {
+    if (causal) tile_product_causal_bf16(m, n, k, a, b, ldb, true, s->n_r, c, ldc, w->packed);
+    else tile_product_bf16(m, n, k, a, b, ldb, true, NULL, c, ldc, w->packed);
+    return;
+  }
+  const int64_t width = round_up(n, LANES);
+  for (int64_t q = 0; n < width && q < k; q++) zero(w->turned + q * width + n, width - n);
+  tile_transpose(n, k, b, ldb, w->turned, width);
+  if (causal) tile_product_causal(m, width, k, a, w->turned, width, s->n_r, c, ldc);
+  else tile_product(m, width, k, a, w->turned, width, NULL, c, ldc);
+}
+
 void scan_tile_products(const Scan *s, TileWork *w, Tile tile) {
-  const int64_t width = round_up(tile.m, LANES);
-  transpose_padded(tile.m, s->n_n, w->k, s->n_cols, w->kT, width);
-  tile_product_causal(tile.m, width, s->n_n, tile_a(w->q, s->n_cols), w->kT, width, s->n_r, w->K, s->n_m);
+  scan_product_t(s, w, tile.m, tile.m, s->n_n, tile_a(w->q, s->n_cols), w->k, s->n_cols, true, w->K, s->n_m);
 }
 
 void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h) {
@@ -179,7 +199,7 @@ void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h) {
 
 void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S) {
   weigh_rows(s, w, tile, w->v, w->wend);
-  tile_product(s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->k, s->n_cols, w->whole, S, s->n_cols);
+  scan_product(s, w, s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->k, s->n_cols, w->whole, S, s->n_cols);
 }
 
 void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {

@@ -1,7 +1,11 @@
 /* tile: see tile.h. */
 #include "tensor/cpu/tile.h"
 
+#include "tensor/cpu/tile_bf16.h"
+
 #ifndef ASPIS_REAL_F64
+
+_Static_assert((int)TILE_BF16_BLOCK == (int)TILE_BF16_DEPTH, "blocks of causal products start where a depth does");
 
 /* One block of C, rows x (vectors * LANES), both known to the compiler. */
 static inline __attribute__((always_inline)) void block_product(int rows, int vectors, bool a_transposed, int64_t k,
@@ -67,6 +71,53 @@ void tile_product(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int6
 void tile_product_causal(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, int64_t block, float *c,
                          int64_t ldc) {
   product(false, m, n, k, a, b, ldb, NULL, block, c, ldc);
+}
+
+int64_t tile_bf16_scratch(int64_t m, int64_t n, int64_t k) {
+  return m * round_up(k, TILE_BF16_DEPTH) + tile_bf16_packed(k, n);
+}
+
+/* A and B as tile_bf16_product wants them; returns the packed B. */
+static uint16_t *pack(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, bool b_transposed,
+                      uint16_t *scratch) {
+  uint16_t *packed = scratch + m * round_up(k, TILE_BF16_DEPTH);
+  tile_bf16_rows(m, k, a.x, F32, a.ld, a.transposed, scratch);
+  tile_bf16_pack(k, n, b, F32, ldb, b_transposed, packed);
+  return packed;
+}
+
+void tile_product_bf16(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, bool b_transposed,
+                       const float *keep, float *c, int64_t ldc, uint16_t *scratch) {
+  const int64_t depth = round_up(k, TILE_BF16_DEPTH), n_padded = round_up(n, 16);
+  const uint16_t *packed = pack(m, n, k, a, b, ldb, b_transposed, scratch);
+  for (int64_t i = 0; keep && i < m; i++)
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) c[i * ldc + j] *= keep[i];
+  if (!a.block) {
+    tile_bf16_product(m, n, k, scratch, depth, packed, keep, c, ldc);
+    return;
+  }
+  /* blocks of rows and whole depths of k, one panel of B at a time: what is skipped is zero */
+  for (int64_t i = 0; i < m; i += TILE_BF16_BLOCK) {
+    const int64_t rows = min_i64(TILE_BF16_BLOCK, m - i);
+    int64_t first = 0, end = k;
+    if (a.transposed) first = i / a.block * a.block / TILE_BF16_BLOCK * TILE_BF16_BLOCK;
+    else end = min_i64(k, round_up(round_up(i + rows, a.block), TILE_BF16_BLOCK));
+    for (int64_t j = 0; j < n; j += TILE_BF16_COLS)
+      tile_bf16_product(rows, min_i64(TILE_BF16_COLS, n - j), end - first, scratch + i * depth + first, depth,
+                        packed + j * depth + first * min_i64(TILE_BF16_COLS, n_padded - j), keep, c + i * ldc + j, ldc);
+  }
+}
+
+void tile_product_causal_bf16(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, bool b_transposed,
+                              int64_t block, float *c, int64_t ldc, uint16_t *scratch) {
+  const int64_t depth = round_up(k, TILE_BF16_DEPTH);
+  const uint16_t *packed = pack(m, n, k, a, b, ldb, b_transposed, scratch);
+  for (int64_t j = 0; j < n; j += TILE_BF16_COLS) {
+    const int64_t first = min_i64(m, j / block * block);
+    tile_bf16_product(m - first, min_i64(TILE_BF16_COLS, n - j), k, scratch + first * depth, depth, packed + j * depth,
+                      false, c + first * ldc + j, ldc);
+  }
 }
 
 void tile_transpose(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to, int64_t ld_to) {

@@ -12,6 +12,9 @@
 
 #define tile_product CPU_SYMBOL(tile_product)
 #define tile_product_causal CPU_SYMBOL(tile_product_causal)
+#define tile_product_bf16 CPU_SYMBOL(tile_product_bf16)
+#define tile_product_causal_bf16 CPU_SYMBOL(tile_product_causal_bf16)
+#define tile_bf16_scratch CPU_SYMBOL(tile_bf16_scratch)
 #define tile_transpose CPU_SYMBOL(tile_transpose)
 
 #ifndef ASPIS_REAL_F64
@@ -38,13 +41,23 @@ void tile_product(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int6
 void tile_product_causal(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, int64_t block, float *c,
                          int64_t ldc);
 
+/* The same products with A and B rounded to BF16 (tile_bf16.h), summed in float. B is the transpose of b (n, k) where
+ * `b_transposed`; `scratch` has tile_bf16_scratch(m, n, k) elements. */
+void tile_product_bf16(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, bool b_transposed,
+                       const float *keep, float *c, int64_t ldc, uint16_t *scratch);
+void tile_product_causal_bf16(int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb, bool b_transposed,
+                              int64_t block, float *c, int64_t ldc, uint16_t *scratch);
+int64_t tile_bf16_scratch(int64_t m, int64_t n, int64_t k);
+
 /* to (cols, rows) = from (rows, cols) transposed */
 void tile_transpose(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to, int64_t ld_to);
 
-/* What must be zero beside the causal entries of row i of a causal A: all up to this column, of which there may be
- * more than the matrix has. */
-static inline int64_t tile_causal_width(int64_t i, int64_t block) {
-  return round_up(round_up(i / TILE_ROWS * TILE_ROWS + TILE_ROWS, block), LANES);
+/* What must be zero beside the causal entries of row i of a causal A: all up to this column, of which there may be more
+ * than the matrix has. BF16 products look at whole depths of the instructions. */
+enum { TILE_BF16_BLOCK = 32 };
+static inline int64_t tile_causal_width(int64_t i, int64_t block, bool bf16) {
+  const int64_t rows = bf16 ? TILE_BF16_BLOCK : TILE_ROWS, cols = bf16 ? TILE_BF16_BLOCK : LANES;
+  return round_up(round_up(i / rows * rows + rows, block), cols);
 }
 
 #endif

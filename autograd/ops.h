@@ -30,7 +30,8 @@ Conv1d op_conv1d(Tape *tape, Conv1d in, bool want_state);
 SsmDt op_ssm_dt(Tape *tape, SsmDt in);
 SsdScan op_ssd_scan(Tape *tape, SsdScan in, bool want_state);
 Attention op_attention(Tape *tape, Attention in);
-/* nll (T, 1) real of targets (T) I32 under the classifier w over x; the gradient is seeded through tape_grad(nll) */
+/* nll (T, 1) real of targets (T) I32 under the classifier w over x; the gradient is seeded through
+ * tape_grad(nll); or, where tape->dloss tells it, those of x and w are complete when this returns, and nll has none */
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int vocab_size);
 /* loss (T, 1) real */
 Tensor *op_point_loss(Tape *tape, PointLossKind kind, double delta, Tensor *prediction, Tensor *target);

@@ -23,6 +23,7 @@ typedef struct Tape {
   Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
   bool recording; /* off: evaluation; nothing is saved for backward */
   TapeDraws draws;
+  const double *dloss; /* what the gradient of every token's nll will be, where that is known before; NULL: it is seeded */
   TapeNode *last;
   const Tensor *known; /* the output of the scope being replayed */
   size_t owed;         /* place of the oldest tensor that got its gradient since the last scope began; SIZE_MAX: none */

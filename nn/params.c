@@ -166,6 +166,17 @@ void params_zero_grads(ParamTable *table) {
   if (!table->dry) tensor_zero(&table->grads_flat);
 }
 
+void params_swap_grads(ParamTable *table, int i) {
+  CHECK(i >= 0 && i < table->n_spare, "spare gradients %d of %d", i, table->n_spare);
+  const Tensor flat = table->grads_flat;
+  table->grads_flat = table->spare_grads[i];
+  table->spare_grads[i] = flat;
+  for (int j = 0; j < table->n_params; j++) {
+    Tensor *grad = &table->params[j]->grad;
+    grad->data = (char *)table->grads_flat.data + ((char *)grad->data - (char *)flat.data);
+  }
+}
+
 Tensor *param_exact(Param *param) {
   if (!param->low) return &param->value;
   const uint16_t *high = param->value.data;

@@ -68,6 +68,8 @@ Param *params_find(const ParamTable *table, const char *name); /* NULL if absent
 int64_t params_count(const ParamTable *table);                  /* elements of all parameters */
 /* All gradients to zero; nothing on a dry device. */
 void params_zero_grads(ParamTable *table);
+/* The gradients become spare block i, and what stood there the gradients: nothing is copied. */
+void params_swap_grads(ParamTable *table, int i);
 /* The exact value as one tensor: the value itself, unless it has lower halves. Then both are put together in the
  * gradient's place, which must be free, as it is between steps; valid until the next gradient. */
 Tensor *param_exact(Param *param);

@@ -177,6 +177,7 @@ typedef struct CrossEntropy {
   Tensor *target; /* (T) I32 */
   Tensor *nll;    /* (T, 1) real */
   Tensor *dx, *dw, *dnll;
+  double dnll_known; /* forward, with dx or dw given: what every token's dnll will be, and the gradients are made at once */
   void *scratch;
 } CrossEntropy;
 

@@ -322,6 +322,44 @@ Test(ops, ignored_targets_and_padded_words_take_no_part) {
   device_close(&device);
 }
 
+/* One training step of the classifier: nll, dx and dw as doubles into values; returns their number. */
+static int64_t classify(Dtype act, bool known, double *values) {
+  Device device = open_device(F32);
+  enum { T = 700, D = 40, V = 90 };
+  int32_t target[T];
+  for (int t = 0; t < T; t++) target[t] = t % 5 == 1 ? CROSS_ENTROPY_IGNORE : t * 7 % V;
+  Tensor *x = randn(&device, act, T, D, 1), *w = randn(&device, act, V + 6, D, 2);
+  give_grad(&device, w);
+  const double dloss = 0.37;
+  Tape tape = tape_make(&device, act, true);
+  if (known) tape.dloss = &dloss;
+  Tensor *nll = op_cross_entropy(&tape, x, w, ints(&device, T, target), V);
+  cr_assert(nll->needs_grad == !known && !tape.last == known, "%s: recorded, or not, against what the tape knows",
+            dtype_name(act));
+  if (!known)
+    for (int t = 0; t < T; t++) tensor_set(tape_grad(&tape, nll), t, dloss);
+  tape_backward(&tape);
+  int64_t n = 0;
+  const Tensor *const results[] = {nll, x->grad, w->grad};
+  for (int i = 0; i < 3; i++)
+    for (int64_t e = 0; e < tensor_count(results[i]); e++) values[n++] = tensor_get(results[i], e);
+  cr_assert(device.flops == 3 * 2.0 * T * D * V, "%s, known %d: %g FLOPs", dtype_name(act), known, device.flops);
+  device_close(&device);
+  return n;
+}
+
+Test(ops, cross_entropy_gives_the_same_gradients_at_once_and_afterwards) {
+  static const Dtype DTYPES[] = {F32, BF16};
+  static double after[MAX_VALUES], at_once[MAX_VALUES];
+  for (int k = 0; k < 2; k++) {
+    const int64_t n = classify(DTYPES[k], false, after);
+    cr_assert(classify(DTYPES[k], true, at_once) == n, "%s: another number of values", dtype_name(DTYPES[k]));
+    for (int64_t i = 0; i < n; i++)
+      cr_assert(at_once[i] == after[i], "%s: value %lld of %lld is %.9g, not %.9g", dtype_name(DTYPES[k]), (long long)i,
+                (long long)n, at_once[i], after[i]);
+  }
+}
+
 /* ---- norms, gate, attention against plain loops ------------------------------------------------------------------------------ */
 
 static double silu(double x) { return x / (1 + exp(-x)); }

@@ -26,13 +26,14 @@ static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch) {
 double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
+  tape.dloss = &grad_scale;
   Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch);
-  Tensor *dloss = tape_grad(&tape, loss);
+  Tensor *dloss = tape_grad(&tape, loss); /* NULL: its gradient has gone where it belongs */
   double sum = 0;
   if (!device->dry)
     for (int64_t i = 0; i < tensor_count(loss); i++) {
       sum += tensor_get(loss, i);
-      tensor_set(dloss, i, grad_scale);
+      if (dloss) tensor_set(dloss, i, grad_scale);
     }
   tape_backward(&tape);
   tape_reset(&tape, mark);
@@ -48,7 +49,7 @@ static void tree_push(ParamTable *params, Device *device, double *losses, double
     *loss += losses[level];
   }
   if (part == n_parts - 1) return;
-  tensor_copy(&params->spare_grads[level], &params->grads_flat);
+  params_swap_grads(params, level);
   losses[level] = *loss;
 }
 

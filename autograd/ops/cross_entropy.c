@@ -1,17 +1,21 @@
 /* cross_entropy: builder and backward rule (CrossEntropy in tensor/kernels.h). Saves its inputs; the logits are computed
- * again. */
+ * again. Where the tape knows what the gradient of nll will be, nothing of that is needed: forward does it all. */
 #include "autograd/ops.h"
 
 /* One of the products logits, dx, dw; the logits made again are not counted. */
 static double product_flops(const CrossEntropy *p) { return 2.0 * (double)tensor_count(p->x) * (double)p->vocab_size; }
 
+static void take_gradients(Tape *tape, CrossEntropy *p) {
+  p->dx = tape_grad(tape, p->x);
+  p->dw = tape_grad(tape, p->w);
+  tape->device->flops += product_flops(p) * ((p->dx != NULL) + (p->dw != NULL));
+}
+
 static void rule(Tape *tape, void *params) {
   CrossEntropy *p = params;
   p->dnll = tape_arrived(tape, p->nll);
   if (!p->dnll) return;
-  p->dx = tape_grad(tape, p->x);
-  p->dw = tape_grad(tape, p->w);
-  tape->device->flops += product_flops(p) * ((p->dx != NULL) + (p->dw != NULL));
+  take_gradients(tape, p);
   cross_entropy_bwd(tape->device, p);
 }
 
@@ -27,9 +31,13 @@ Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int v
                     .target = target,
                     .nll = tape_tensor(tape, tape_real(tape), x->dim[0], 1)};
   tape->device->flops += product_flops(&p);
+  const bool needs_grad = tape->recording && (x->needs_grad || w->needs_grad), at_once = needs_grad && tape->dloss;
+  if (at_once) {
+    p.dnll_known = *tape->dloss;
+    take_gradients(tape, &p);
+  }
   cross_entropy_fwd(tape->device, &p);
-  const bool needs_grad = tape->recording && (x->needs_grad || w->needs_grad);
-  tape_mark_output(p.nll, needs_grad);
-  if (needs_grad) TAPE_RECORD(tape, rule, p);
+  tape_mark_output(p.nll, needs_grad && !at_once);
+  if (needs_grad && !at_once) TAPE_RECORD(tape, rule, p);
   return p.nll;
 }

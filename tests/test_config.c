@@ -150,6 +150,18 @@ Test(config, combinations_are_checked_with_the_fix) {
        "6"},
       {"split", "data: {split: {train: 0.9, val: 0.2}}",
        "c.yaml:1:33: data.split.val: found 0.2 beside data.split.train = 0.9, expected a sum of 1 at most"},
+      {"series for a language model", "data: {kind: series}",
+       "c.yaml:1:14: data.kind: found series beside model.task: lm, expected text or synthetic (or model.task: "
+       "forecast)"},
+      {"shares of a series", "model: {task: forecast}\ndata: {kind: series, split: {train: 0.7, val: 0.2, test: 0.2}}",
+       "c.yaml:2:58: data.split.test: found 0.2 beside data.split.train = 0.7 and val = 0.2, expected a sum of 1 at "
+       "most"},
+      {"two files of a series", "model: {task: forecast}\ndata: {kind: series, path: [a, b]}",
+       "c.yaml:2:28: data.path: found 2, expected one CSV or HDF5 dataset, or data.generate.task"},
+      {"a file and a rule", "model: {task: forecast}\ndata: {kind: series, path: a, generate: {task: sine}}",
+       "c.yaml:2:28: data.path: found 1, expected one CSV or HDF5 dataset, or data.generate.task"},
+      {"two borders", "model: {task: forecast}\ndata: {kind: series, borders: [2017-06-26, 2017-10-24]}",
+       "c.yaml:2:31: data.borders: found 2, expected ett, or three dates: validation starts, test starts, end"},
       {"max_length", "data: {kind: synthetic, seq_len: 30}",
        "c.yaml: data.max_length: found 40, expected at most data.seq_len = 30"},
       {"min_length", "data: {kind: synthetic, min_length: 41}",
@@ -331,6 +343,30 @@ Test(config, data_lies_beside_the_config_or_in_the_working_directory) {
   cr_expect(c.data.n_paths == 1 && !strcmp(c.data.paths[0], "sub/beside.txt"), "%s", c.data.paths[0]);
   cr_expect(!c.init_from, "null takes a path back");
   config_free(&c);
+  write_text("sub/s.h5", "x");
+  write_text("s.h5", "x");
+  const char *h5[] = {"data.path=[\"s.h5:/a/b\"]"};
+  c = load_or_fail("sub/c.yaml", h5, 1, "a dataset in a file");
+  cr_expect(!strcmp(c.data.paths[0], "sub/s.h5:/a/b"), "%s", c.data.paths[0]);
+  config_free(&c);
+}
+
+Test(config, a_series_takes_its_windows_from_the_model) {
+  Config c;
+  Status status =
+      config_parse("model: {task: forecast, context: 36, horizon: 7}\n"
+                   "data: {kind: series, path: a.csv, borders: ett, columns: [OT, \"2\"], delimiter: \";\",\n"
+                   "       header: false, date_column: null, calendar: [hour], features: MS, target: OT}\n",
+                   "c.yaml", NULL, 0, &c);
+  cr_assert(status.code == CODE_OK, "%s", status.line);
+  const SeriesConfig *s = &c.data.series;
+  cr_expect(s->context == 36 && s->horizon == 7, "windows of %d + %d", s->context, s->horizon);
+  cr_expect(s->n_borders == 1 && !strcmp(s->borders[0], "ett"), "one text stands for a list of one");
+  cr_expect(s->n_columns == 2 && !strcmp(s->columns[1], "2") && !strcmp(s->delimiter, ";"), "columns, delimiter");
+  cr_expect(s->header == HEADER_NO && !s->date_column && s->features == SERIES_MS && !strcmp(s->target, "OT"),
+            "choices");
+  cr_expect(s->scale && s->missing == MISSING_REFUSE && !s->task && s->season == 0, "defaults");
+  config_free(&c);
 }
 
 Test(config, values_read_as_the_field_writes_them) {
@@ -374,6 +410,10 @@ static void assert_round_trip(Config *c, const char *name) {
   cr_expect(c->model.n_attn_layers == again.model.n_attn_layers &&
                 !memcmp(c->model.attn_layer_idx, again.model.attn_layer_idx, sizeof c->model.attn_layer_idx),
             "%s: attn_layer_idx", name);
+  cr_assert(c->data.series.n_columns == again.data.series.n_columns, "%s: %d columns", name,
+            again.data.series.n_columns);
+  for (int i = 0; i < c->data.series.n_columns; i++)
+    cr_expect(!strcmp(c->data.series.columns[i], again.data.series.columns[i]), "%s: column %d", name, i);
   cr_assert(c->data.n_paths == again.data.n_paths, "%s: %d paths", name, again.data.n_paths);
   for (int i = 0; i < c->data.n_paths; i++)
     cr_expect(!strcmp(c->data.paths[i], again.data.paths[i]), "%s: path \"%s\" read back as \"%s\"", name,
@@ -409,6 +449,12 @@ Test(config, the_resolved_file_reads_back_as_the_same_config) {
       "train={epochs: 1.5, micro_batch_size: 2, virtual_ranks: 4}",
       "debug={allow: true, fault: nan_grad@12}",
       "dtype=bf16",
+      "data.borders=[2017-06-26, \"2017-10-24 00:00\", 2018-02-21]",
+      "data.columns=[\"a b\", \"3\", \"null\"]",
+      "data.delimiter=\",\"",
+      "data.date_column=null",
+      "data.header=true",
+      "data.generate={task: regimes, noise: 0.3}",
       "model.init_from=\"-\"",
   };
   Config c = load_or_fail(NULL, sets, N_OF(sets), "odd values");
@@ -432,6 +478,13 @@ Test(config, a_run_is_asked_for_its_length_and_data) {
                     "c.yaml: data.path: found nothing, expected files, folders or globs (or data.kind: synthetic)\n"
                     "c.yaml: train.steps: found 0, expected the number of steps (or train.epochs)"),
             "%s", status.line);
+  status_clear(&status);
+  config_free(&c);
+  const char *series[] = {"model.task=forecast", "data.kind=series", "train.steps=1"};
+  c = load_or_fail(NULL, series, 3, "series");
+  status = config_require_run(&c, "c.yaml");
+  cr_expect(status.code == CODE_USAGE && strstr(status.line, "data.path: found nothing, expected one CSV"),
+            "series: %s", status.line);
   status_clear(&status);
   config_free(&c);
   const char *sets[] = {"data.kind=synthetic", "train.epochs=0.5"};

@@ -69,22 +69,26 @@ Test(csv, numbers_are_the_nearest_doubles) {
                                        "18446744073709551615e-19"};
   for (size_t i = 0; i < sizeof CHOSEN / sizeof *CHOSEN; i++) assert_nearest(CHOSEN[i]);
   Rng rng = rng_make(5, RNG_TEST, 0, 0);
-  for (int i = 0; i < 200000; i++) {
+  for (int i = 0; i < 300000; i++) {
     char text[80];
     uint64_t bits = (uint64_t)rng_u32(&rng) << 32 | rng_u32(&rng);
     int digits = 1 + (int)rng_below(&rng, 21), places = (int)rng_below(&rng, 22);
     double any;
     memcpy(&any, &bits, sizeof any);
-    switch (i % 4) {
+    switch (i % 5) {
     case 0: snprintf(text, sizeof text, "%.*g", digits, isfinite(any) ? any : 1.0); break;
     case 1: snprintf(text, sizeof text, "%.*f", places, (double)(int64_t)bits / 0x1p40); break;
     case 2:
       snprintf(text, sizeof text, "%llu.%0*llue%d", (unsigned long long)(bits >> rng_below(&rng, 60)), 1 + places % 9,
                (unsigned long long)rng_below(&rng, 10), (int)rng_below(&rng, 40) - 20);
       break;
-    default: /* half-way between two doubles, or a hair beside it: where rounding shows */
+    case 3: /* half-way between two doubles, or on one: where rounding shows */
       snprintf(text, sizeof text, "%.*f", 3 + (int)rng_below(&rng, 3),
                (double)(bits >> 14) + 0.5 * (double)rng_below(&rng, 2));
+      break;
+    default: /* 16 to 19 digits behind the point: some lie a hair beside half-way */
+      snprintf(text, sizeof text, "%llue-%d", (unsigned long long)(bits >> rng_below(&rng, 10)) / 2,
+               1 + (int)rng_below(&rng, 19));
     }
     assert_nearest(text);
   }
@@ -286,6 +290,36 @@ Test(csv, what_is_no_csv_is_refused_by_name) {
               status.line);
     status_clear(&status);
   }
+}
+
+Test(csv, any_bytes_are_read_or_refused_in_one_line) {
+  static const char ALPHABET[] = "0123456789.,;\t\"\n\r -+eE:/TZaN\xEF\xBB\xBF";
+  Rng rng = rng_make(8, RNG_TEST, 0, 0);
+  int n_read = 0;
+  for (int i = 0; i < 50000; i++) {
+    const size_t n = 1 + rng_below(&rng, 60);
+    char *text = malloc(n); /* of this size exactly: a sanitizer sees a step beyond it */
+    for (size_t j = 0; j < n; j++) text[j] = ALPHABET[rng_below(&rng, sizeof ALPHABET - 1)];
+    Csv csv;
+    SeriesTable table;
+    Status status = csv_over("any.csv", text, n, (SeriesHeader)(i % 3), &csv);
+    if (status.code == CODE_OK) {
+      const int last = csv.n_columns - 1;
+      status = csv_read(&csv, &last, 1, csv_begins_with_dates(&csv) && last > 0 ? 0 : -1, &table);
+      csv_close(&csv);
+      if (status.code == CODE_OK) {
+        n_read++;
+        for (int64_t row = 0; row < table.n_rows; row++)
+          cr_assert(!isinf(table.value[row]), "%.*s: row %lld is infinite", (int)n, text, (long long)row);
+        series_table_free(&table);
+      }
+    }
+    cr_assert(status.code == CODE_OK || (status.code == CODE_DATA && !strchr(status.line, '\n')), "%.*s: %s", (int)n,
+              text, status.line);
+    status_clear(&status);
+    free(text);
+  }
+  cr_assert(n_read > 500, "only %d of 50000 texts were tables", n_read);
 }
 
 /* --- dates -------------------------------------------------------------------------------------------------------- */

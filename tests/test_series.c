@@ -408,6 +408,16 @@ Test(series, an_hdf5_dataset_is_a_table_without_dates) {
   Dataset *one = open_or_fail(&config, 1, NULL, "one column");
   cr_assert(dataset_series(one)->n_input == 1 && dataset_n_samples(one, PART_TRAIN) == 20, "one column");
   dataset_close(one);
+  config.paths = (char *[]){"s.h5:/some/series"}, config.series.scale = false;
+  config.series.columns = (char *[]){"2"}, config.series.n_columns = 1;
+  Dataset *second = open_or_fail(&config, 1, NULL, "the second column");
+  Batch batch = windows_new(second, 1);
+  dataset_fill(second, PART_VAL, 0, &batch); /* forecasts row 12 */
+  cr_assert(batch.output[0] == (float)values[25] && batch.input[0] == (float)values[19], "the second column: %g",
+            batch.output[0]);
+  windows_free(&batch);
+  dataset_close(second);
+  config.series.n_columns = 0, config.series.scale = true;
 
   values[7] = INFINITY, write_h5("inf.h5", 20, 2, values);
   values[7] = NAN, write_h5("nan.h5", 20, 2, values);
@@ -456,6 +466,8 @@ Test(series, generated_series_follow_their_rule_whatever_the_seed) {
     dataset_fill(noisy, PART_VAL, 0, &b);
     double squares = 0;
     for (int64_t i = 0; i < count; i++) squares += (a.input[i] - b.input[i]) * (a.input[i] - b.input[i]);
+    const float first = b.input[0] - a.input[0], second = b.input[1] - a.input[1];
+    cr_assert(fabsf(first - second) > 1e-3f, "%s: two columns share their noise: %g", tasks[k], first);
     cr_assert(fabs(sqrt(squares / (double)count) - 0.25) < 0.03, "%s: noise of %g", tasks[k],
               sqrt(squares / (double)count));
     dataset_fill(again, PART_VAL, 0, &a);

@@ -24,14 +24,15 @@ WORKLOADS = {
     **{f"W6-{n}": dict(SMALL, layer="mamba2", kind="mixer", batch=1, length=n) for n in (512, 2048, 8192, 32768)},
     "W7": dict(FORECAST, d_model=64, n_layer=2, d_state=64, headdim=16, chunk=96, batch=32, length=96, n_in=7, n_out=7,
                horizon=96, optimizer="adamw"),
+    "GEMM": dict(kind="linear", batch=1, length=2048, n_in=768, n_out=3352),  # torch only: the rate of the best library
 }
 MIN_RUNS, MAX_RUNS = 5, 30
 
 
 def processor():
     with open("/proc/cpuinfo") as f:
-        fields = dict(reversed([[s.strip() for s in line.split(":", 1)] for line in f if ":" in line]))
-    return fields.get("model name", "not known")
+        names = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
+    return names[0] if names else "not known"
 
 
 def busy_seconds():
@@ -70,6 +71,10 @@ def torch_step(w, args):
     torch.manual_seed(0)
     bf16 = args.dtype == "bf16"
     cast = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else contextlib.nullcontext
+    if w["kind"] == "linear":
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        x, weight = torch.randn(w["length"], w["n_in"]).to(dtype), torch.randn(w["n_out"], w["n_in"]).to(dtype)
+        return (lambda: torch.nn.functional.linear(x, weight)), "torch " + torch.__version__
     make = dict(lm=models.LM, forecast=models.Forecaster, mixer=models.make_mixer)[w["kind"]]
     model = call = make(w)
     if args.compile and w["kind"] == "lm" and w["n_layer"] > 8:  # the whole would compile for minutes
@@ -167,7 +172,7 @@ def check():
     torch.manual_seed(0)
     for heads_of_B in (1, 3):
         for length, chunk in ((1, 8), (8, 8), (29, 8), (40, 8), (29, 64)):
-            x, B, C = torch.randn(2, length, 3, 5), torch.randn(2, length, heads_of_B, 4), torch.randn(2, length, heads_of_B, 4)
+            x, (B, C) = torch.randn(2, length, 3, 5), torch.randn(2, 2, length, heads_of_B, 4)
             weight, log_decay = torch.rand(2, length, 3), -torch.rand(2, length, 3)
             arguments = [t.double() for t in (x, log_decay, weight, B, C)]
             error = (models.scan(*arguments, chunk) - models.scan_definition(*arguments)).abs().max().item()
@@ -187,8 +192,8 @@ def main():
     args = p.parse_args()
     if args.workload == "check":
         return check()
-    if args.peer != "torch" and (args.compile or args.dtype != "f32"):
-        p.error(f"{args.peer}: float32, compiled by JAX: neither --compile nor --dtype")
+    if args.peer != "torch" and (args.compile or args.dtype != "f32" or args.workload == "GEMM"):
+        p.error(f"{args.peer}: float32, compiled by JAX: neither --compile nor --dtype, and no GEMM")
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     w = WORKLOADS[args.workload]
     step, version = (torch_step if args.peer == "torch" else jax_step)(w, args)
@@ -199,7 +204,8 @@ def main():
         who=peer, version=version, workload=args.workload, dtype=args.dtype, ms=round(ms, 4), min_ms=round(min(runs), 4),
         runs=len(runs), tok_per_s=round(w["batch"] * w["length"] / ms * 1e3, 1), first_s=round(first, 2),
         peak_rss_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), other_cpu_pct=round(others, 1),
-        threads=args.threads, cpu=processor())))
+        threads=args.threads, cpu=processor(),
+        **(dict(gflops=2e-6 * w["length"] * w["n_in"] * w["n_out"] / ms) if w["kind"] == "linear" else {}))))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 QUICK = ("W1", "W6-512", "W7")
 OPERATIONS = "gemm norm conv dt scan gate swiglu attention cross_entropy mixers adamw".split()
-ASPIS_ONLY = {"W3-mimo": "w3-mimo"}
+SHOWN = [w for w in WORKLOADS if w != "GEMM"]
+ASPIS_ONLY = ["W3-mimo"]
 CALM_PCT, TRIES, LIMIT_S = 5, 3, 900
 
 
@@ -70,7 +71,7 @@ def has_module(python, module):
 
 def jobs(args, build):
     """(key, command) of everything that can be measured here, most wanted first; keys are (who, workload, dtype)."""
-    wanted = [w for w in [*WORKLOADS, *ASPIS_ONLY] if (not args.quick or w in QUICK) and (not args.only or w in args.only)]
+    wanted = [w for w in [*SHOWN, *ASPIS_ONLY] if (not args.quick or w in QUICK) and (not args.only or w in args.only)]
     seconds = ["--seconds", "0.2" if args.quick else "2"]
     aspis = [args.aspis, "bench", "--json", *seconds]
     if not args.only:
@@ -81,13 +82,15 @@ def jobs(args, build):
         for dtype in ("f32", "bf16"):
             name, _, length = workload.lower().partition("-")
             case = ["mixer", "--set", f"data.seq_len={length}"] if name == "w6" else ["step"]
-            config = f"configs/bench/{ASPIS_ONLY.get(workload, name)}.yaml"
+            config = os.path.join("configs", "bench", (name if name == "w6" else workload.lower()) + ".yaml")
             if os.path.exists(os.path.join(ROOT, config)):
                 yield (build, workload, dtype), [*aspis, *case, "--config", config, "--set", f"dtype={dtype}"]
             else:
                 print(f"skipped: {workload}: there is no {config}")
     peers = os.path.join(HERE, "peers.py")
     if has_module(args.py_torch, "torch"):
+        for dtype in ("f32", "bf16"):
+            yield ("torch", "GEMM", dtype), [args.py_torch, peers, "GEMM", "--dtype", dtype, *seconds]
         for workload in wanted:
             if workload not in WORKLOADS:
                 continue
@@ -118,6 +121,14 @@ def cell(line):
     return (f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.3g} s") + f", {line['peak_rss_mib']:.0f} MiB"
 
 
+def gemm_rate(results, build, dtype):
+    """GFLOP/s of the best product of 2048 x 768 by 3352: Aspis's or PyTorch's; None: not measured."""
+    products = [*results.get((build, "operations", dtype), []), *results.get(("torch", "GEMM", dtype), [])]
+    rates = [x["gflops"] for x in products if "gflops" in x
+             and (x.get("workload") == "GEMM" or (x["case"], x["pass"]) == ("gemm_rate", "forward"))]
+    return max(rates, default=None)
+
+
 def workload_table(results, build, peers):
     """One row a workload and type: Aspis, each peer, and Aspis beside the fastest of them."""
     if not peers:
@@ -126,16 +137,15 @@ def workload_table(results, build, peers):
     head = ["workload", "type", "Aspis", "tokens/s", "GFLOP/s", "of the GEMM rate", *peers, "fastest peer / Aspis"]
     yield "| " + " | ".join(head) + " |"
     yield "| " + " | ".join(["---"] * len(head)) + " |"
-    for workload in [*WORKLOADS, *ASPIS_ONLY]:
+    for workload in [*SHOWN, *ASPIS_ONLY]:
         for dtype in ("f32", "bf16"):
+            rate = gemm_rate(results, build, dtype)
             ours = (results.get((build, workload, dtype)) or [None])[0]
             theirs = [(results.get((p, workload, dtype)) or [None])[0] for p in peers]
             if ours is None and not any(theirs):
                 continue
             times = [line["ms"] for line in theirs if line and "ms" in line]
             ahead = f"{min(times) / ours['ms']:.2f}" if times and ours and "ms" in ours else ""
-            rate = next((line["gflops"] for line in results.get((build, "operations", dtype), [])
-                         if line.get("case") == "gemm_rate" and line["pass"] == "forward"), None)
             figures = [""] * 3
             if ours and "ms" in ours:
                 share = f"{100 * ours['gflops'] / rate:.0f} %" if rate else ""
@@ -160,20 +170,24 @@ def machine_table(results, build):
     yield "| --- | --- | --- | --- |"
     for x in results.get((build, "machine", "f32"), []):
         if "failed" not in x:
-            yield f"| {x['pass']} | {x['gflops']:.0f} | {x['gb_per_s']:.0f} | {x['threads']} |"
+            rates = [f"{x[unit]:.0f}" if x[unit] else "" for unit in ("gflops", "gb_per_s")]
+            yield "| " + " | ".join([x["pass"], *rates, str(x["threads"])]) + " |"
 
 
 def write_tables(args, results, build):
     peers = [p for p in ("torch", "torch compiled", "mamba2-jax", "mamba3-jax") if any(key[0] == p for key in results)]
     versions = sorted({x["version"] for lines in results.values() for x in lines if "version" in x})
     machine = next((x["cpu"] for key, lines in results.items() if key[0] == build for x in lines if "cpu" in x), processor())
-    disturbed = sorted(" ".join(key[1:]) + f" ({key[0] if key[0] != build else 'Aspis'})" for key, lines in results.items()
-                       if key[0] in (build, *peers) and max((x.get("other_cpu_pct", 0) for x in lines), default=0) > CALM_PCT)
+    disturbed = [" ".join(["Aspis" if key[0] == build else key[0], *key[1:]]) for key, lines in results.items()
+                 if key[0] in (build, *peers) and any(x.get("other_cpu_pct", 0) > CALM_PCT for x in lines)]
+    rates = [f"{rate:.0f} GFLOP/s {dtype}" for dtype in ("f32", "bf16") if (rate := gemm_rate(results, build, dtype))]
+    notes = [f"GEMM rate: {', '.join(rates) or 'not measured'}."]
+    notes.append("Peers: " + "; ".join(versions) + "." if versions else "Peers: none.")
+    if disturbed:
+        notes.append(f"Other processes took more than {CALM_PCT} % of the machine during: {', '.join(sorted(disturbed))}.")
     blocks = {
         "machine": [f"{machine}, {os.cpu_count()} cores, {datetime.date.today()}.", "", *machine_table(results, build)],
-        "workloads": [*workload_table(results, build, peers), "",
-                      "Peers: " + "; ".join(versions) + "." if versions else "Peers: none.",
-                      *([f"Other processes took more than {CALM_PCT} % of the machine during: {', '.join(disturbed)}."] if disturbed else [])],
+        "workloads": [*workload_table(results, build, peers), "", *notes],
         "operations": list(operation_table(results, build)),
     }
     with open(args.doc, encoding="utf-8") as f:
@@ -198,14 +212,15 @@ def load(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--aspis", default=os.path.join(ROOT, "build", "aspis"))
-    p.add_argument("--results", default=os.path.join(ROOT, "build", "bench.jsonl"))
+    p.add_argument("--results", help="default: build/bench.jsonl, with --quick build/bench-quick.jsonl")
     p.add_argument("--doc", default=os.path.join(ROOT, "docs", "performance.md"))
-    p.add_argument("--quick", action="store_true", help=f"the operations and {', '.join(QUICK)} only, shortly, nothing compiled by torch")
+    p.add_argument("--quick", action="store_true", help=f"operations, {', '.join(QUICK)}; shortly; no torch.compile")
     p.add_argument("--only", nargs="*", default=[], help="these workloads only")
     p.add_argument("--tables", action="store_true", help="write the tables from the results file; measure nothing")
     p.add_argument("--no-wait", action="store_true", help="measure once, whoever else is at work")
     args = p.parse_args()
     args.aspis = os.path.abspath(args.aspis)
+    args.results = args.results or os.path.join(ROOT, "build", "bench-quick.jsonl" if args.quick else "bench.jsonl")
     args.py_torch, args.py_jax = (os.environ.get(name) or sys.executable for name in ("PY_TORCH", "PY_JAX"))
     with open(args.aspis, "rb") as f:
         build = "aspis " + hashlib.sha256(f.read()).hexdigest()[:12]
@@ -218,7 +233,7 @@ def main():
         results[key] = lines if why is None else [{"failed": why}]
         with open(args.results, "a", encoding="utf-8") as f:
             f.write(json.dumps({"key": key, "lines": results[key]}) + "\n")
-        print(*key, why or ", ".join(cell(x) for x in lines if "ms" in x) or f"{len(lines)} lines", flush=True)
+        print(*key, why or (cell(lines[0]) if len(lines) == 1 else f"{len(lines)} lines"), flush=True)
     write_tables(args, results, build)
 
 

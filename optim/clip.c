@@ -3,17 +3,18 @@
 
 #include <math.h>
 
-double optim_grad_norm(const ParamTable *params, Device *device, const Param **bad) {
-  double total = 0;
+static double sum_of_squares(Device *device, Tensor *x) {
+  double squares = 0;
+  sum_squares_fwd(device, &(SumSquares){.x = x, .result = &squares});
+  return squares;
+}
+
+double optim_grad_norm(ParamTable *params, Device *device, const Param **bad) {
+  const double squares = sum_of_squares(device, &params->grads_flat);
   *bad = NULL;
-  for (int i = 0; i < params->n_params; i++) {
-    Param *param = params->params[i];
-    double squares = 0;
-    sum_squares_fwd(device, &(SumSquares){.x = &param->grad, .result = &squares});
-    if (!isfinite(squares) && !*bad) *bad = param;
-    total += squares;
-  }
-  return sqrt(total);
+  for (int i = 0; i < params->n_params && !isfinite(squares) && !*bad; i++)
+    if (!isfinite(sum_of_squares(device, &params->params[i]->grad))) *bad = params->params[i];
+  return sqrt(squares);
 }
 
 double optim_clip_scale(double norm, double clip) {

@@ -18,9 +18,9 @@ typedef struct OptimConfig {
  * the schedule (WSD: constant until the last decay_steps, then linear). */
 double schedule_lr(const OptimConfig *config, int64_t step, int64_t steps);
 
-/* Global norm of all gradients, in double, in table order. *bad is NULL, or the first parameter whose gradient is not
+/* Global norm of all gradients, in double, one pass over their block. *bad is NULL, or the first parameter whose gradient is not
  * finite. */
-double optim_grad_norm(const ParamTable *params, Device *device, const Param **bad);
+double optim_grad_norm(ParamTable *params, Device *device, const Param **bad);
 /* min(1, clip / (norm + 1e-6)); 1 when clip is 0. (spec 2.4) */
 double optim_clip_scale(double norm, double clip);
 /* One update of every parameter; step counts from 1; gradients are taken times grad_scale. */

@@ -12,7 +12,7 @@ KERNEL_FWD(adamw, Adamw) {
   const real step_size = (real)(p->lr / (1 - pow(p->beta1, (double)p->step)));
   const real v_scale = (real)(1 / (1 - pow(p->beta2, (double)p->step)));
   const real keep = (real)(1 - p->lr * p->weight_decay), eps = (real)p->eps, grad_scale = (real)p->grad_scale;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n))
   for (int64_t start = 0; start < n; start += BLOCK) {
     const int64_t count = min_i64(BLOCK, n - start);
     const real *restrict grad = (const real *)p->grad->data + start;

@@ -25,7 +25,7 @@ KERNEL_SCRATCH(add_norm, AddNorm) {
 
 KERNEL_FWD(add_norm, AddNorm) {
   const int64_t n_t = tensor_rows(p->residual), width = tensor_last(p->residual), n_blocks = sum_blocks(n_t);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t b = 0; b < n_blocks; b++) {
     const Work work = work_of_block(p, b);
     const real *w = row_load(p->weight, 0, width, work.w);
@@ -47,7 +47,7 @@ KERNEL_FWD(add_norm, AddNorm) {
 KERNEL_BWD(add_norm, AddNorm) {
   const int64_t n_t = tensor_rows(p->residual), width = tensor_last(p->residual), n_blocks = sum_blocks(n_t);
   const Tensor *h = p->update ? p->h : p->residual;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t b = 0; b < n_blocks; b++) {
     const Work work = work_of_block(p, b);
     const real *w = row_load(p->weight, 0, width, work.w);

@@ -9,7 +9,7 @@ enum { GRAD_COLS = 64 };
 KERNEL_FWD(embedding, Embedding) {
   const int64_t n_t = tensor_count(p->token), n_v = p->w->dim[0], width = p->w->dim[1];
   const int32_t *token = p->token->data;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++) {
     CHECK(token[t] >= 0 && token[t] < n_v, "token %d at %lld of a vocabulary of %lld", token[t], (long long)t,
           (long long)n_v);
@@ -25,7 +25,7 @@ KERNEL_FWD(embedding, Embedding) {
 KERNEL_BWD(embedding, Embedding) {
   const int64_t n_t = tensor_count(p->token), width = p->w->dim[1];
   const int32_t *token = p->token->data;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t i = 0; i < width; i += GRAD_COLS) {
     const int64_t n = min_i64(GRAD_COLS, width - i);
     Tensor dw = cols_from(p->dw, i), dy = cols_from(p->dy, i);

@@ -17,7 +17,7 @@ KERNEL_FWD(gather, Gather) {
   const int32_t *index = p->index->data;
   const char *x = p->x->data;
   char *y = p->y->data;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n * p->width))
   for (int64_t i = 0; i < n; i++) memcpy(y + (size_t)i * bytes, x + (size_t)index[i] * bytes, bytes);
 }
 
@@ -25,7 +25,7 @@ KERNEL_BWD(gather, Gather) {
   const int64_t n = p->index->dim[0];
   const int32_t *index = p->index->data;
   const Tensor dy = rows_of(p->dy, p->width), dx = rows_of(p->dx, p->width);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n * p->width))
   for (int64_t c = 0; c < p->width; c += COLUMNS) {
     const int64_t n_c = min_i64(COLUMNS, p->width - c);
     const Tensor from = cols_from(&dy, c);

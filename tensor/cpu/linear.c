@@ -23,7 +23,7 @@ KERNEL_SCRATCH(linear, Linear) {
 KERNEL_FWD(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
   if (p->bias) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * n_out))
     for (int64_t t = 0; t < n_t; t++)
       for (int64_t i = 0; i < n_out; i += ROW_RUN) {
         real buffer[ROW_RUN];
@@ -39,7 +39,7 @@ KERNEL_FWD(linear, Linear) {
 /* Columns are cut among threads; the rows of a column are summed in fixed blocks, for accuracy. */
 static void add_column_sums(const Tensor *dy, Tensor *dbias) {
   const int64_t n_t = tensor_rows(dy), n_out = tensor_last(dy), n_blocks = sum_blocks(n_t);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * n_out))
   for (int64_t i = 0; i < n_out; i += BIAS_COLS) {
     const int64_t n = min_i64(BIAS_COLS, n_out - i);
     Tensor part = cols_from(dy, i), out = cols_from(dbias, i);

@@ -25,7 +25,7 @@ static const struct {
 KERNEL_FWD(point_loss, PointLoss) {
   const int64_t n_t = tensor_rows(p->target), width = tensor_last(p->target);
   PointFunction *const value = KINDS[p->kind].value;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++) {
     const real *target = row_load(p->target, t, width, NULL);
     real sum = 0;
@@ -43,7 +43,7 @@ KERNEL_FWD(point_loss, PointLoss) {
 KERNEL_BWD(point_loss, PointLoss) {
   const int64_t n_t = tensor_rows(p->target), width = tensor_last(p->target);
   PointFunction *const slope = KINDS[p->kind].slope;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++) {
     const real *target = row_load(p->target, t, width, NULL);
     const real scale = *row_load(p->dloss, t, 1, NULL) / (real)width;

@@ -7,7 +7,7 @@ static inline real error(real target, real prediction) { return target == target
 
 KERNEL_FWD(quantile_loss, QuantileLoss) {
   const int64_t n_t = tensor_rows(p->target), width = tensor_last(p->prediction);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++) {
     const real *target = row_load(p->target, t, tensor_last(p->target), NULL);
     real sum = 0;
@@ -27,7 +27,7 @@ KERNEL_FWD(quantile_loss, QuantileLoss) {
 
 KERNEL_BWD(quantile_loss, QuantileLoss) {
   const int64_t n_t = tensor_rows(p->target), width = tensor_last(p->prediction);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++) {
     const real *target = row_load(p->target, t, tensor_last(p->target), NULL);
     const real scale = *row_load(p->dloss, t, 1, NULL) / (real)width;

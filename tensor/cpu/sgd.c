@@ -6,7 +6,7 @@ enum { BLOCK = 1 << 10 };
 KERNEL_FWD(sgd, Sgd) {
   const int64_t n = tensor_count(p->value);
   const real lr = (real)p->lr, weight_decay = (real)p->weight_decay, grad_scale = (real)p->grad_scale;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n))
   for (int64_t start = 0; start < n; start += BLOCK) {
     const int64_t count = min_i64(BLOCK, n - start);
     const real *restrict grad = (const real *)p->grad->data + start;

@@ -12,7 +12,7 @@ KERNEL_FWD(sum_squares, SumSquares) {
   const int64_t n = tensor_count(p->x), n_blocks = ceil_div(n, BLOCK);
   const real *x = p->x->data;
   double *sums = p->scratch;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(n))
   for (int64_t b = 0; b < n_blocks; b++) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -3,7 +3,7 @@
 
 KERNEL_FWD(swiglu, Swiglu) {
   const int64_t n_t = tensor_rows(p->y), width = tensor_last(p->y);
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++)
     for (int64_t i = 0; i < width; i += ROW_RUN) {
       const int64_t n = min_i64(ROW_RUN, width - i);
@@ -17,7 +17,7 @@ KERNEL_FWD(swiglu, Swiglu) {
 
 KERNEL_BWD(swiglu, Swiglu) {
   const int64_t n_t = tensor_rows(p->y), width = tensor_last(p->y);
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++)
     for (int64_t i = 0; i < width; i += ROW_RUN) {
       const int64_t n = min_i64(ROW_RUN, width - i);

@@ -18,7 +18,7 @@ static int64_t cycle_row(const WindowDenorm *p, int64_t s, int64_t h) {
 
 KERNEL_FWD(window_denorm, WindowDenorm) {
   const int64_t n_seq = tensor_rows(p->y), n_q = p->n_q;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->y)))
   for (int64_t s = 0; s < n_seq; s++) {
     real *y = row_out(p->y, s, NULL);
     const real *mean = row_load(p->mean, s, 0, NULL) + p->first, *std = row_load(p->std, s, 0, NULL) + p->first;
@@ -39,7 +39,7 @@ KERNEL_FWD(window_denorm, WindowDenorm) {
 
 KERNEL_BWD(window_denorm, WindowDenorm) {
   const int64_t n_seq = tensor_rows(p->y), n_q = p->n_q;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->y)))
   for (int64_t j = 0; j < p->n_out; j++)
     for (int64_t s = 0; s < n_seq; s++) {
       const real *dy = row_load(p->dy, s, 0, NULL), std = row_load(p->std, s, 0, NULL)[p->first + j];

@@ -18,7 +18,7 @@ static void statistics(WindowStatistic statistic, real eps, const real *x, int64
 
 KERNEL_FWD(window_norm, WindowNorm) {
   const int64_t n_t = p->length, n_seq = tensor_rows(p->x) / n_t, n_in = tensor_last(p->x), n_c = tensor_last(p->mean);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t s = 0; s < n_seq; s++) {
     const real *x = row_load(p->x, s * n_t, n_in, NULL);
     real *y = row_out(p->y, s * n_t, NULL), *mean = row_out(p->mean, s, NULL), *std = row_out(p->std, s, NULL);
@@ -36,7 +36,7 @@ KERNEL_FWD(window_norm, WindowNorm) {
 
 KERNEL_BWD(window_norm, WindowNorm) {
   const int64_t n_t = p->length, n_seq = tensor_rows(p->x) / n_t, n_c = tensor_last(p->mean), n_w = p->cycle->dim[0];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t c = 0; c < n_c; c++)
     for (int64_t s = 0; s < n_seq; s++) {
       const int32_t phase = ((const int32_t *)p->phase->data)[s];

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/tokenizer.h"
+
 /* --- numbers ------------------------------------------------------------------------------------------------------ */
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -120,26 +122,30 @@ static const char *after_line_end(const Csv *csv, const char *p) {
 
 static bool is_space(char c) { return c == ' ' || c == '\t'; }
 
+static bool at_cell_end(const Csv *csv, const char *p) { return at_line_end(csv, p) || *p == csv->delimiter; }
+
+static const char *skip_spaces(const Csv *csv, const char *p) {
+  while (!at_cell_end(csv, p) && is_space(*p)) p++;
+  return p;
+}
+
 /* Cuts out the cell that begins at p; returns the delimiter or line end behind it. */
 static const char *take_cell(const Csv *csv, const char *p, Cell *cell) {
-  while (!at_line_end(csv, p) && is_space(*p) && *p != csv->delimiter) p++;
-  const bool quoted = !at_line_end(csv, p) && *p == '"';
-  const char *from = quoted ? ++p : p, *to = NULL;
-  for (; quoted && !at_line_end(csv, p); p++) {
-    if (*p != '"') continue;
-    if (p + 1 < csv->end && p[1] == '"') p++;
-    else {
-      to = p++;
-      break;
+  const char *from = p = skip_spaces(csv, p);
+  if (!at_line_end(csv, p) && *p == '"') {
+    for (p++; !at_line_end(csv, p); p++) {
+      if (*p != '"') continue;
+      if (p + 1 == csv->end || p[1] != '"') break;
+      p++;
     }
+    *cell = (Cell){from + 1, (size_t)(p - from - 1), .open = at_line_end(csv, p)};
+    p = skip_spaces(csv, p + !cell->open);
+    if (at_cell_end(csv, p)) return p;
   }
-  const char *after = p;
-  while (!at_line_end(csv, p) && *p != csv->delimiter) p++;
-  if (!quoted) to = p;
-  *cell = (Cell){from, (size_t)((to ? to : p) - from), .open = !to};
-  for (; to && after < p && quoted; after++) /* text behind a closing quote belongs to the cell, quotes and all */
-    if (!is_space(*after)) *cell = (Cell){from - 1, (size_t)(p - from + 1), .open = false};
-  while (!quoted && cell->n > 0 && is_space(cell->text[cell->n - 1])) cell->n--;
+  while (!at_cell_end(csv, p)) p++;
+  const char *to = p; /* of text behind a closing quote too: the cell is all of it, quotes included */
+  while (to > from && is_space(to[-1])) to--;
+  *cell = (Cell){from, (size_t)(to - from), .open = false};
   return p;
 }
 
@@ -210,18 +216,18 @@ static Status find_text(Csv *csv) {
   return STATUS_OK;
 }
 
+static const char *delimiter_name(char c) { return c == ',' ? "\",\"" : c == ';' ? "\";\"" : "tab"; }
+
 /* The one delimiter that the first line has outside of quotes. */
 static Status find_delimiter(Csv *csv) {
-  static const char candidates[] = ",;\t";
   char found = 0;
   bool quoted = false;
   for (const char *p = csv->text; !at_line_end(csv, p); p++) {
     quoted ^= *p == '"';
-    if (quoted || !strchr(candidates, *p) || *p == found) continue;
+    if (quoted || (*p != ',' && *p != ';' && *p != '\t') || *p == found) continue;
     if (found)
-      return status_fail(CODE_DATA,
-                         "%s: line 1: found \"%c\" and \"%c\", expected one delimiter; name it in data.delimiter",
-                         csv->path, found == '\t' ? ' ' : found, *p == '\t' ? ' ' : *p);
+      return status_fail(CODE_DATA, "%s: line 1: found %s and %s, expected one delimiter; name it in data.delimiter",
+                         csv->path, delimiter_name(found), delimiter_name(*p));
     found = *p;
   }
   csv->delimiter = found ? found : ',';
@@ -262,6 +268,15 @@ static char *name_of(Cell cell, int column) {
   return name;
 }
 
+static bool is_utf8(const char *text) {
+  uint32_t code;
+  for (size_t n; *text; text += n) {
+    n = utf8_decode(text, strlen(text), &code);
+    if (n == 0) return false;
+  }
+  return true;
+}
+
 static Status name_columns(Csv *csv) {
   csv->names = base_zalloc(sizeof *csv->names * (size_t)csv->n_columns);
   const char *p = csv->text;
@@ -270,6 +285,9 @@ static Status name_columns(Csv *csv) {
     p = take_cell(csv, p + (i > 0), &cell);
     csv->names[i] = name_of(csv->has_header ? cell : (Cell){0}, i);
     if (cell.open) return bad_cell(csv, 1, i, cell, "a closing quote on the same line; close it");
+    if (!is_utf8(csv->names[i]))
+      return status_fail(CODE_DATA, "%s: line 1: the name of column %d is not UTF-8; convert the file to UTF-8",
+                         csv->path, i + 1);
     for (int j = 0; j < i; j++)
       if (strcmp(csv->names[i], csv->names[j]) == 0)
         return status_fail(CODE_DATA, "%s: line 1: columns %d and %d are both called %s, expected different names",

@@ -121,7 +121,8 @@ const SeriesInfo *series_info(const Series *series);
 /* The end of a file, to forecast from. */
 typedef struct SeriesContext {
   float *input;    /* (context, n_input), scaled with the stored scaler */
-  int64_t row;     /* of the first of them: Batch.row, counted in steps from the start of the training data */
+  int64_t row;     /* of the first of them: Batch.row, counted in steps from the start of the training data, without
+                      dates from the start of this file */
   char *date_name; /* name of the column of dates; NULL: no dates */
   char **dates;    /* (horizon): the dates that follow, written as the file writes them; NULL: no dates */
   int n_dates;

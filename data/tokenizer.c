@@ -22,8 +22,7 @@ struct Tokenizer {
   int32_t *id_of_code; /* [N_CODE_POINTS], -1 where outside the vocabulary; NULL for bytes */
 };
 
-/* Bytes of the character at `text` and its code point; 0 when they are not UTF-8. */
-static size_t utf8_decode(const char *text, size_t left, uint32_t *code) {
+size_t utf8_decode(const char *text, size_t left, uint32_t *code) {
   static const struct {
     uint8_t mask, lead;
     uint32_t smallest;

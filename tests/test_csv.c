@@ -244,6 +244,8 @@ Test(csv, what_is_wrong_is_told_with_line_and_column) {
       {"a,b\n1,\"2\"3\n", "t.csv: line 2, column b: found \"\"2\"3\", expected a number", false},
       {"a,\"b\n1,2\n", "t.csv: line 1, column b: found \"b\", expected a closing quote", false},
       {"a,b,a\n1,2,3\n", "t.csv: line 1: columns 1 and 3 are both called a", false},
+      {"temp\xE9rature,b\n1,2\n", "t.csv: line 1: the name of column 1 is not UTF-8", false},
+      {"a,b\tc\n1,2;3\n", "t.csv: line 1: found \",\" and tab, expected one delimiter", false},
       {"a,b;c\n1,2;3\n", "t.csv: line 1: found \",\" and \";\", expected one delimiter", false},
       {"a,b\n", "t.csv: found no rows", false},
       {"\n\n", "t.csv: found no rows", false},

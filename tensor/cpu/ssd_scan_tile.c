@@ -15,7 +15,8 @@ Scan scan_tile_sizes(const SsdScan *p) {
   s.kq_shared = !p->B_norm && s.n_s == 0;
   const int64_t pieces = ceil_div(SEGMENT_TASKS, s.n_seq * s.n_g * s.n_parts);
   s.segment = round_up(pieces > 1 ? max_i64(SEGMENT_MIN, ceil_div(s.n_t, s.n_seq * pieces)) : s.n_t, s.n_q);
-  s.n_segments = s.n_sums = s.n_seq + s.n_t / s.segment;
+  /* a bound that never falls as n_t grows: memory planned for the longest sequences is enough for all */
+  s.n_segments = s.n_sums = s.n_seq + (pieces > 1 ? min_i64(s.n_t / SEGMENT_MIN, s.n_seq * pieces) : 0);
   return s;
 }
 

@@ -237,6 +237,33 @@ static void check_packed(Model model, Dtype real, double gradient_tolerance) {
   device_close(&apart.device);
 }
 
+/* A plan made for the longest sequences must do for shorter ones. */
+Test(scan, scratch_never_shrinks_as_sequences_grow) {
+  static const int SEQUENCES[] = {1, 2, 3, 16}, HEADS[] = {1, 4, 24}, CHUNKS[] = {16, 32, 100};
+  Device device;
+  cr_assert_eq(device_open_dry(&device, "cpu", F32).code, CODE_OK, "no device");
+  for (int b = 0; b < 4; b++)
+    for (int h = 0; h < 3; h++)
+      for (int q = 0; q < 3; q++)
+        for (int backward = 0; backward < 2; backward++) {
+          size_t before = 0;
+          for (int64_t n_t = SEQUENCES[b]; n_t < 6000; n_t += 1 + n_t / 40) {
+            SsdScan p = {.n_h = HEADS[h], .n_p = 8, .n_n = 16, .n_g = 1, .n_r = 1, .chunk_size = CHUNKS[q]};
+            const size_t mark = arena_mark(&device.step);
+            p.cu_seqlens = tensor_new1(&device.step, I32, SEQUENCES[b] + 1);
+            p.x = tensor_new2(&device.step, F32, n_t, HEADS[h] * 8);
+            p.D = tensor_new1(&device.step, F32, HEADS[h]);
+            const size_t bytes = device.backend->ssd_scan_scratch(&p, backward);
+            cr_assert_geq(bytes, before, "%d sequences, %d heads, chunk %d, %lld tokens, %s: %zu after %zu bytes",
+                          SEQUENCES[b], HEADS[h], CHUNKS[q], (long long)n_t, backward ? "backward" : "forward", bytes,
+                          before);
+            before = bytes;
+            arena_rewind(&device.step, mark);
+          }
+        }
+  device_close(&device);
+}
+
 Test(scan, packed_sequences_equal_separate_ones) {
   for (int m = 0; m < N_MODELS; m++) {
     check_packed(MODELS[m], F32, 2e-6);

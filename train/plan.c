@@ -30,8 +30,11 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     plan->eval_sequences = shape->eval_sequences;
     if (plan->eval_sequences == 0)
       plan->eval_sequences = evaluate_n_seq(shape->train_length, shape->eval_length, gradient->micro_batch_size);
-    Batch batch = {.n_seq = plan->eval_sequences, .length = shape->eval_length};
-    evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
+    /* the last batch has fewer sequences, which a kernel may cut finer */
+    for (int64_t n = 1; n <= plan->eval_sequences; n++) {
+      Batch batch = {.n_seq = n, .length = shape->eval_length};
+      evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
+    }
   }
   if (shape->sample_length > 0) {
     Tape tape = tape_make(&device, config->dtype, false);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tensor/onednn.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -23,6 +22,8 @@ static bool has_avx512(void) {
 #ifdef ASPIS_BUILD_AVX512_BF16
 extern const Backend backend_cpu_avx512_bf16;
 static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+/* Intel's dot products do half of what its float32 multiply-adds do, AMD's twice as much (docs/decisions.md). */
+static bool bf16_pays(void) { return has_avx512_bf16() && !__builtin_cpu_is("intel"); }
 #endif
 #ifdef ASPIS_BUILD_AMX
 extern const Backend backend_cpu_amx;
@@ -37,23 +38,23 @@ static bool has_amx(void) {
 #endif
 static bool always(void) { return true; }
 
-/* Fastest first. */
+/* Fastest first. The first that pays is taken; any that runs may be asked for. */
 static const struct {
   const char *name;
   const Backend *backend;
-  bool (*runs_here)(void);
+  bool (*runs_here)(void), (*pays)(void);
 } CPU_BUILDS[] = {
 #ifdef ASPIS_BUILD_AMX
-    {"amx", &backend_cpu_amx, has_amx},
+    {"amx", &backend_cpu_amx, has_amx, always},
 #endif
 #ifdef ASPIS_BUILD_AVX512_BF16
-    {"avx512_bf16", &backend_cpu_avx512_bf16, has_avx512_bf16},
+    {"avx512_bf16", &backend_cpu_avx512_bf16, has_avx512_bf16, bf16_pays},
 #endif
 #if defined(__x86_64__)
-    {"avx512", &backend_cpu_avx512, has_avx512},
-    {"avx2", &backend_cpu_avx2, has_avx2},
+    {"avx512", &backend_cpu_avx512, has_avx512, always},
+    {"avx2", &backend_cpu_avx2, has_avx2, always},
 #endif
-    {"generic", &backend_cpu, always},
+    {"generic", &backend_cpu, always, always},
 };
 enum { N_CPU_BUILDS = sizeof CPU_BUILDS / sizeof CPU_BUILDS[0] };
 
@@ -71,18 +72,16 @@ static Status unknown_build(const char *wanted) {
 static Status choose_cpu(const Backend **backend) {
   const char *wanted = getenv("ASPIS_CPU");
   for (int i = 0; i < N_CPU_BUILDS; i++) {
-    bool named = wanted && *wanted ? strcmp(wanted, CPU_BUILDS[i].name) == 0 : true;
-    if (!named) continue;
+    const bool asked = wanted && *wanted;
+    if (asked ? strcmp(wanted, CPU_BUILDS[i].name) != 0 : !CPU_BUILDS[i].pays()) continue;
     if (CPU_BUILDS[i].runs_here()) {
       *backend = CPU_BUILDS[i].backend;
       return STATUS_OK;
     }
-    if (wanted && *wanted) return status_fail(CODE_USAGE, "ASPIS_CPU=%s: this processor lacks it", wanted);
+    if (asked) return status_fail(CODE_USAGE, "ASPIS_CPU=%s: this processor lacks it", wanted);
   }
   return unknown_build(wanted);
 }
-
-bool cpu_has_bf16(void) { return onednn_has_bf16(); }
 
 static Status choose_backend(const char *name, Dtype real, const Backend **backend) {
   if (strcmp(name, "cuda") == 0)

@@ -9,7 +9,8 @@
 
 typedef struct Backend {
   const char *name;
-  Dtype real; /* F32 or F64 */
+  Dtype real;           /* F32 or F64 */
+  bool multiplies_bf16; /* where not, BF16 is widened for products: float32's speed, less memory */
 #define KERNEL_GRAD(op, Params) void (*op##_bwd)(const Params *p);
 #define KERNEL_PLAIN(op, Params)
 #define SCRATCH_SCRATCH(op, Params) size_t (*op##_scratch)(const Params *p, bool backward);
@@ -50,9 +51,6 @@ void device_close(Device *device);
 /* Names of the float CPU builds of this program, fastest first, whether or not this processor runs them; NULL past the
  * last. */
 const char *device_cpu_build(int i);
-/* Whether this processor multiplies BF16 itself. Where not, BF16 models are widened to float for every product: right,
- * but slower than float32. */
-bool cpu_has_bf16(void);
 
 /* The dispatch: <op>_fwd(device, &params), <op>_bwd(device, &params). Scratch is taken and given back here. */
 #define KERNEL_GRAD(op, Params) void op##_bwd(Device *device, Params *p);

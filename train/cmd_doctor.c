@@ -58,6 +58,8 @@ static void check_kernels(Findings *findings) {
   if (status.code == CODE_OK) {
     row("kernels", "%s%s%s", device.backend->name, forced && *forced ? ", forced by ASPIS_CPU=" : " (chosen by itself)",
         forced && *forced ? forced : "");
+    row("bf16 products", "%s",
+        device.backend->multiplies_bf16 ? "faster than float32" : "run as float32: bf16 saves memory, not time");
     device_close(&device);
   } else {
     row("kernels", "none: %s", status.line);
@@ -78,7 +80,6 @@ static void check_processor(Findings *findings) {
     strbuf_printf(&has, "%s%s %s", i ? ", " : "", features[i].name, has_word(flags, features[i].flag) ? "yes" : "no");
   row("vector units", "%s", has.data);
   check_kernels(findings);
-  row("bf16 products", "%s", onednn_has_bf16() ? "fast (oneDNN)" : "slow here: dtype f32 trains faster");
 
   cpu_set_t allowed;
   long online = sysconf(_SC_NPROCESSORS_ONLN);

@@ -196,8 +196,8 @@ static Status open_all(Run *run, const RunOptions *options) {
   }
   if (status.code == CODE_OK) status = write_config(run);
   if (status.code == CODE_OK && message) runlog_note(run->log, "%s", message);
-  if (status.code == CODE_OK && config->dtype == BF16 && !cpu_has_bf16())
-    runlog_note(run->log, "this processor has no bf16 instructions: dtype bf16 is right here, but f32 trains faster");
+  if (status.code == CODE_OK && config->dtype == BF16 && !run->device.backend->multiplies_bf16)
+    runlog_note(run->log, "bf16 products run as float32 on this processor: bf16 saves memory here, f32 is no slower");
   free(message);
   return status;
 }

@@ -1,5 +1,6 @@
 /* backend: the CPU backend's struct of functions, made from the table; one per build of this folder (cpu.h). */
 #include "tensor/cpu/cpu.h"
+#include "tensor/cpu/tile_bf16.h"
 
 #include "tensor/device.h"
 
@@ -17,5 +18,6 @@ extern const Backend CPU_SYMBOL(backend_cpu);
 const Backend CPU_SYMBOL(backend_cpu) = {
     .name = "cpu" STRING(ASPIS_CPU_VARIANT),
     .real = REAL_DTYPE,
+    .multiplies_bf16 = TILE_BF16_NATIVE,
 #include "tensor/kernels.def"
 };

@@ -4,7 +4,8 @@
  * Chunked over tokens: one chunk's logits exist at a time, in scratch, and turn into dl in their own place. Where dnll is
  * known ahead, the forward pass does it all; backward, where it is not, computes the logits again, because keeping them
  * would take more memory than the rest of the model. Only w's first vocab_size rows are ever read or written. The chunks'
- * shares of dw are added in order. In a BF16 model dl is rounded to BF16, so that both products are BF16. */
+ * shares of dw are added in order. In a BF16 model dl is rounded to BF16 where the processor's BF16 products pay, so that
+ * both products are BF16. */
 #include "tensor/cpu/product.h"
 
 /* Rows of a chunk: about CHUNK_LOGITS logits, between 256 and 1024 rows. Longer chunks make better products. */
@@ -22,7 +23,9 @@ static int64_t chunk_rows(const CrossEntropy *p) {
   return min_i64(rows, tensor_rows(p->x));
 }
 
-static Dtype dlogits_dtype(const CrossEntropy *p) { return p->x->dtype == BF16 ? BF16 : REAL_DTYPE; }
+static Dtype dlogits_dtype(const CrossEntropy *p) {
+  return p->x->dtype == BF16 && product_has_bf16() ? BF16 : REAL_DTYPE;
+}
 
 static size_t logits_bytes(const CrossEntropy *p, Dtype dtype) {
   return (size_t)(chunk_rows(p) * round_up(p->vocab_size, LOGIT_ALIGN)) * dtype_bytes(dtype);

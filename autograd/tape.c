@@ -40,16 +40,29 @@ void tape_record(Tape *tape, TapeRule *rule, const void *params, size_t params_b
 
 static size_t older(size_t a, size_t b) { return a < b ? a : b; }
 
-Tensor *tape_grad(Tape *tape, Tensor *t) {
+Tensor *tape_grad_unset(Tape *tape, Tensor *t) {
   if (!t || !t->needs_grad) return NULL;
+  if (t->base) return tape_grad(tape, t);
   if (t->grad) return t->grad;
   Arena *arena = &tape->device->step;
-  /* A view's gradient is not remembered: its header may be given back before the view is. */
-  if (t->base) return tensor_same_view(arena, t, tape_grad(tape, t->base));
   t->grad = tensor_new(arena, t->dtype, t->n_dim, t->dim);
-  if (!tape->device->dry) tensor_zero(t->grad);
+  t->grad->unset = true;
   tape->owed = older(tape->owed, arena_place(arena, t->data));
   return t->grad;
+}
+
+void tape_grad_set(Tensor *grad) {
+  if (grad) grad->unset = false;
+}
+
+Tensor *tape_grad(Tape *tape, Tensor *t) {
+  if (!t || !t->needs_grad) return NULL;
+  /* A view's gradient is not remembered: its header may be given back before the view is. */
+  if (t->base) return tensor_same_view(&tape->device->step, t, tape_grad(tape, t->base));
+  Tensor *grad = tape_grad_unset(tape, t);
+  if (grad->unset && !tape->device->dry) tensor_zero(grad);
+  grad->unset = false;
+  return grad;
 }
 
 Tensor *tape_arrived(Tape *tape, Tensor *t) {

@@ -53,6 +53,10 @@ void tape_record(Tape *tape, TapeRule *rule, const void *params, size_t params_b
 /* Where t's gradient is added to: NULL where none is needed (or t is NULL); a parameter's permanent slot; else a buffer
  * in the step arena, zeroed on first use. A view's is the same view of its base's. */
 Tensor *tape_grad(Tape *tape, Tensor *t);
+/* The same without the zeroing, which `unset` of the result then tells: for operations that write every element of it, and
+ * only once. They call tape_grad_set behind. */
+Tensor *tape_grad_unset(Tape *tape, Tensor *t);
+void tape_grad_set(Tensor *grad); /* NULL: nothing to do */
 /* The gradient that has arrived at an output so far: NULL when nothing used it. */
 Tensor *tape_arrived(Tape *tape, Tensor *t);
 

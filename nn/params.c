@@ -166,6 +166,18 @@ void params_zero_grads(ParamTable *table) {
   if (!table->dry) tensor_zero(&table->grads_flat);
 }
 
+void params_unset_grads(ParamTable *table) {
+  for (int i = 0; i < table->n_params; i++) table->params[i]->grad.unset = true;
+}
+
+void params_set_grads(ParamTable *table) {
+  for (int i = 0; i < table->n_params; i++) {
+    Tensor *grad = &table->params[i]->grad;
+    if (grad->unset && !table->dry) tensor_zero(grad);
+    grad->unset = false;
+  }
+}
+
 void params_swap_grads(ParamTable *table, int i) {
   CHECK(i >= 0 && i < table->n_spare, "spare gradients %d of %d", i, table->n_spare);
   const Tensor flat = table->grads_flat;

@@ -68,6 +68,9 @@ Param *params_find(const ParamTable *table, const char *name); /* NULL if absent
 int64_t params_count(const ParamTable *table);                  /* elements of all parameters */
 /* All gradients to zero; nothing on a dry device. */
 void params_zero_grads(ParamTable *table);
+/* The same put off until something is added to each, or until params_set_grads zeroes those that nothing was added to. */
+void params_unset_grads(ParamTable *table);
+void params_set_grads(ParamTable *table);
 /* The gradients become spare block i, and what stood there the gradients: nothing is copied. */
 void params_swap_grads(ParamTable *table, int i);
 /* The exact value as one tensor: the value itself, unless it has lower halves. Then both are put together in the

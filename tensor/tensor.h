@@ -19,6 +19,7 @@ struct Tensor {
   int64_t ld; /* elements from one row (last dimension) to the next; dim[n_dim-1] unless a view */
   bool needs_grad;
   Tensor *grad;                   /* NULL until asked for (tape_grad); a parameter's is permanent */
+  bool unset;                     /* a gradient that nothing was added to yet: the memory holds no zeros, either */
   Tensor *base;                   /* of a view: whose memory and gradient it shares; else NULL */
   int64_t base_offset, base_step; /* of a view: first element in the base, rows of the base per row of the view */
 };

@@ -166,6 +166,35 @@ Test(gradient, adds_the_parts_in_a_binary_tree) {
   batch_free(&batch);
 }
 
+Test(gradient, does_not_depend_on_what_stood_there_before) {
+  Batch batch = random_batch();
+  for (int k = 0; k < N_KINDS; k++) {
+    Subject s = subject_open(KINDS[k].layer, KINDS[k].act);
+    ParamTable *params = &s.model->params;
+    params_zero_grads(params);
+    step(&s, 4, 1, &batch);
+    void *grads = copy_grads(&s);
+    for (int i = 0; i < params->n_params; i++)
+      for (int64_t j = 0; j < tensor_count(&params->params[i]->grad); j++) tensor_set(&params->params[i]->grad, j, NAN);
+    step(&s, 1, 1, &batch); /* one part: nothing is swapped in that was computed before */
+    for (int i = 0; i < params->n_params; i++)
+      for (int64_t j = 0; j < tensor_count(&params->params[i]->grad); j++)
+        cr_assert(isfinite(tensor_get(&params->params[i]->grad, j)), "%s: %s[%lld] was not written", KINDS[k].name,
+                  params->params[i]->name, (long long)j);
+    step(&s, 4, 1, &batch);
+    cr_assert(same_grads(&s, grads), "%s: the gradients differ", KINDS[k].name);
+    params_unset_grads(params);
+    params_set_grads(params); /* nothing was added to any */
+    for (int i = 0; i < params->n_params; i++)
+      for (int64_t j = 0; j < tensor_count(&params->params[i]->grad); j++)
+        cr_assert_eq(tensor_get(&params->params[i]->grad, j), 0, "%s: %s[%lld] is not zero", KINDS[k].name,
+                     params->params[i]->name, (long long)j);
+    free(grads);
+    subject_close(&s);
+  }
+  batch_free(&batch);
+}
+
 /* nll of the targets that count, from the logits. */
 static double nll_by_hand(Subject *s, const Batch *batch, int64_t *n_targets) {
   double sum = 0;

@@ -63,12 +63,13 @@ double gradient_step(Model *model, Device *device, Dtype act, const GradientShap
   int64_t n_targets = batch_n_targets(batch);
   double scale = n_targets ? 1.0 / (double)n_targets : 0, loss = 0, losses[32] = {0};
   for (int part = 0; part < n_parts; part++) {
-    params_zero_grads(params);
+    params_unset_grads(params);
     loss = 0;
     for (int row = 0; row < part_size; row += shape->micro_batch_size) {
       Batch micro = batch_rows(batch, &model->config, (int64_t)part * part_size + row, shape->micro_batch_size);
       loss += gradient_micro_batch(model, device, act, &micro, scale);
     }
+    params_set_grads(params);
     tree_push(params, device, losses, &loss, part, n_parts);
   }
   return loss * scale;

@@ -6,9 +6,14 @@
 static double product_flops(const CrossEntropy *p) { return 2.0 * (double)tensor_count(p->x) * (double)p->vocab_size; }
 
 static void take_gradients(Tape *tape, CrossEntropy *p) {
-  p->dx = tape_grad(tape, p->x);
-  p->dw = tape_grad(tape, p->w);
+  p->dx = tape_grad_unset(tape, p->x);
+  p->dw = tape_grad_unset(tape, p->w);
   tape->device->flops += product_flops(p) * ((p->dx != NULL) + (p->dw != NULL));
+}
+
+static void gradients_taken(const CrossEntropy *p) {
+  tape_grad_set(p->dx);
+  tape_grad_set(p->dw);
 }
 
 static void rule(Tape *tape, void *params) {
@@ -17,6 +22,7 @@ static void rule(Tape *tape, void *params) {
   if (!p->dnll) return;
   take_gradients(tape, p);
   cross_entropy_bwd(tape->device, p);
+  gradients_taken(p);
 }
 
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int vocab_size) {
@@ -37,6 +43,7 @@ Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int v
     take_gradients(tape, &p);
   }
   cross_entropy_fwd(tape->device, &p);
+  gradients_taken(&p);
   tape_mark_output(p.nll, needs_grad && !at_once);
   if (needs_grad && !at_once) TAPE_RECORD(tape, rule, p);
   return p.nll;

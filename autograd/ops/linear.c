@@ -20,8 +20,8 @@ static bool any_needs_grad(const Linear *p) {
 }
 
 static void ask_gradients(Tape *tape, Linear *p) {
-  p->dx = tape_grad(tape, p->x);
-  p->dw = tape_grad(tape, p->w);
+  p->dx = tape_grad_unset(tape, p->x);
+  p->dw = tape_grad_unset(tape, p->w);
   p->dbias = tape_grad(tape, p->bias);
 }
 
@@ -33,6 +33,8 @@ static void forward(Tape *tape, Linear *p) {
 static void backward(Tape *tape, Linear *p) {
   tape->device->flops += product_flops(p) * ((p->dx != NULL) + (p->dw != NULL));
   linear_bwd(tape->device, p);
+  tape_grad_set(p->dx);
+  tape_grad_set(p->dw);
 }
 
 static void rule(Tape *tape, void *params) {

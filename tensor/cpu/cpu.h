@@ -62,8 +62,12 @@ static inline void row_store(Tensor *t, int64_t r, int64_t n, const real *values
   for (int64_t i = 0; i < n; i++) h[i] = bf16_from_float((float)values[i]);
 }
 
-/* row += values: how every gradient is stored. */
+/* row += values: how every gradient is stored; the first into one that is unset. */
 static inline void row_add(Tensor *t, int64_t r, int64_t n, const real *values) {
+  if (t->unset) {
+    row_store(t, r, n, values);
+    return;
+  }
   if (t->dtype == REAL_DTYPE) {
     real *out = (real *)t->data + r * t->ld;
     for (int64_t i = 0; i < n; i++) out[i] += values[i];

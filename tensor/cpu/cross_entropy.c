@@ -119,6 +119,9 @@ static void finish_row(const CrossEntropy *p, const Chunk *c, int64_t r) {
 /* Both passes: nll, and the gradients that are wanted. */
 static void run_chunks(const CrossEntropy *p) {
   const int64_t n_t = tensor_rows(p->x), n_v = p->vocab_size, width = tensor_last(p->x);
+  for (int64_t v = n_v; p->dw && p->dw->unset && v < p->dw->dim[0]; v++) /* what pads the vocabulary */
+    memset((char *)p->dw->data + (size_t)(v * p->dw->ld) * dtype_bytes(p->dw->dtype), 0,
+           (size_t)width * dtype_bytes(p->dw->dtype));
   for (int64_t first = 0; first < n_t; first += chunk_rows(p)) {
     const Chunk c = chunk_at(p, first);
     product(c.n_rows, n_v, width, c.x, transposed(c.w), false, c.logits, c.product_scratch);
@@ -129,10 +132,11 @@ static void run_chunks(const CrossEntropy *p) {
       if (p->dx || p->dw) row_store(&dlogits, r, n_v, (const real *)c.logits.data + r * c.logits.ld);
     }
     if (p->dx)
-      product(c.n_rows, width, n_v, c.dlogits, c.w, true, product_part(product_matrix(p->dx, false), first, 0),
+      product(c.n_rows, width, n_v, c.dlogits, c.w, !p->dx->unset, product_part(product_matrix(p->dx, false), first, 0),
               c.product_scratch);
     if (p->dw)
-      product(n_v, width, c.n_rows, transposed(c.dlogits), c.x, true, product_matrix(p->dw, false), c.product_scratch);
+      product(n_v, width, c.n_rows, transposed(c.dlogits), c.x, first > 0 || !p->dw->unset,
+              product_matrix(p->dw, false), c.product_scratch);
   }
 }
 

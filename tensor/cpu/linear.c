@@ -59,10 +59,10 @@ static void add_column_sums(const Tensor *dy, Tensor *dbias) {
 KERNEL_BWD(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
   if (p->dx)
-    product(n_t, n_in, n_out, product_matrix(p->dy, false), product_matrix(p->w, false), true,
+    product(n_t, n_in, n_out, product_matrix(p->dy, false), product_matrix(p->w, false), !p->dx->unset,
             product_matrix(p->dx, false), p->scratch);
   if (p->dw)
-    product(n_out, n_in, n_t, product_matrix(p->dy, true), product_matrix(p->x, false), true,
+    product(n_out, n_in, n_t, product_matrix(p->dy, true), product_matrix(p->x, false), !p->dw->unset,
             product_matrix(p->dw, false), p->scratch);
   if (p->dbias) add_column_sums(p->dy, p->dbias);
 }

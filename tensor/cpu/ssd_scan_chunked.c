@@ -82,9 +82,15 @@ static void mix_rows(const Scan *s, TileWork *w, Tile tile, Next then) {
     float *F = w->F + i * s->n_m;
     scan_decay_row(w, i, width);
     prefetch_row(s, then, i, s->p->x, s->p->y);
+    const float *decay = w->decay, *weight = w->w, *gamma = w->gamma;
+    const int own_j = (int)own, next_j = (int)next, plain = own_j / LANES * LANES;
 #pragma omp simd
-    for (int64_t j = 0; j < width; j++)
-      F[j] = j < own ? w->decay[j] * w->w[j] * K[j] : j < next ? w->gamma[j] * K[j] : 0;
+    for (int j = 0; j < plain; j++) F[j] = decay[j] * weight[j] * K[j];
+#pragma omp simd
+    for (int j = plain; j < (int)width; j++) {
+      const float weighted = j < own_j ? decay[j] * weight[j] : gamma[j];
+      F[j] = j < next_j ? weighted * K[j] : 0;
+    }
   }
 }
 

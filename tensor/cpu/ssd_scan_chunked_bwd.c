@@ -99,7 +99,8 @@ static Scan backward_make(const SsdScan *p, Carried *carried, Carver *c) {
 static void mix_backward(const Scan *s, Work *work, Tile tile, Next then) {
   TileWork *w = &work->tile;
   const int64_t n_r = s->n_r, n_m = s->n_m;
-  zero(work->column, n_m);
+  float *column = work->column;
+  zero(column, n_m);
   for (int64_t t = tile.n - 1; t >= 0; t--) {
     const int64_t own = t * n_r, next = own + n_r;
     float same = 0;
@@ -111,17 +112,26 @@ static void mix_backward(const Scan *s, Work *work, Tile tile, Next then) {
       scan_decay_row(w, i, width);
       prefetch_row(s, then, i, s->p->x, s->p->dy);
       prefetch_row(s, then, i, s->p->dx, NULL);
+      const float *decay = w->decay, *weight = w->w, *gamma = w->gamma;
+      const int own_j = (int)own, next_j = (int)next, plain = own_j / LANES * LANES;
 #pragma omp simd
-      for (int64_t j = 0; j < width; j++) {
-        const float U = T[j], decayed = w->decay[j] * K[j], weighted = w->decay[j] * w->w[j];
-        work->column[j] += j < own ? decayed * U : 0;
-        F[j] = j < own ? weighted * K[j] : j < next ? w->gamma[j] * K[j] : 0;
-        T[j] = j < own ? weighted * U : j < next ? w->gamma[j] * U : 0;
+      for (int j = 0; j < plain; j++) {
+        const float U = T[j], weighted = decay[j] * weight[j];
+        column[j] += decay[j] * K[j] * U;
+        F[j] = weighted * K[j];
+        T[j] = weighted * U;
+      }
+#pragma omp simd
+      for (int j = plain; j < (int)width; j++) {
+        const float U = T[j], weighted = j < own_j ? decay[j] * weight[j] : gamma[j];
+        column[j] += j < own_j ? decay[j] * K[j] * U : 0;
+        F[j] = j < next_j ? weighted * K[j] : 0;
+        T[j] = j < next_j ? weighted * U : 0;
       }
       if (s->kq_shared) add_scaled(work->T_sum + i * n_m, 1, T, width);
     }
     work->same[t] = same;
-    work->crossing[t] = dot(work->column, w->w, own);
+    work->crossing[t] = dot(column, w->w, own);
   }
 }
 

@@ -116,7 +116,7 @@ static void print_status(const Status *status) {
 static void calm_openmp(char **argv) {
   if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  setenv("GOMP_SPINCOUNT", "2000", 1);
+  setenv("GOMP_SPINCOUNT", "8000", 1);
   char path[4096]; /* by its own name, so that ps and top show it */
   ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
   if (n <= 0) return;

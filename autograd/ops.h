@@ -21,8 +21,8 @@ Tensor *op_linear_residual(Tape *tape, Tensor *x, Tensor *w, Tensor *bias, Tenso
  * given stream's own gradient shares it: nothing is copied on the way back. What else reads the stream must then be
  * recorded before this. */
 Tensor *op_residual(Tape *tape, Tensor *stream, Tensor *update, Tensor *y);
-/* h = residual + update; y = RMSNorm(h) * weight. update NULL: h = residual. *h_out gets h (may be NULL). -> y act */
-Tensor *op_add_norm(Tape *tape, Tensor *residual, Tensor *update, Tensor *weight, double eps, Tensor **h_out);
+/* y = RMSNorm(x) * weight: x (T, D) real -> (T, D) act */
+Tensor *op_rms_norm(Tape *tape, Tensor *x, Tensor *weight, double eps);
 /* y = value * silu(gate); y: a view to be filled, or NULL */
 Tensor *op_swiglu(Tape *tape, Tensor *value, Tensor *gate, Tensor *y);
 GatedNorm op_gated_norm(Tape *tape, GatedNorm in);

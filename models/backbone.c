@@ -35,7 +35,7 @@ static Tensor *mlp_mix(Tape *tape, Tensor *both) {
 
 static void way_in(Tape *tape, const void *args, Tensor *h, Tensor *proj) {
   const Branch *b = args;
-  Tensor *x = op_add_norm(tape, h, NULL, b->norm, NORM_EPS, NULL);
+  Tensor *x = op_rms_norm(tape, h, b->norm, NORM_EPS);
   op_linear_into(tape, x, b->products.in_proj, b->products.in_proj_bias, proj);
 }
 
@@ -61,7 +61,7 @@ static void rest(Tape *tape, const void *args, Tensor *proj, Tensor *next) {
 
 static void without_mixer(Tape *tape, const void *args, Tensor *h, Tensor *next) {
   const Branch *b = args;
-  Tensor *x = op_add_norm(tape, h, NULL, b->norm, NORM_EPS, NULL);
+  Tensor *x = op_rms_norm(tape, h, b->norm, NORM_EPS);
   next->grad = tape_grad(tape, h);
   op_residual(tape, h, op_dropout(tape, x, b->dropout, b->dropout_site), next);
 }
@@ -124,5 +124,5 @@ Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens
     }
     if (hidden) hidden[i] = h;
   }
-  return op_add_norm(tape, h, NULL, model->norm_f, NORM_EPS, NULL);
+  return op_rms_norm(tape, h, model->norm_f, NORM_EPS);
 }

@@ -30,17 +30,15 @@ typedef struct Linear {
   void *scratch;
 } Linear;
 
-/* Residual add and RMSNorm: h = residual + update; y = h / sqrt(mean(h^2) + eps) * weight. (spec 1) */
-typedef struct AddNorm {
-  Tensor *residual; /* (T, D) real */
-  Tensor *update;   /* (T, D) act, or NULL: h is the residual itself and h below is NULL */
-  Tensor *weight;   /* (D) */
-  Tensor *h;        /* (T, D) real */
-  Tensor *y;        /* (T, D) act */
+/* y = x / sqrt(mean(x^2) + eps) * weight, of the residual stream. (spec 1) */
+typedef struct RmsNorm {
+  Tensor *x;      /* (T, D) real */
+  Tensor *weight; /* (D) */
+  Tensor *y;      /* (T, D) act */
   double eps;
-  Tensor *dresidual, *dupdate, *dweight, *dh, *dy;
+  Tensor *dx, *dweight, *dy;
   void *scratch;
-} AddNorm;
+} RmsNorm;
 
 /* y = stream + update: how a block's update joins the residual stream. (spec 1) */
 typedef struct Residual {

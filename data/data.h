@@ -108,6 +108,15 @@ int64_t dataset_val_length(const Dataset *dataset, int64_t index);
 /* Fills batch->n_seq rows with samples first, first+1, ... of the part; batch->length must be what the functions above
  * say (shorter validation windows are padded with ignored targets). Training samples number through all epochs. */
 void dataset_fill(Dataset *dataset, DataPart part, int64_t first, Batch *batch);
+/* A window as the data has it, for people to look at: what its file says, in the data's units and dates. */
+typedef struct SeriesWindow {
+  double *values; /* (context + horizon, n_output); NaN where the data has no value */
+  int64_t *dates; /* (context + horizon) seconds since 1970 on the file's clock (data/dates.h); NULL: no dates */
+  int64_t row;    /* Batch.row */
+} SeriesWindow;
+/* Window `index` of the validation or the test part of a series. Values went through scaling: seven digits are right. */
+SeriesWindow dataset_window(const Dataset *dataset, DataPart part, int64_t index);
+void series_window_free(SeriesWindow *window);
 /* True where the score is accuracy at the last token of a sequence (synthetic), with chance level *chance. */
 bool dataset_scores_last(const Dataset *dataset, double *chance);
 

@@ -20,6 +20,7 @@ typedef struct SeriesDataset {
   Series *series;
   char *json;
   float *rows;      /* (n_rows, n_input), scaled; NaN where there is no value */
+  int64_t *dates;   /* (n_rows); NULL: none */
   int64_t first[3]; /* by DataPart: row of the first window */
   int64_t clock;    /* Batch.row of row 0 */
 } SeriesDataset;
@@ -40,6 +41,30 @@ static void series_sample(const Dataset *dataset, DataPart part, int64_t index, 
   if (sample->row) *sample->row = d->clock + d->first[part] + window;
 }
 
+SeriesWindow dataset_window(const Dataset *dataset, DataPart part, int64_t index) {
+  const SeriesInfo *info = dataset->series;
+  CHECK(info && part != PART_TRAIN && index >= 0 && index < dataset->n_samples[part], "window %lld of part %d",
+        (long long)index, (int)part);
+  const SeriesDataset *d = (const SeriesDataset *)dataset;
+  const int64_t first = d->first[part] + index, n = info->context + info->horizon;
+  SeriesWindow window = {.values = base_alloc(sizeof(double) * (size_t)(n * info->n_output)), .row = d->clock + first};
+  for (int64_t i = 0; i < n * info->n_output; i++) {
+    const int input = info->output_input[i % info->n_output];
+    const double scaled = d->rows[(first + i / info->n_output) * info->n_input + input];
+    window.values[i] = scaled * info->std[input] + info->mean[input];
+  }
+  if (!d->dates) return window;
+  window.dates = base_alloc(sizeof(int64_t) * (size_t)n);
+  memcpy(window.dates, d->dates + first, sizeof(int64_t) * (size_t)n);
+  return window;
+}
+
+void series_window_free(SeriesWindow *window) {
+  free(window->values);
+  free(window->dates);
+  *window = (SeriesWindow){0};
+}
+
 static int64_t series_train_length(const Dataset *dataset, int64_t step) {
   (void)step;
   return dataset->series->context;
@@ -50,6 +75,7 @@ static void series_close(Dataset *dataset) {
   series_free(d->series);
   free(d->json);
   free(d->rows);
+  free(d->dates);
   free(d);
 }
 
@@ -177,6 +203,8 @@ static Status prepare(const DataConfig *config, const char *vocabulary, SeriesTa
   d->clock = series_clock(series, table);
   d->rows = base_alloc(sizeof *d->rows * (size_t)(end[PART_TEST] * series->info.n_input));
   series_make_rows(series, table, 0, end[PART_TEST], d->rows);
+  d->dates = table->date; /* taken over: pictures show them */
+  table->date = NULL;
   d->base.tokenizer_json = d->json = series_to_json(series);
   d->base.series = &series->info;
   return STATUS_OK;

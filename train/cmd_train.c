@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "train/command.h"
+#include "train/forecast_record.h"
 #include "train/format.h"
 #include "train/report.h"
 #include "train/run.h"
@@ -46,11 +47,20 @@ static void show_report(const Run *run) {
   free(bars);
 }
 
+/* What pictures of forecasts are drawn from. */
+static void record_forecasts(Run *run) {
+  if (run->config->model.task != TASK_FORECAST) return;
+  Status status = forecast_record_write(run->model, &run->device, run->config->dtype, run->dataset,
+                                        run->plan.eval_sequences, run->step, run->directory);
+  if (status.code != CODE_OK) runlog_note(run->log, "no pictures of forecasts: %s", status.line);
+  status_clear(&status);
+}
+
 /* "aspis train c.yaml --set a=b", for the record. */
 static char *join_arguments(const Command *command) {
   StrBuf line = {0};
-  strbuf_puts(&line, "aspis");
-  for (int i = 1; i < command->argc; i++) strbuf_printf(&line, " %s", command->argv[i]);
+  strbuf_puts(&line, "aspis train");
+  for (int i = 0; i < command->argc; i++) strbuf_printf(&line, " %s", command->argv[i]);
   return line.data;
 }
 
@@ -84,14 +94,15 @@ static Status cmd_train(const Command *command) {
   if (!command->quiet) announce(&run, base_seconds() - start);
   status = loop_train(&run);
   if (status.code == CODE_OK && isnan(run.last.score)) /* resumed at its end: the score still has to be told */
-    run.last =
-        evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.plan.eval_sequences, !run.quiet);
+    run.last = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.plan.eval_sequences,
+                             !run.quiet);
   const RunState states[] = {RUN_DONE, RUN_FAILED, RUN_STOPPED};
   runlog_state(run.log,
                states[status.code == CODE_OK        ? 0
                       : status.code == CODE_STOPPED ? 2
                                                     : 1],
                (int)status.code, status.line);
+  if (status.code == CODE_OK) record_forecasts(&run);
   if (status.code == CODE_OK && !command->quiet) show_report(&run);
   if (status.code == CODE_OK) print_result(&run);
   run_close(&run);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "train/checkpoint.h"
+#include "train/forecast_record.h"
 #include "train/format.h"
 #include "train/sample.h"
 
@@ -88,6 +89,13 @@ static Status open_dataset(Run *run, const CheckpointInfo *info) {
     config->train.steps = (int64_t)ceil(config->train.epochs * (double)dataset_n_samples(run->dataset, PART_TRAIN) /
                                         config->train.batch_size);
   return STATUS_OK;
+}
+
+/* Pictures of an earlier run in this directory would pass for this one's. */
+static void forget_forecasts(const Run *run) {
+  char *path = base_format("%s/%s", run->directory, FORECAST_RECORD);
+  unlink(path);
+  free(path);
 }
 
 static Status open_model(Run *run) {
@@ -195,6 +203,7 @@ static Status open_all(Run *run, const RunOptions *options) {
     free(yaml);
   }
   if (status.code == CODE_OK) status = write_config(run);
+  if (status.code == CODE_OK && !from) forget_forecasts(run);
   if (status.code == CODE_OK && message) runlog_note(run->log, "%s", message);
   if (status.code == CODE_OK && config->dtype == BF16 && !run->device.backend->multiplies_bf16)
     runlog_note(run->log, "bf16 products run as float32 on this processor: bf16 saves memory here, f32 is no slower");

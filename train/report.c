@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "train/report_page.h"
+#include "train/report_windows.h"
 
 /* Where the figures come from: the training command of a single run, else the runs; its config; the version. */
 static char *make_corner(const RunData *runs, int n_runs, const char *version) {
@@ -30,52 +31,98 @@ static char *figure_path(const char *page, bool own_name, const char *id) {
   return base_format("%.*s-%s.svg", (int)stem, page, id);
 }
 
-static Status add_figures(StrBuf *page, const RunData *runs, int n_runs, const ReportOptions *options, const char *path,
-                          const char *corner) {
+typedef struct Report {
+  const ReportOptions *options;
+  RunData *runs;
+  RunForecasts *forecasts; /* of each run */
+  int n_runs;
+  char *corner, *path;
+  StrBuf page;
+} Report;
+
+/* The file of a figure; `alone` is freed. */
+static Status save_figure(const Report *r, const char *id, StrBuf *alone) {
+  char *path = figure_path(r->path, r->options->out != NULL, id);
+  Status status = strbuf_save(alone, path);
+  free(path);
+  free(alone->data);
+  return status;
+}
+
+/* Beside the page with its origin in the corner; on the page, which tells that at its foot, without. */
+static Status add_figure(Report *r, ReportFigure *figure) {
+  StrBuf alone = {0};
+  svg_document(&alone, &figure->figure);
+  Status status = save_figure(r, figure->figure.id, &alone);
+  figure->figure.corner = NULL;
+  page_figure(&r->page, figure);
+  report_figure_free(figure);
+  return status;
+}
+
+static Status add_windows(Report *r, int column) {
+  WindowFigure figure;
+  StrBuf alone = {0};
+  window_figure_make(column, r->runs, r->forecasts, r->n_runs, r->corner, &figure);
+  svg_grid_document(&alone, &figure.grid);
+  Status status = save_figure(r, figure.grid.id, &alone);
+  figure.grid.corner = NULL;
+  page_grid(&r->page, &figure.grid);
+  window_figure_free(&figure);
+  return status;
+}
+
+static Status add_forecasts(Report *r) {
+  const int n_columns = window_figure_count(r->forecasts, r->n_runs);
+  ReportFigure steps;
+  page_forecast_notes(&r->page, r->runs, r->forecasts, r->n_runs);
+  if (!n_columns) return STATUS_OK;
+  strbuf_puts(&r->page, "<h2>Forecasts of the validation part</h2>\n");
+  for (int i = 0; i < n_columns; i++) TRY(add_windows(r, i));
+  if (step_figure_make(r->runs, r->forecasts, r->n_runs, r->corner, &steps)) TRY(add_figure(r, &steps));
+  page_forecast_table(&r->page, r->runs, r->forecasts, r->n_runs);
+  strbuf_puts(&r->page, "<h2>Training</h2>\n");
+  return STATUS_OK;
+}
+
+static Status add_metrics(Report *r) {
   for (int i = 0; i < report_figure_count(); i++) {
     ReportFigure figure;
-    if (!report_figure_make(i, runs, n_runs, corner, &figure)) continue;
-    StrBuf alone = {0};
-    svg_document(&alone, &figure.figure);
-    char *figure_file = figure_path(path, options->out != NULL, figure.figure.id);
-    Status status = strbuf_save(&alone, figure_file);
-    free(figure_file);
-    free(alone.data);
-    figure.figure.corner = NULL; /* the page says it once, at its foot */
-    page_figure(page, &figure);
-    report_figure_free(&figure);
-    TRY(status);
+    if (report_figure_make(i, r->runs, r->n_runs, r->corner, &figure)) TRY(add_figure(r, &figure));
   }
   return STATUS_OK;
 }
 
-static Status write_page(const RunData *runs, int n_runs, const ReportOptions *options, const char *path) {
-  StrBuf page = {0};
-  char *corner = make_corner(runs, n_runs, options->version);
-  page_head(&page, runs, n_runs);
-  Status status = add_figures(&page, runs, n_runs, options, path, corner);
-  page_table(&page, runs, n_runs);
-  for (int r = 0; r < n_runs && status.code == CODE_OK; r++) status = page_samples(&page, &runs[r], n_runs > 1);
-  strbuf_puts(&page, "<h2>Config</h2>\n");
-  for (int r = 0; r < n_runs; r++) page_config(&page, &runs[r], n_runs > 1);
-  page_foot(&page, corner);
-  if (status.code == CODE_OK) status = strbuf_save(&page, path);
-  free(corner);
-  free(page.data);
-  return status;
+static Status write_page(Report *r) {
+  const bool several = r->n_runs > 1;
+  page_head(&r->page, r->runs, r->n_runs);
+  TRY(add_forecasts(r));
+  TRY(add_metrics(r));
+  page_table(&r->page, r->runs, r->n_runs);
+  for (int i = 0; i < r->n_runs; i++) TRY(page_samples(&r->page, &r->runs[i], several));
+  strbuf_puts(&r->page, "<h2>Config</h2>\n");
+  for (int i = 0; i < r->n_runs; i++) page_config(&r->page, &r->runs[i], several);
+  page_foot(&r->page, r->corner);
+  return strbuf_save(&r->page, r->path);
 }
 
 Status report_write(const ReportOptions *options, char **path) {
   CHECK(options->n_runs > 0, "a report of no runs");
-  RunData *runs = base_zalloc((size_t)options->n_runs * sizeof *runs);
+  const size_t n = (size_t)options->n_runs;
+  Report r = {.options = options, .n_runs = options->n_runs};
+  r.runs = base_zalloc(n * sizeof *r.runs), r.forecasts = base_zalloc(n * sizeof *r.forecasts);
   Status status = STATUS_OK;
-  for (int r = 0; r < options->n_runs && status.code == CODE_OK; r++) status = rundata_load(options->runs[r], &runs[r]);
+  for (int i = 0; i < r.n_runs && status.code == CODE_OK; i++) status = rundata_load(options->runs[i], &r.runs[i]);
   if (status.code == CODE_OK) {
-    *path = options->out ? base_strdup(options->out) : base_format("%s/report.html", runs[0].path);
-    status = write_page(runs, options->n_runs, options, *path);
-    if (status.code != CODE_OK) free(*path);
+    for (int i = 0; i < r.n_runs; i++) run_forecasts_load(&r.runs[i], &r.forecasts[i]);
+    r.path = options->out ? base_strdup(options->out) : base_format("%s/report.html", r.runs[0].path);
+    r.corner = make_corner(r.runs, r.n_runs, options->version);
+    status = write_page(&r);
   }
-  for (int r = 0; r < options->n_runs; r++) rundata_free(&runs[r]);
-  free(runs);
+  if (status.code == CODE_OK) *path = r.path;
+  else free(r.path);
+  for (int i = 0; i < r.n_runs; i++) run_forecasts_free(&r.forecasts[i]), rundata_free(&r.runs[i]);
+  free(r.runs), free(r.forecasts);
+  free(r.corner), free(r.page.data);
   return status;
 }

@@ -17,15 +17,17 @@ typedef struct FigureRow {
   bool axis;                           /* the tokens are written below */
   bool linear;                         /* its shape would be lost on a logarithmic axis */
   double high;                         /* > 0: always shown from 0 to here */
+  const char *forecast_title;          /* of forecasters, where that is another */
 } FigureRow;
 
 static const FigureRow rows[] = {
-    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false, 0},
-    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "baseline_mse", true, false, 0},
-    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true, false, 100},
-    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false, false, 0},
-    {"lr", "Learning rate", 150, "lr", NULL, NULL, false, true, 0},
-    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true, false, 0},
+    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false, 0, "Loss (scaled units)"},
+    {"mse", "Validation error (MSE, scaled units)", 320, NULL, "val_mse", "naive_mse", true, false, 0, NULL},
+    {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true, false, 100, NULL},
+    {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false, false, 0, NULL},
+    {"lr", "Learning rate", 150, "lr", NULL, NULL, false, true, 0, NULL},
+    {"throughput", "Throughput (tokens per second)", 190, "tok_per_s", NULL, NULL, true, false, 0,
+     "Throughput (rows of windows per second)"},
 };
 
 int report_figure_count(void) { return (int)(sizeof rows / sizeof *rows); }
@@ -131,7 +133,7 @@ static Mark *make_marks(const RunData *runs, int n_runs, int *n_marks) {
 /* "shakespeare, loss: from 5.55 to 1.43, lowest 1.41." for every series. */
 static char *describe(const ReportFigure *f) {
   StrBuf text = {0};
-  strbuf_puts(&text, "Against tokens seen.");
+  strbuf_puts(&text, "Against what was seen in training.");
   for (int i = 0; i < f->n_data; i++) {
     const Series *s = &f->data[i];
     double first = NAN, last = NAN, low = INFINITY, high = -INFINITY;
@@ -154,6 +156,12 @@ static int label_chars(const RunData *runs, int n_runs) {
   return longest < 100 ? (int)longest : 100;
 }
 
+static bool all_forecasters(const RunData *runs, int n_runs) {
+  for (int r = 0; r < n_runs; r++)
+    if (!rundata_is_forecast(&runs[r])) return false;
+  return true;
+}
+
 bool report_figure_make(int index, const RunData *runs, int n_runs, const char *corner, ReportFigure *out) {
   CHECK(index >= 0 && index < report_figure_count(), "figure %d of %d", index, report_figure_count());
   const FigureRow *row = &rows[index];
@@ -169,9 +177,12 @@ bool report_figure_make(int index, const RunData *runs, int n_runs, const char *
   double *smooth = out->smooth = base_alloc((size_t)n_smooth * sizeof *smooth);
   int n_marks;
   Mark *marks = make_marks(runs, n_runs, &n_marks);
+  const bool forecasters = all_forecasters(runs, n_runs);
   out->figure = (Figure){.id = row->id,
-                         .title = row->title,
-                         .x_label = row->axis ? "tokens" : NULL,
+                         .title = forecasters && row->forecast_title ? row->forecast_title : row->title,
+                         .x_label = !row->axis    ? NULL
+                                    : forecasters ? "rows of training windows"
+                                                  : "tokens",
                          .mark_label = row->axis ? "resumed" : NULL,
                          .corner = corner,
                          .linear = row->linear,
@@ -188,7 +199,7 @@ bool report_figure_make(int index, const RunData *runs, int n_runs, const char *
     add_baseline(&b, row, r);
   }
   if (n_runs > 1 && row->train && row->eval) {
-    char *title = base_format("%s · thin: training, with dots: validation", row->title);
+    char *title = base_format("%s · thin: training, with dots: validation", out->figure.title);
     out->figure.title = keep_text(out, title);
   }
   if (!out->n_data) {

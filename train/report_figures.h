@@ -9,6 +9,7 @@ typedef struct ReportFigure {
   Figure figure;
   Series *data; /* the plain series behind the figure, for the data table: label, x (tokens), y; arrays of the runs */
   const double **steps;
+  const char *x_name; /* what x is where it is not tokens; then there are no steps */
   int n_data;
   char **texts; /* labels and descriptions made for it */
   int n_texts;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/forecast_record.h"
+
 #define DATA_ROWS 40 /* of a series in the table under a figure */
 #define SAMPLES_SHOWN 6
 #define SAMPLE_BYTES 4000
@@ -130,26 +132,29 @@ static Short text_hash(const RunData *run) {
 static const struct {
   const char *column, *title, *tile, *baseline;
   bool higher_is_better;
+  const char *forecast_title; /* of forecasters, where that is another */
 } scores[] = {
-    {"val_loss", "Validation loss (nats per token)", "validation loss", "baseline_nll", false},
-    {"perplexity", "Perplexity", "perplexity", "baseline_perplexity", false},
-    {"bits_per_byte", "Bits per byte", "bits per byte", "baseline_bits_per_byte", false},
-    {"accuracy", "Accuracy at the last token (%)", "% right at the last token", "baseline_accuracy", true},
-    {"scaled_accuracy", "Scaled accuracy (0: chance, 100: all right)", NULL, "baseline_scaled_accuracy", true},
-    {"val_mse", "Validation MSE", "validation MSE", "baseline_mse", false},
-    {"val_mae", "Validation MAE", "validation MAE", "baseline_mae", false},
-    {"loss", "Training loss, last logged step", NULL, NULL, false},
+    {"val_loss", "Validation loss (nats per token)", "validation loss", "baseline_nll", false,
+     "Validation loss (scaled units)"},
+    {"perplexity", "Perplexity", "perplexity", "baseline_perplexity", false, NULL},
+    {"bits_per_byte", "Bits per byte", "bits per byte", "baseline_bits_per_byte", false, NULL},
+    {"accuracy", "Accuracy at the last token (%)", "% right at the last token", "baseline_accuracy", true, NULL},
+    {"scaled_accuracy", "Scaled accuracy (0: chance, 100: all right)", NULL, "baseline_scaled_accuracy", true, NULL},
+    {"val_mse", "Validation MSE", "validation MSE", "naive_mse", false, NULL},
+    {"val_mae", "Validation MAE", "validation MAE", "naive_mae", false, NULL},
+    {"loss", "Training loss, last logged step", NULL, NULL, false, NULL},
 };
 static const struct {
   const char *title, *tile;
   Short (*text)(const RunData *run);
+  const char *forecast_title, *forecast_tile;
 } facts[] = {
-    {"Steps", NULL, text_steps},
-    {"Tokens", "tokens", text_tokens},
-    {"Time training", "time training", text_seconds},
-    {"Tokens per second, median", "tokens / s", text_rate},
-    {"Memory, highest", NULL, text_memory},
-    {"Config, XXH3", NULL, text_hash},
+    {"Steps", NULL, text_steps, NULL, NULL},
+    {"Tokens", "tokens", text_tokens, "Rows of training windows", "rows of windows"},
+    {"Time training", "time training", text_seconds, NULL, NULL},
+    {"Tokens per second, median", "tokens / s", text_rate, "Rows per second, median", "rows / s"},
+    {"Memory, highest", NULL, text_memory, NULL, NULL},
+    {"Config, XXH3", NULL, text_hash, NULL, NULL},
 };
 enum { N_SCORES = sizeof scores / sizeof *scores, N_FACTS = sizeof facts / sizeof *facts };
 
@@ -167,8 +172,9 @@ static void run_line(StrBuf *out, const RunData *run, bool named) {
     escaped(out, "", run->state, "</span>");
   }
   if (named) escaped(out, "<b>", run->name, "</b> ");
-  strbuf_printf(out, "<span class=\"muted\">%s steps · %s tokens · %s", grouped(run->last_step).text,
-                format_count(run->last_tokens).text, format_duration(total_seconds(run)).text);
+  strbuf_printf(out, "<span class=\"muted\">%s steps · %s %s · %s", grouped(run->last_step).text,
+                format_count(run->last_tokens).text, rundata_is_forecast(run) ? "rows" : "tokens",
+                format_duration(total_seconds(run)).text);
   if (run->n_resumes) strbuf_printf(out, " · resumed %d time%s", run->n_resumes, run->n_resumes == 1 ? "" : "s");
   if (run->reason) escaped(out, " · ", run->reason, "");
   strbuf_puts(out, "</span></p>\n");
@@ -195,8 +201,10 @@ static void tiles(StrBuf *out, const RunData *run) {
     tile(out, readable(value).text, beside);
     free(beside);
   }
-  for (int i = 0; i < N_FACTS; i++)
-    if (facts[i].tile) tile(out, i == 1 ? format_count(run->last_tokens).text : facts[i].text(run).text, facts[i].tile);
+  for (int i = 0; i < N_FACTS; i++) {
+    const char *name = rundata_is_forecast(run) && facts[i].forecast_tile ? facts[i].forecast_tile : facts[i].tile;
+    if (name) tile(out, i == 1 ? format_count(run->last_tokens).text : facts[i].text(run).text, name);
+  }
   strbuf_puts(out, "</div>\n");
 }
 
@@ -220,9 +228,10 @@ void page_head(StrBuf *out, const RunData *runs, int n_runs) {
 void page_figure(StrBuf *out, const ReportFigure *f) {
   strbuf_puts(out, "<figure>\n");
   svg_figure(out, &f->figure);
-  strbuf_puts(out,
-              "<details><summary>Data</summary><table><tr><th>Series</th><th>Step</th><th>Tokens</th><th>Value</th>"
-              "</tr>\n");
+  strbuf_puts(out, "<details><summary>Data</summary><table><tr><th>Series</th>");
+  if (f->x_name) escaped(out, "<th>", f->x_name, "</th>");
+  else strbuf_puts(out, "<th>Step</th><th>Tokens</th>");
+  strbuf_puts(out, "<th>Value</th></tr>\n");
   bool thinned = false;
   for (int i = 0; i < f->n_data; i++) {
     const Series *s = &f->data[i];
@@ -231,14 +240,58 @@ void page_figure(StrBuf *out, const ReportFigure *f) {
     for (int64_t row = 0; row < n; row++) {
       int64_t j = n > 1 ? row * (s->n - 1) / (n - 1) : 0;
       escaped(out, "<tr><td>", s->label, "</td>");
-      strbuf_printf(out, "<td>%s</td><td>%s</td><td>%s</td></tr>\n", grouped(f->steps[i][j]).text,
-                    grouped(s->x[j]).text, readable(s->y[j]).text);
+      if (!f->x_name) strbuf_printf(out, "<td>%s</td>", grouped(f->steps[i][j]).text);
+      strbuf_printf(out, "<td>%s</td><td>%s</td></tr>\n", grouped(s->x[j]).text, readable(s->y[j]).text);
     }
   }
   strbuf_puts(out, "</table>");
   if (thinned)
-    strbuf_printf(out, "<p class=\"muted\">At most %d points of a series; all are in metrics.jsonl.</p>", DATA_ROWS);
+    strbuf_printf(out, "<p class=\"muted\">At most %d points of a series; all are in %s.</p>", DATA_ROWS,
+                  f->x_name ? FORECAST_RECORD : "metrics.jsonl");
   strbuf_puts(out, "</details>\n</figure>\n");
+}
+
+void page_grid(StrBuf *out, const FigureGrid *grid) {
+  strbuf_puts(out, "<figure>\n");
+  svg_grid(out, grid);
+  strbuf_puts(out, "</figure>\n");
+}
+
+void page_forecast_notes(StrBuf *out, const RunData *runs, const RunForecasts *forecasts, int n_runs) {
+  for (int r = 0; r < n_runs; r++) {
+    if (!forecasts[r].damaged) continue;
+    escaped(out, "<p class=\"note\">Left out: the forecasts of ", runs[r].name, "");
+    strbuf_puts(out, ", whose " FORECAST_RECORD " cannot be read. The end of a training run writes it.</p>\n");
+  }
+}
+
+static void forecast_row(StrBuf *out, const char *name, const struct ForecastFigures *f, bool ours) {
+  if (isnan(f->mse)) return;
+  escaped(out, ours ? "<tr><td><b>" : "<tr><td>", name, ours ? "</b></td>" : "</td>");
+  const double values[] = {f->mse, f->mae, f->rmse_units, f->mae_units, f->smape, f->mase};
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+    strbuf_printf(out, ours ? "<td><b>%s</b></td>" : "<td>%s</td>", readable(values[i]).text);
+  strbuf_puts(out, "</tr>\n");
+}
+
+void page_forecast_table(StrBuf *out, const RunData *runs, const RunForecasts *forecasts, int n_runs) {
+  strbuf_puts(out, "<div class=\"box\"><table>\n<tr><th></th><th>MSE</th><th>MAE</th><th>RMSE, units</th>"
+                   "<th>MAE, units</th><th>sMAPE %</th><th>MASE</th></tr>\n");
+  const RunForecasts *lead = NULL;
+  for (int r = 0; r < n_runs; r++) {
+    if (!forecasts[r].n_windows) continue;
+    if (!lead) lead = &forecasts[r];
+    forecast_row(out, n_runs > 1 ? runs[r].name : "model", &forecasts[r].score[BY_MODEL], true);
+  }
+  char *season = base_format("season of %lld before", (long long)lead->season);
+  const char *const names[N_FORECASTERS] = {NULL, "last row", season, "window mean", "ridge regression"};
+  for (int k = BY_NAIVE; k < N_FORECASTERS; k++) forecast_row(out, names[k], &lead->score[k], false);
+  strbuf_printf(
+      out,
+      "</table></div>\n<p class=\"muted small\">All %lld windows of the validation part, %d step%s each. MSE and "
+      "MAE in units scaled by the training part; RMSE and MAE also in the data's.</p>\n",
+      (long long)lead->n_scored, lead->horizon, lead->horizon == 1 ? "" : "s");
+  free(season);
 }
 
 static void score_row(StrBuf *out, int i, const RunData *runs, int n_runs) {
@@ -249,7 +302,8 @@ static void score_row(StrBuf *out, int i, const RunData *runs, int n_runs) {
     if (scores[i].baseline && isnan(baseline)) baseline = rundata_last(&runs[r], scores[i].baseline);
   }
   if (isnan(best)) return;
-  strbuf_printf(out, "<tr><td>%s</td>", scores[i].title);
+  const bool forecasts = rundata_is_forecast(&runs[0]) && scores[i].forecast_title;
+  strbuf_printf(out, "<tr><td>%s</td>", forecasts ? scores[i].forecast_title : scores[i].title);
   for (int r = 0; r < n_runs; r++) {
     double value = rundata_last(&runs[r], scores[i].column);
     strbuf_printf(out, n_runs > 1 && value == best ? "<td><b>%s</b></td>" : "<td>%s</td>", readable(value).text);
@@ -264,7 +318,8 @@ void page_table(StrBuf *out, const RunData *runs, int n_runs) {
   strbuf_puts(out, "<th>Baseline</th></tr>\n");
   for (int i = 0; i < N_SCORES; i++) score_row(out, i, runs, n_runs);
   for (int i = 0; i < N_FACTS; i++) {
-    strbuf_printf(out, "<tr><td>%s</td>", facts[i].title);
+    const bool forecasts = rundata_is_forecast(&runs[0]) && facts[i].forecast_title;
+    strbuf_printf(out, "<tr><td>%s</td>", forecasts ? facts[i].forecast_title : facts[i].title);
     for (int r = 0; r < n_runs; r++) strbuf_printf(out, "<td>%s</td>", facts[i].text(&runs[r]).text);
     strbuf_puts(out, "<td></td></tr>\n");
   }

@@ -16,6 +16,10 @@ const Column *rundata_column(const RunData *run, const char *name) {
   return NULL;
 }
 
+bool rundata_is_forecast(const RunData *run) {
+  return rundata_column(run, "val_mse") || (run->config && strstr(run->config, "task: forecast"));
+}
+
 double rundata_last(const RunData *run, const char *name) {
   const Column *column = rundata_column(run, name);
   for (int64_t i = column ? column->n : 0; i-- > 0;)

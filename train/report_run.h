@@ -30,6 +30,8 @@ Status rundata_load(const char *path, RunData *run);
 void rundata_free(RunData *run);
 /* NULL when no line has it. */
 const Column *rundata_column(const RunData *run, const char *name);
+/* True of a forecaster's run: its tokens are rows of windows, its losses no nats. */
+bool rundata_is_forecast(const RunData *run);
 /* The last finite value, NaN without one. */
 double rundata_last(const RunData *run, const char *name);
 /* Tokens seen at the last logged step not after `step`; 0 when there is none. */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/svg_axis.h"
+
 #define LOG_SPAN 20.0 /* a linear axis would press the smaller values flat */
 #define LABEL_HEIGHT 15.0
 #define LABEL_MAX_CHARS 26
@@ -21,12 +23,13 @@ void svg_style(StrBuf *out) {
   strbuf_puts(out, ".fig{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;"
                    "font-variant-numeric:tabular-nums}\n"
                    ".fig .title{font-size:14px;font-weight:600}.fig .small{font-size:10px}\n"
-                   ".fig path,.fig line{fill:none;stroke-linejoin:round;stroke-linecap:round}\n");
+                   ".fig path,.fig line{fill:none;stroke-linejoin:round;stroke-linecap:round}\n"
+                   ".fig .band{fill:currentColor;fill-opacity:.17;stroke:currentColor;stroke-opacity:.17}\n");
   for (int t = 0; t < 2; t++) {
     if (t == 1) strbuf_puts(out, "@media (prefers-color-scheme:dark){\n");
     strbuf_printf(out, ".fig .paper{fill:%s}.fig .ink{fill:%s}.fig .muted{fill:%s}.fig .grid{stroke:%s}\n",
                   themes[t].paper, themes[t].ink, themes[t].muted, themes[t].grid);
-    strbuf_printf(out, ".fig .grey{color:%s}", themes[t].muted);
+    strbuf_printf(out, ".fig .grey{color:%s}.fig .black{color:%s}", themes[t].muted, themes[t].ink);
     for (int c = 0; c < SVG_COLOURS; c++) strbuf_printf(out, ".fig .c%d{color:%s}", c, themes[t].series[c]);
     strbuf_puts(out, t == 1 ? "\n}\n" : "\n");
   }
@@ -61,89 +64,6 @@ void svg_escape(StrBuf *out, const char *text, size_t n) {
 
 static void escape(StrBuf *out, const char *text) { svg_escape(out, text, strlen(text)); }
 
-/* Axes --------------------------------------------------------------------------------------------------------- */
-
-typedef struct Axis {
-  double low, high;     /* in data */
-  double start, extent; /* in pixels; y axes have a negative extent */
-  bool log;
-} Axis;
-
-static double axis_position(const Axis *axis, double value) {
-  double share =
-      axis->log ? log(value / axis->low) / log(axis->high / axis->low) : (value - axis->low) / (axis->high - axis->low);
-  return axis->start + share * axis->extent;
-}
-
-double svg_tick_step(double low, double high, int n_wanted) {
-  CHECK(low < high && n_wanted > 0, "ticks over [%g, %g]", low, high);
-  double rough = (high - low) / n_wanted, power = pow(10, floor(log10(rough))), digit = rough / power;
-  return power * (digit < 1.5 ? 1 : digit < 3.5 ? 2 : digit < 7.5 ? 5 : 10);
-}
-
-/* 0.5M, 3e-4, 2.25: as many decimals as the step between ticks needs. */
-static Short tick_label(double value, double step, double largest) {
-  Short out;
-  if (fabs(value) < step / 1000) return (Short){"0"};
-  static const char *const units[] = {"", "k", "M", "G", "T", "P"};
-  double unit = 1;
-  int u = 0, exponent = 0;
-  while (largest >= 1e4 && u < 5 && largest / unit >= 1e3) unit *= 1e3, u++;
-  if (largest < 0.01) {
-    exponent = (int)floor(log10(largest * 1.0000001));
-    unit = pow(10, exponent);
-  }
-  int decimals = (int)fmax(0, -floor(log10(step / unit * 1.0000001)));
-  if (exponent) snprintf(out.text, sizeof out.text, "%.*fe%d", decimals, value / unit, exponent);
-  else snprintf(out.text, sizeof out.text, "%.*f%s", decimals, value / unit, units[u]);
-  return out;
-}
-
-static void y_tick(StrBuf *out, const Axis *x, const Axis *y, double value, const char *label) {
-  double at = axis_position(y, value);
-  strbuf_printf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", x->start,
-                x->start + x->extent, at, at);
-  strbuf_printf(out, "<text class=\"muted\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", x->start - 8,
-                at + 4, label);
-}
-
-static void y_ticks(StrBuf *out, const Axis *x, const Axis *y) {
-  if (!y->log) {
-    double step = svg_tick_step(y->low, y->high, (int)fmax(3, -y->extent / 45));
-    double largest = fmax(fabs(y->low), fabs(y->high));
-    for (double i = ceil(y->low / step - 1e-9); i * step <= y->high + 1e-9 * step; i++)
-      y_tick(out, x, y, i * step, tick_label(i * step, step, largest).text);
-    return;
-  }
-  double decades = log10(y->high / y->low);
-  int stride = (int)fmax(1, ceil(decades / fmax(1, -y->extent / 30)));
-  for (int e = (int)floor(log10(y->low)); e <= (int)ceil(log10(y->high)); e++) {
-    for (int digit = 1; digit <= 5; digit += digit == 1 ? 1 : 3) { /* 1, 2, 5 */
-      double value = digit * pow(10, e);
-      bool wanted = digit == 1 ? e % stride == 0 : decades < -y->extent / 90;
-      if (wanted && value >= y->low * 0.9999 && value <= y->high * 1.0001)
-        y_tick(out, x, y, value, tick_label(value, pow(10, e), value).text);
-    }
-  }
-}
-
-static void x_ticks(StrBuf *out, const Figure *f, const Axis *x, double bottom) {
-  double step = svg_tick_step(x->low, x->high, 7);
-  for (double i = ceil(x->low / step - 1e-9); i * step <= x->high + 1e-9 * step; i++) {
-    double at = axis_position(x, i * step);
-    strbuf_printf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", at, at, bottom,
-                  bottom + 4);
-    if (f->x_label)
-      strbuf_printf(out, "<text class=\"muted\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", at,
-                    bottom + 18, tick_label(i * step, step, x->high).text);
-  }
-  if (!f->x_label) return;
-  strbuf_printf(out, "<text class=\"muted\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", x->start + x->extent / 2,
-                bottom + 36);
-  escape(out, f->x_label);
-  strbuf_puts(out, "</text>\n");
-}
-
 /* Lines -------------------------------------------------------------------------------------------------------- */
 
 typedef struct Pen {
@@ -177,14 +97,16 @@ static void line_path(StrBuf *out, const Series *s, const Axis *x, const Axis *y
       end++;
     }
     int64_t first = low < high ? low : high, second = low < high ? high : low;
+    const bool alone = !pen.down && second == first && (end == s->n || !drawable(y, s->y[end]));
     pen_to(&pen, s->x[first], s->y[first]);
     if (second != first) pen_to(&pen, s->x[second], s->y[second]);
+    if (alone) strbuf_puts(out, "h0"); /* a line of no length has round ends: a dot */
     i = end;
   }
 }
 
 static void open_colour(StrBuf *out, int colour) {
-  if (colour < 0) strbuf_puts(out, "<g class=\"grey\">");
+  if (colour < 0) strbuf_puts(out, colour == SVG_INK ? "<g class=\"black\">" : "<g class=\"grey\">");
   else strbuf_printf(out, "<g class=\"c%d\">", colour % SVG_COLOURS);
 }
 
@@ -199,10 +121,11 @@ static void draw_dots(StrBuf *out, const Series *s, const Axis *x, const Axis *y
 
 static void draw_series(StrBuf *out, const Series *s, const Axis *x, const Axis *y) {
   static const char *const strokes[] = {"stroke-width=\"1.5\"", "stroke-width=\"1\" stroke-opacity=\"0.35\"",
-                                        "stroke-width=\"2.2\"", "stroke-width=\"1.2\" stroke-dasharray=\"5 4\""};
+                                        "stroke-width=\"2.2\"", "stroke-width=\"1.5\" stroke-dasharray=\"5 4\"",
+                                        "stroke-width=\"1.2\" stroke-dasharray=\"5 4\""};
   open_colour(out, s->colour);
   /* From the seventh series on the colours repeat; dashes tell them apart. */
-  const char *dashes = s->colour >= SVG_COLOURS && s->look != LOOK_RULE ? " stroke-dasharray=\"7 3\"" : "";
+  const char *dashes = s->colour >= SVG_COLOURS && s->look < LOOK_DASHED ? " stroke-dasharray=\"7 3\"" : "";
   strbuf_printf(out, "<path stroke=\"currentColor\" %s%s d=\"", strokes[s->look], dashes);
   if (s->look == LOOK_RULE) {
     Pen pen = {out, x, y, false};
@@ -215,6 +138,20 @@ static void draw_series(StrBuf *out, const Series *s, const Axis *x, const Axis 
   if (s->n == 1 && s->look != LOOK_RULE) draw_dots(out, s, x, y, 3);
   else if (s->look == LOOK_POINTS && s->n <= 80) draw_dots(out, s, x, y, 2.6);
   strbuf_puts(out, "</g>\n");
+}
+
+static void draw_band(StrBuf *out, const Band *b, const Axis *x, const Axis *y) {
+  open_colour(out, b->colour);
+  strbuf_puts(out, "<path class=\"band\" d=\"");
+  for (int64_t i = 0, end; i < b->n; i = end + 1) {
+    for (end = i; end < b->n && drawable(y, b->low[end]) && drawable(y, b->high[end]);) end++;
+    if (end == i) continue;
+    Pen pen = {out, x, y, false};
+    for (int64_t j = i; j < end; j++) pen_to(&pen, b->x[j], b->high[j]);
+    for (int64_t j = end; j-- > i;) pen_to(&pen, b->x[j], b->low[j]);
+    strbuf_puts(out, "Z");
+  }
+  strbuf_puts(out, "\"/></g>\n");
 }
 
 /* Labels at the ends of lines ---------------------------------------------------------------------------------- */
@@ -267,22 +204,37 @@ static void draw_labels(StrBuf *out, const Figure *f, const Axis *x, const Axis 
 }
 
 static double label_width(const Figure *f) {
+  if (f->label_chars < 0) return 10;
   return 24 + 6.8 * (f->label_chars > LABEL_MAX_CHARS ? LABEL_MAX_CHARS + 1 : f->label_chars);
 }
 
 /* The figure --------------------------------------------------------------------------------------------------- */
 
+typedef struct Range {
+  double low, high;
+} Range;
+
+static void range_add(Range *range, double value) {
+  if (!isfinite(value)) return;
+  range->low = fmin(range->low, value), range->high = fmax(range->high, value);
+}
+
 /* Ranges over everything finite; a little air above and below, but no negative axis for positive values. */
 static void find_ranges(const Figure *f, Axis *x, Axis *y) {
-  double x_high = 0, low = INFINITY, high = -INFINITY;
+  Range across = {INFINITY, -INFINITY}, up = across;
   for (int i = 0; i < f->n_series; i++) {
     const Series *s = &f->series[i];
     for (int64_t j = 0; j < (s->look == LOOK_RULE ? 1 : s->n); j++) {
-      if (!isfinite(s->y[j])) continue;
-      low = fmin(low, s->y[j]), high = fmax(high, s->y[j]);
-      if (s->look != LOOK_RULE) x_high = fmax(x_high, s->x[j]);
+      range_add(&up, s->y[j]);
+      if (s->look != LOOK_RULE && isfinite(s->y[j])) range_add(&across, s->x[j]);
     }
   }
+  for (int i = 0; i < f->n_bands; i++)
+    for (int64_t j = 0; j < f->bands[i].n; j++) {
+      range_add(&up, f->bands[i].low[j]), range_add(&up, f->bands[i].high[j]);
+      range_add(&across, f->bands[i].x[j]);
+    }
+  double low = up.low, high = up.high;
   if (!(low <= high)) low = 0, high = 1; /* nothing to show: an empty frame */
   y->log = !f->linear && low > 0 && high / low > LOG_SPAN;
   if (y->log) {
@@ -293,8 +245,9 @@ static void find_ranges(const Figure *f, Axis *x, Axis *y) {
     y->low = low >= 0 ? fmax(low - air, 0) : low - air;
     y->high = high + air;
   }
-  if (f->y_high > 0) y->low = 0, y->high = f->y_high, y->log = false;
-  x->low = 0, x->high = x_high > 0 ? x_high : 1, x->log = false;
+  if (f->y_low < f->y_high) y->low = f->y_low, y->high = f->y_high, y->log = false;
+  x->low = f->x_tight && isfinite(across.low) ? across.low : 0, x->log = false;
+  x->high = across.high > x->low ? across.high : x->low + 1;
 }
 
 static void put_element(StrBuf *out, const char *open, const char *text, const char *close) {
@@ -303,27 +256,9 @@ static void put_element(StrBuf *out, const char *open, const char *text, const c
   strbuf_puts(out, close);
 }
 
-static void figure_head(StrBuf *out, const Figure *f) {
-  strbuf_printf(out, "<svg class=\"fig\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\" ",
-                f->width, f->height);
-  strbuf_printf(out, "aria-labelledby=\"%s-title %s-desc\">\n", f->id, f->id);
-  strbuf_printf(out, "<title id=\"%s-title\">", f->id);
-  put_element(out, "", f->title, "</title>\n");
-  strbuf_printf(out, "<desc id=\"%s-desc\">", f->id);
-  put_element(out, "", f->description, "</desc>\n");
-}
-
-static void figure_body(StrBuf *out, const Figure *f) {
-  double top = 34, bottom = f->height - (f->x_label ? 46 : 14) - (f->corner ? 10 : 0), left = 56;
-  Axis x = {.start = left, .extent = f->width - left - label_width(f)};
-  Axis y = {.start = bottom, .extent = top - bottom};
-  find_ranges(f, &x, &y);
-  strbuf_printf(out, "<rect class=\"paper\" width=\"%d\" height=\"%d\"/>\n", f->width, f->height);
-  put_element(out, "<text class=\"ink title\" x=\"12\" y=\"19\">", f->title, "</text>\n");
-  y_ticks(out, &x, &y);
-  x_ticks(out, f, &x, bottom);
+static void draw_marks(StrBuf *out, const Figure *f, const Axis *x, double top, double bottom) {
   for (int i = 0; i < f->n_marks; i++) {
-    double at = axis_position(&x, f->marks[i].x);
+    double at = axis_position(x, f->marks[i].x);
     open_colour(out, f->marks[i].colour);
     strbuf_printf(
         out, "<line stroke=\"currentColor\" stroke-dasharray=\"2 4\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
@@ -335,27 +270,148 @@ static void figure_body(StrBuf *out, const Figure *f) {
     }
     strbuf_puts(out, "</g>\n");
   }
+}
+
+/* Axes and all that lies between them. */
+static void draw_plot(StrBuf *out, const Figure *f, double left, double right, double top, double bottom) {
+  Axis x = {.start = left, .extent = right - left, .room = label_width(f)},
+       y = {.start = bottom, .extent = top - bottom};
+  find_ranges(f, &x, &y);
+  axis_y_ticks(out, &x, &y);
+  axis_x_ticks(out, &x, bottom, f->x_label != NULL, f->x_dates);
+  draw_marks(out, f, &x, top, bottom);
+  for (int i = 0; i < f->n_bands; i++)
+    if (f->bands[i].n) draw_band(out, &f->bands[i], &x, &y);
   for (int layer = 0; layer < 2; layer++) /* what is faint lies behind */
     for (int i = 0; i < f->n_series; i++)
       if ((f->series[i].look == LOOK_FAINT) == (layer == 0) && f->series[i].n) draw_series(out, &f->series[i], &x, &y);
-  draw_labels(out, f, &x, &y);
-  if (!f->corner) return;
-  strbuf_printf(out, "<text class=\"muted small\" x=\"%d\" y=\"%d\" text-anchor=\"end\">", f->width - 10,
-                f->height - 7);
-  put_element(out, "", f->corner, "</text>\n");
+  if (f->label_chars >= 0) draw_labels(out, f, &x, &y);
 }
 
-void svg_figure(StrBuf *out, const Figure *figure) {
-  figure_head(out, figure);
-  figure_body(out, figure);
-  strbuf_puts(out, "</svg>\n");
+static void draw_head(StrBuf *out, const char *id, const char *title, const char *description, int width, int height) {
+  strbuf_printf(out, "<svg class=\"fig\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\" ",
+                width, height);
+  strbuf_printf(out, "aria-labelledby=\"%s-title %s-desc\">\n", id, id);
+  strbuf_printf(out, "<title id=\"%s-title\">", id);
+  put_element(out, "", title, "</title>\n");
+  strbuf_printf(out, "<desc id=\"%s-desc\">", id);
+  put_element(out, "", description, "</desc>\n");
 }
 
-void svg_document(StrBuf *out, const Figure *figure) {
-  figure_head(out, figure);
+static void draw_style(StrBuf *out) {
   strbuf_puts(out, "<style>\n");
   svg_style(out);
   strbuf_puts(out, "</style>\n");
-  figure_body(out, figure);
+}
+
+/* Small print of at most max_chars; of more, beginning and end. */
+static void put_corner(StrBuf *out, const char *text, int max_chars) {
+  const int tail_chars = max_chars / 2;
+  int chars = 0;
+  for (const char *p = text; *p; p++) chars += ((unsigned char)*p & 0xc0) != 0x80;
+  if (chars <= max_chars) {
+    escape(out, text);
+    return;
+  }
+  svg_escape(out, text, prefix_bytes(text, max_chars - tail_chars - 1));
+  strbuf_puts(out, "…");
+  escape(out, text + prefix_bytes(text, chars - tail_chars));
+}
+
+static void draw_paper(StrBuf *out, const char *title, int width, int height, const char *corner) {
+  strbuf_printf(out, "<rect class=\"paper\" width=\"%d\" height=\"%d\"/>\n", width, height);
+  put_element(out, "<text class=\"ink title\" x=\"12\" y=\"19\">", title, "</text>\n");
+  if (!corner) return;
+  strbuf_printf(out, "<text class=\"muted small\" x=\"%d\" y=\"%d\" text-anchor=\"end\">", width - 10, height - 7);
+  put_corner(out, corner, (int)((width - 20) / 5.6));
+  strbuf_puts(out, "</text>\n");
+}
+
+static void draw_x_label(StrBuf *out, const char *label, double x, double y) {
+  if (!label || !*label) return;
+  strbuf_printf(out, "<text class=\"muted\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", x, y);
+  put_element(out, "", label, "</text>\n");
+}
+
+static void draw_y_label(StrBuf *out, const char *label, double x, double y) {
+  if (!label) return;
+  strbuf_printf(out, "<text class=\"muted\" transform=\"translate(%.1f %.1f) rotate(-90)\" text-anchor=\"middle\">", x,
+                y);
+  put_element(out, "", label, "</text>\n");
+}
+
+static void draw_figure(StrBuf *out, const Figure *f, bool alone) {
+  const double left = f->y_label ? 68 : 56, right = f->width - label_width(f),
+               bottom = f->height - (f->x_label ? 46 : 14) - (f->corner ? 10 : 0);
+  draw_head(out, f->id, f->title, f->description, f->width, f->height);
+  if (alone) draw_style(out);
+  draw_paper(out, f->title, f->width, f->height, f->corner);
+  draw_plot(out, f, left, right, 34, bottom);
+  draw_x_label(out, f->x_label, (left + right) / 2, bottom + 36);
+  draw_y_label(out, f->y_label, 20, (34 + bottom) / 2);
   strbuf_puts(out, "</svg>\n");
 }
+
+void svg_figure(StrBuf *out, const Figure *figure) { draw_figure(out, figure, false); }
+void svg_document(StrBuf *out, const Figure *figure) { draw_figure(out, figure, true); }
+
+/* Figures in a grid --------------------------------------------------------------------------------------------- */
+
+/* One name of the legend, `left` its place; returns its width. out NULL: only that. */
+static double legend_entry(StrBuf *out, const Series *s, double left, double y) {
+  const size_t bytes = prefix_bytes(s->label, LABEL_MAX_CHARS);
+  int chars = s->label[bytes] ? 1 : 0;
+  for (size_t i = 0; i < bytes; i++) chars += ((unsigned char)s->label[i] & 0xc0) != 0x80;
+  if (!out) return 48 + 6.6 * chars;
+  const double ends[2] = {left, left + 22}, middle[2] = {y - 4, y - 4}, low[2] = {y + 1, y + 1},
+               high[2] = {y - 9, y - 9};
+  const Axis pixels = {.high = 1, .extent = 1}; /* a place is itself */
+  Series line = *s;
+  line.x = ends, line.y = middle, line.n = 2;
+  if (s->n) draw_band(out, &(Band){ends, low, high, 2, s->colour}, &pixels, &pixels);
+  if (line.look == LOOK_POINTS) line.look = LOOK_LINE;
+  draw_series(out, &line, &pixels, &pixels);
+  strbuf_printf(out, "<text class=\"ink\" x=\"%.1f\" y=\"%.1f\">", left + 28, y);
+  svg_escape(out, s->label, bytes);
+  strbuf_puts(out, s->label[bytes] ? "…</text>\n" : "</text>\n");
+  return 48 + 6.6 * chars;
+}
+
+/* Lines of names, the last one's foot returned. out NULL: only that. */
+static double draw_legend(StrBuf *out, const FigureGrid *g, double y) {
+  double left = 12;
+  for (int i = 0; i < g->n_legend; i++) {
+    const double width = legend_entry(NULL, &g->legend[i], 0, 0);
+    if (left > 12 && left + width > g->width) left = 12, y += 18;
+    if (out) legend_entry(out, &g->legend[i], left, y);
+    left += width;
+  }
+  return y;
+}
+
+static void draw_grid(StrBuf *out, const FigureGrid *g, bool alone) {
+  const int n_rows = (g->n_panels + g->n_columns - 1) / g->n_columns;
+  const double first = draw_legend(NULL, g, g->note ? 58 : 42) + 12;
+  const double foot = first + n_rows * g->panel_height;
+  const int height = (int)foot + (g->x_label ? 20 : 4) + (g->corner ? 12 : 0);
+  draw_head(out, g->id, g->title, g->description, g->width, height);
+  if (alone) draw_style(out);
+  draw_paper(out, g->title, g->width, height, g->corner);
+  if (g->note) put_element(out, "<text class=\"muted\" x=\"12\" y=\"37\">", g->note, "</text>\n");
+  draw_legend(out, g, g->note ? 58 : 42);
+  const double margin = g->y_label ? 20 : 8, width = (g->width - margin) / g->n_columns;
+  for (int i = 0; i < g->n_panels; i++) {
+    const Figure *panel = &g->panels[i];
+    const double left = margin + i % g->n_columns * width + 44, right = left - 44 + width - 10,
+                 top = first + i / g->n_columns * g->panel_height;
+    strbuf_printf(out, "<text class=\"muted\" x=\"%.1f\" y=\"%.1f\">", left, top + 12);
+    put_element(out, "", panel->title, "</text>\n");
+    draw_plot(out, panel, left, right, top + 22, top + g->panel_height - 36);
+  }
+  draw_y_label(out, g->y_label, 20, (first + foot) / 2 - 8);
+  draw_x_label(out, g->x_label, g->width / 2.0, foot + 6);
+  strbuf_puts(out, "</svg>\n");
+}
+
+void svg_grid(StrBuf *out, const FigureGrid *grid) { draw_grid(out, grid, false); }
+void svg_grid_document(StrBuf *out, const FigureGrid *grid) { draw_grid(out, grid, true); }

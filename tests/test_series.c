@@ -664,3 +664,28 @@ Test(series, keys_that_do_not_fit_the_data_are_refused_by_name) {
   config.n_paths = 1;
   assert_refused(&config, NULL, CODE_USAGE, "data.generate.task: found sine beside data.path", "a path too");
 }
+
+Test(series, window_shows_the_files_own_numbers_and_dates) {
+  /* 100 rows: 60, 20, 20. Windows of 6 + 4 rows; those of a part begin 6 rows before it. */
+  write_counting("s.csv", 100);
+  DataConfig config = series_config(6, 4);
+  Dataset *dataset = open_or_fail(&config, 1, NULL, "counting");
+  static const struct {
+    DataPart part;
+    int64_t index, first_row;
+  } cases[] = {{PART_VAL, 0, 54}, {PART_VAL, 16, 70}, {PART_TEST, 3, 77}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    SeriesWindow window = dataset_window(dataset, cases[i].part, cases[i].index);
+    cr_assert(window.row == cases[i].first_row, "case %zu begins with row %lld", i, (long long)window.row);
+    for (int64_t r = 0; r < 10; r++)
+      for (int64_t c = 0; c < 3; c++)
+        cr_assert_float_eq(window.values[3 * r + c], 10.0 * (double)(cases[i].first_row + r) + (double)c, 1e-3,
+                           "case %zu, row %lld, column %lld: %g", i, (long long)r, (long long)c,
+                           window.values[3 * r + c]);
+    for (int64_t r = 1; r < 10; r++)
+      cr_assert(window.dates[r] - window.dates[r - 1] == 3600, "case %zu: row %lld is an hour later", i, (long long)r);
+    cr_assert(window.dates[0] % 86400 == cases[i].first_row % 24 * 3600, "case %zu: the first row's hour", i);
+    series_window_free(&window);
+  }
+  dataset_close(dataset);
+}

@@ -127,7 +127,11 @@ static void date_ticks(StrBuf *out, const Axis *x, double bottom, bool labelled)
   int64_t step = 0;
   for (size_t i = 0; i < 4 && !step; i++)
     if (months[i] * 28 * DAY >= 1.3 * least) step = months[i]; /* these labels are longer */
-  if (!step) step = 12 * max_i64(1, llround(svg_tick_step(0, 10 * least / (365 * DAY), 10)));
+  if (!step) {
+    int64_t years = 1; /* 1, 2, 5, 10, ... */
+    for (int i = 0; (double)years * 365 * DAY < least; i++) years = i % 3 == 1 ? years / 2 * 5 : years * 2;
+    step = 12 * years;
+  }
   const DateFields f = date_fields((int64_t)x->low);
   int64_t month = (int64_t)f.year * 12 + f.month - 1;
   for (month -= month % step;; month += step) {

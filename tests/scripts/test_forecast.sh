@@ -61,6 +61,34 @@ cp "$last" before.h5
   --set train.steps=400 --resume auto >again.txt 2>notes.txt
 cmp early.txt again.txt && cmp "$last" before.h5 || fail "resuming a stopped run changed it"
 
+# ---- pictures
+
+# What is kept of the forecasts has the same bits however the run went, and its score is eval's.
+cmp whole/forecasts.json one/forecasts.json && cmp whole/forecasts.json killed/forecasts.json ||
+  fail "forecasts.json differs between runs of one config"
+[ "$(grep -o '"mse":[0-9.e-]*' whole/forecasts.json | head -1 | cut -d: -f2 | xargs printf '%.6g')" = "$trained" ] ||
+  fail "forecasts.json does not tell the last evaluation's score"
+
+# Its second window is what `aspis forecast` says of the file up to there; its truth is the file's.
+row=$(grep -o '"row":[0-9]*' whole/forecasts.json | sed -n 2p | cut -d: -f2)
+head -$((row + 1)) series.csv >until.csv
+"$aspis" forecast whole --input until.csv | tail -12 | cut -d, -f2 >expected.txt
+list() { grep -o "\"$1\":\[[^]]*" whole/forecasts.json | sed -n "$2p" | cut -d[ -f2 | tr , '\n'; }
+list forecast 3 | paste -d, - expected.txt | awk -F, '{ d = $1 - $2; n++; if (d * d > 1e-9 * $2 * $2) exit 1 } END { if (n != 12) exit 1 }' ||
+  fail "the window at row $row: kept $(list forecast 3 | head -2 | xargs), forecast from the file $(head -2 expected.txt | xargs)"
+sed -n "$((row + 2)),$((row + 13))p" series.csv | cut -d, -f2 | paste -d, - <(list truth 3 | tail -12) |
+  awk -F, '{ d = $1 - $2; if (d * d > 1e-8) exit 1 }' || fail "the truth of the window at row $row is not the file's"
+
+"$aspis" report whole >/dev/null
+for figure in forecast-1 forecast-2 error-by-step; do
+  [ -s whole/$figure.svg ] || fail "no $figure.svg beside the report"
+  grep -q "id=\"$figure-title\"" whole/report.html || fail "$figure is not on the page"
+done
+# A run that starts anew does not show the forecasts of the one before.
+cp -r whole anew
+"$aspis" train f.yaml --quiet --out anew --resume never --set debug.allow=true --set debug.fault=nan_loss@3 >/dev/null 2>&1 || true
+[ ! -e anew/forecasts.json ] || fail "a fresh start keeps the forecasts of an earlier run"
+
 # ---- the next rows
 
 rows 60 2000 >new.csv

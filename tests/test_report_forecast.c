@@ -259,6 +259,16 @@ Test(report_forecast, damaged_records_are_left_out_and_named) {
     free(page), free(path);
     rundir_remove(run);
   }
+  /* Nor may a window lack a column of the others. */
+  char *other = run_of(&(Sample){.column = "OT", .horizon = 4, .first = 31}), *whole = rundir_read(other, FORECAST_RECORD);
+  char *name = strstr(strstr(whole, "\"row\":131"), "OT");
+  name[0] = 'X';
+  char *place = base_format("%s/%s", other, FORECAST_RECORD);
+  cr_assert_eq(strbuf_save(&(StrBuf){.data = whole, .n = strlen(whole)}, place).code, CODE_OK, "a column is renamed");
+  char *told = page_of((const char *[]){other}, 1, NULL);
+  cr_assert_not_null(strstr(told, "cannot be read"), "a window without the column of the first is told");
+  free(told), free(whole), free(place);
+  rundir_remove(other);
   /* Cut at any place, a record is damaged, and never read beyond its end. */
   char *run = run_of(&(Sample){.column = "OT", .horizon = 4, .dates = true, .quantiles = true, .first = 31});
   char *record = rundir_read(run, FORECAST_RECORD), *path = base_format("%s/%s", run, FORECAST_RECORD);

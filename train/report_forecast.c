@@ -83,6 +83,17 @@ static bool read_window(const json_t *object, RunForecasts *f, WindowForecast *w
   return true;
 }
 
+/* Every window has the columns of the first, and dates if that one has. */
+static bool windows_agree(const json_t *windows, const RunForecasts *f) {
+  const bool dates = json_object_get(json_array_get(windows, 0), "dates") != NULL;
+  for (int i = 0; i < f->n_windows; i++) {
+    if ((json_object_get(json_array_get(windows, (size_t)i), "dates") != NULL) != dates) return false;
+    for (int j = 0; j < f->windows[0].n_columns; j++)
+      if (!window_column(&f->windows[i], f->windows[0].columns[j].column)) return false;
+  }
+  return f->n_windows > 0 && f->windows[0].n_columns > 0;
+}
+
 static double figure_of(const json_t *score, const char *prefix, const char *name) {
   char *key = base_format("%s%s", prefix, name);
   const json_t *value = json_object_get(score, key);
@@ -126,7 +137,7 @@ static bool read_record(const json_t *record, RunForecasts *f) {
   for (size_t i = 0; i < n; i++)
     if (!read_window(json_array_get(windows, i), f, &f->windows[f->n_windows++])) return false;
   read_score(json_object_get(record, "score"), f);
-  return n > 0 && f->step_mse[BY_MODEL];
+  return f->step_mse[BY_MODEL] && windows_agree(windows, f);
 }
 
 void run_forecasts_load(const RunData *run, RunForecasts *forecasts) {

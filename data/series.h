@@ -18,8 +18,8 @@ struct Series {
   SeriesGaps gaps;
 };
 
-/* The spec of a config for the columns of a source; no scaler and no dates yet. Unknown columns, columns named twice and
- * targets that do not fit `features` are CODE_USAGE. */
+/* The spec of a config for the columns of a source; no scaler and no dates yet. Columns that the source lacks are CODE_DATA;
+ * columns named twice and targets that do not fit `features` are CODE_USAGE. */
 Status series_from_config(const SeriesConfig *config, const SeriesSource *source, Series **series);
 /* Takes the scaler and the first date of `stored`. CODE_DATA when the columns or the steps of the dates differ. */
 Status series_take_stored(Series *series, const Series *stored, const SeriesTable *table);

@@ -75,7 +75,7 @@ static Status no_column(const SeriesSource *source, const char *key, const char 
   char *const *names = series_source_names(source, &n);
   char *list = list_names(names, n);
   Status status =
-      status_fail(CODE_USAGE, "%s: found %s, expected a column of %s: %s", key, name, series_source_path(source), list);
+      status_fail(CODE_DATA, "%s: found %s, expected a column of %s: %s", key, name, series_source_path(source), list);
   free(list);
   return status;
 }

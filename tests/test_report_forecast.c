@@ -260,7 +260,8 @@ Test(report_forecast, damaged_records_are_left_out_and_named) {
     rundir_remove(run);
   }
   /* Nor may a window lack a column of the others. */
-  char *other = run_of(&(Sample){.column = "OT", .horizon = 4, .first = 31}), *whole = rundir_read(other, FORECAST_RECORD);
+  char *other = run_of(&(Sample){.column = "OT", .horizon = 4, .first = 31}),
+       *whole = rundir_read(other, FORECAST_RECORD);
   char *name = strstr(strstr(whole, "\"row\":131"), "OT");
   name[0] = 'X';
   char *place = base_format("%s/%s", other, FORECAST_RECORD);

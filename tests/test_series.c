@@ -563,13 +563,13 @@ Test(series, keys_that_do_not_fit_the_data_are_refused_by_name) {
       {"column",
        "data.columns: found z, expected a column of s.csv: date, a, b, c",
        {LIST(columns, "a", "z")},
-       CODE_USAGE},
+       CODE_DATA},
       {"twice", "data.columns: found 2 a second time", {LIST(columns, "a", "2")}, CODE_USAGE},
       {"dates as values",
        "data.columns: found date, which is the column of dates",
        {LIST(columns, "date")},
        CODE_USAGE},
-      {"known", "data.known_columns: found z, expected a column", {LIST(known_columns, "z")}, CODE_USAGE},
+      {"known", "data.known_columns: found z, expected a column", {LIST(known_columns, "z")}, CODE_DATA},
       {"known and value",
        "data.known_columns: found a a second time",
        {LIST(columns, "a"), LIST(known_columns, "a")},
@@ -579,7 +579,7 @@ Test(series, keys_that_do_not_fit_the_data_are_refused_by_name) {
        "data.target: found none, expected one of the value columns (data.features: S): a, b, c",
        {.features = SERIES_S},
        CODE_USAGE},
-      {"target", "data.target: found z, expected a column", {.features = SERIES_MS, .target = "z"}, CODE_USAGE},
+      {"target", "data.target: found z, expected a column", {.features = SERIES_MS, .target = "z"}, CODE_DATA},
       {"known target",
        "data.target: found a, expected one of the value columns (data.features: MS): b, c",
        {.features = SERIES_MS, .target = "a", LIST(known_columns, "a")},
@@ -629,7 +629,7 @@ Test(series, keys_that_do_not_fit_the_data_are_refused_by_name) {
       {"delimiter",
        "data.columns: found a, expected a column of s.csv: date,a,b,c",
        {.delimiter = ";", LIST(columns, "a")},
-       CODE_USAGE},
+       CODE_DATA},
   };
   write_counting("s.csv", 100);
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {

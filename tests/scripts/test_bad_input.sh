@@ -83,3 +83,71 @@ expect 3 '/proc/nowhere' "$aspis" train small.yaml --quiet --out /proc/nowhere
 # A token outside the vocabulary, on the way into score.
 expect 2 '--tokens' "$aspis" score run
 expect 3 'tokens.h5' "$aspis" score run --tokens tokens.h5 --out scores.h5
+
+# ---- series: the line, the column and what to do
+
+cat >series.yaml <<'EOF'
+name: series
+model: {task: forecast, context: 24, horizon: 6, d_model: 8, n_layer: 1, ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 8}}
+data: {kind: series, path: [x.csv], split: {train: 0.6, val: 0.2, test: 0.2}}
+train: {steps: 3, batch_size: 4, eval_every: 3}
+EOF
+rows() { # N: hours, two columns
+  awk -v n="$1" 'BEGIN { print "date,load,heat"; for (t = 0; t < n; t++)
+    printf "%s,%.4f,%.4f\n", strftime("%Y-%m-%d %H:00:00", 1577836800 + 3600 * t, 1), 100 + 20 * sin(0.26 * t), -5 + 4 * sin(0.26 * t + 1) }'
+}
+rows 300 >good.csv
+# series CODE PHRASE SED [OPTION...]: good.csv changed by SED.
+series() {
+  sed "$3" good.csv >x.csv
+  expect "$1" "$2" "$aspis" train series.yaml --quiet --out series "${@:4}"
+}
+cell='11s/,[^,]*,'
+series 3 'line 11, column load: found "abc", expected a number' "$cell/,abc,/"
+series 3 'line 11, column load: found "1e400", expected a finite number' "$cell/,1e400,/"
+series 3 'line 11: found 4 cells, expected 3 as in line 1; make all rows equally long' '11s/$/,7/'
+series 3 'line 11: found 2 cells, expected 3' '11s/,[^,]*$//'
+series 3 'line 11, column load: found no value, the first of 1 missing; put values in, or set data.missing: ffill' "$cell/,NaN,/"
+series 3 'line 2, column load: found no value and none above to repeat' '2s/,[^,]*,/,,/' --set data.missing=ffill
+series 3 'column heat: found the value 4 in all 180 rows of the training part' '2,$s/[^,]*$/4/'
+series 3 'found 12 rows in the training part (of 20), expected at least model.context + model.horizon = 30' '22,$d'
+series 3 'found no rows, expected numbers' '2,$d'
+series 3 'the file is empty' d
+series 3 'data.borders: found 2021-01-01, expected a date inside of' '' --set data.borders=[2020-01-05,2020-01-08,2021-01-01]
+series 3 'expected at least 14400: 20 months of 30 days' '' --set data.borders=[ett]
+series 3 'found 3 rows in the test part (of 300), expected at least model.horizon = 6' '' --set data.split.train=0.7 --set data.split.test=0.01
+series 3 'data.target: found hat, expected a column of' '' --set data.target=hat --set data.features=S
+series 3 'data.columns: found cold, expected a column of' '' --set data.columns=[load,cold]
+series 3 'found no column when among its 3, expected that of the dates' '' --set data.date_column=when
+series 3 'line 12, column date: found "2020-01-01 09:00:00", expected a date after 2020-01-01 10:00:00 of the row above; sort the rows' \
+  '11{h;d};12G'
+series 3 'line 12, column date: found "2020-01-01 09:00:00", expected a date after 2020-01-01 09:00:00 of the row above; remove one' 11p
+series 3 'line 11, column date: found 2020-01-01 10:00:00, expected 2020-01-01 09:00:00, 1 hour after' 11d
+series 3 'line 11, column date: found "2020-02-31 09:00:00", expected a date' '11s/01-01/02-31/'
+series 3 'line 2, column load: found "100,0000", expected a decimal point' 's/,/;/g;s/\./,/g'
+series 3 'line 11, column load: found "114.3693,-5.7884", expected a closing quote' '11s/,/,"/'
+series 3 'columns 2 and 3 are both called heat' '1s/load/heat/'
+
+# What is well meant gives what the plain file gives.
+same() { # NAME SED [OPTION...]
+  sed "$2" good.csv >x.csv
+  "$aspis" train series.yaml --quiet --out "as-$1" "${@:3}" >out.txt 2>err.txt || fail "$1: $(cat err.txt)"
+  cmp out.txt plain.txt || fail "$1: $(cat out.txt), of the plain file $(cat plain.txt)"
+}
+cp good.csv x.csv
+"$aspis" train series.yaml --quiet --out as-plain >plain.txt
+same semicolons 's/,/;/g'
+same tabs 's/,/\t/g'
+same named-delimiter 's/,/;/g' --set 'data.delimiter=;'
+same quoted 's/,\([^,]*\),/,"\1",/'
+same bom '1s/^/\xef\xbb\xbf/'
+same crlf 's/$/\r/'
+printf '%s' "$(cat good.csv)" >x.csv
+"$aspis" train series.yaml --quiet --out as-no-newline >out.txt && cmp out.txt plain.txt || fail "no newline at the end"
+same dates-by-name '' --set data.date_column=date
+same dates-by-position '' --set data.date_column=1
+for missing in ffill mask; do
+  sed "$cell/,,/" good.csv >x.csv
+  "$aspis" train series.yaml --quiet --out "missing-$missing" --set data.missing=$missing >/dev/null || fail "data.missing: $missing"
+done
+echo "ok: series"

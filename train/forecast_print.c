@@ -127,6 +127,43 @@ static void cell(StrBuf *out, double value) {
   else strbuf_printf(out, " %10s", "-");
 }
 
+/* A row for the model alone: step or column, its figures, the MSE of the last row. */
+static void model_row(const ForecastScore *score, const SeriesInfo *info, int step, int column, StrBuf *out) {
+  const Means m = means_over(score, &score->of[BY_MODEL], info, step, column);
+  const Means naive = means_over(score, &score->of[BY_NAIVE], info, step, column);
+  const double values[] = {m.mse, m.mae, sqrt(m.mse_units), m.mae_units, m.smape, m.mase};
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++) cell(out, values[i]);
+  strbuf_puts(out, "  ");
+  cell(out, naive.mse);
+  strbuf_puts(out, "\n");
+}
+
+static void model_head(StrBuf *out, const char *title) {
+  strbuf_printf(out, "\n%-22s %10s %10s %10s %10s %10s %10s   %s\n", title, "MSE", "MAE", "RMSE units", "MAE units",
+                "sMAPE %", "MASE", "last row: MSE");
+}
+
+/* Of many steps, some from the first to the last; --json has all. */
+static void table_by_step(const ForecastScore *score, const SeriesInfo *info, StrBuf *out) {
+  enum { STEPS_SHOWN = 8 };
+  const int last = score->horizon - 1, n = last < STEPS_SHOWN ? last + 1 : STEPS_SHOWN;
+  if (n == 1) return;
+  model_head(out, "model, by step ahead");
+  for (int i = 0; i < n; i++) {
+    const int step = i * last / (n - 1);
+    strbuf_printf(out, "%-22d", step + 1);
+    model_row(score, info, step, -1, out);
+  }
+}
+
+static void table_by_column(const ForecastScore *score, const SeriesInfo *info, StrBuf *out) {
+  model_head(out, "model, by column");
+  for (int j = 0; j < info->n_output; j++) {
+    strbuf_printf(out, "%-22.22s", info->output_names[j]);
+    model_row(score, info, -1, j, out);
+  }
+}
+
 void forecast_score_table(const ForecastScore *score, const SeriesInfo *info, StrBuf *out) {
   char linear[48] = "linear", seasonal[48];
   if (score->linear.w)
@@ -151,17 +188,6 @@ void forecast_score_table(const ForecastScore *score, const SeriesInfo *info, St
   }
   if (score->linear.from_last) strbuf_puts(out, "* on differences from the last row\n");
   if (score->without_linear) strbuf_printf(out, "no linear model and no MASE: %s\n", score->without_linear);
-  if (info->n_output == 1) return;
-  strbuf_printf(out, "\n%-22s %10s %10s %10s %10s %10s %10s   %s\n", "model, by column", "MSE", "MAE", "RMSE units",
-                "MAE units", "sMAPE %", "MASE", "last row: MSE");
-  for (int j = 0; j < info->n_output; j++) {
-    const Means m = means_over(score, &score->of[BY_MODEL], info, -1, j);
-    const Means naive = means_over(score, &score->of[BY_NAIVE], info, -1, j);
-    strbuf_printf(out, "%-22.22s", info->output_names[j]);
-    const double values[] = {m.mse, m.mae, sqrt(m.mse_units), m.mae_units, m.smape, m.mase};
-    for (size_t i = 0; i < sizeof values / sizeof *values; i++) cell(out, values[i]);
-    strbuf_puts(out, "  ");
-    cell(out, naive.mse);
-    strbuf_puts(out, "\n");
-  }
+  table_by_step(score, info, out);
+  if (info->n_output > 1) table_by_column(score, info, out);
 }

@@ -46,6 +46,14 @@ evaluated=$(grep -o '"mse": [0-9.e-]*' eval.json | head -1 | cut -d' ' -f2)
 for name in naive_mse seasonal_mse mean_mse linear_mse mase smape drop_last per_step per_column; do
   grep -q "\"$name\"" eval.json || fail "eval --json lacks $name"
 done
+"$aspis" eval whole >eval.txt
+for shown in "last row" "season of 24" "window mean" "linear, ridge" "drop_last 32" "by step ahead" "^12 " "by column" "^heat "; do
+  grep -q "$shown" eval.txt || fail "the table of eval lacks \"$shown\": $(cat eval.txt)"
+done
+# The first step's error as the table and as --json tell it.
+step=$(grep -o '"per_step": {"steps": 12, "mse": \[[0-9.e-]*' eval.json | cut -d[ -f2 | xargs printf '%.4f')
+[ "$(awk '/by step ahead/ { on = 1 } on && $1 == 1 { print $2; exit }' eval.txt)" = "$step" ] ||
+  fail "the table does not tell the first step's error $step: $(cat eval.txt)"
 "$aspis" eval whole --part test | grep -q "season of 24" || fail "the season of hours is not a day"
 
 # At far too high a learning rate the best comes early, and is what remains.

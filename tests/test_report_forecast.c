@@ -145,15 +145,15 @@ Test(report_forecast, page_shows_windows_steps_and_scores_with_their_units) {
       "from 1970-01-06 11:00  ·  MAE 0.500 (last row 2.50)",
       "date (1 hour from row to row)",
       "Error by step ahead, mean over 345 windows and 1 column",
-      "MSE (scaled units)",
+      "MSE (in the units trained on)",
       "steps ahead (1 hour each)",
       "model: 1 at the first step, 4 at the last.",
       "last row: 10 at the first step, 13 at the last.",
       "<td><b>1.2500</b></td><td><b>0.7500</b></td><td><b>3.5000</b></td><td><b>2.5000</b></td><td><b>17</b></td>",
       "<td>last row</td><td>12.5000</td><td>4.5000</td>",
-      "baseline 12.5000",         /* beside the tile */
-      "Loss (scaled units)",      /* no nats */
-      "rows of training windows", /* no tokens */
+      "baseline 12.5000",               /* beside the tile */
+      "Loss (in the units trained on)", /* no nats */
+      "rows of training windows",       /* no tokens */
   };
   assert_shows("report.html", page, shown, N_OF(shown));
   cr_assert_null(strstr(page, "nats"), "a forecaster's losses are no nats");

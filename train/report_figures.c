@@ -21,8 +21,9 @@ typedef struct FigureRow {
 } FigureRow;
 
 static const FigureRow rows[] = {
-    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false, 0, "Loss (scaled units)"},
-    {"mse", "Validation error (MSE, scaled units)", 320, NULL, "val_mse", "naive_mse", true, false, 0, NULL},
+    {"loss", "Loss (nats per token)", 400, "loss", "val_loss", "baseline_nll", true, false, 0,
+     "Loss (in the units trained on)"},
+    {"mse", "Validation error (MSE)", 320, NULL, "val_mse", "naive_mse", true, false, 0, NULL},
     {"accuracy", "Accuracy at the last token (%)", 300, NULL, "accuracy", "baseline_accuracy", true, false, 100, NULL},
     {"grad-norm", "Gradient norm", 170, "grad_norm", NULL, NULL, false, false, 0, NULL},
     {"lr", "Learning rate", 150, "lr", NULL, NULL, false, true, 0, NULL},

@@ -135,7 +135,7 @@ static const struct {
   const char *forecast_title; /* of forecasters, where that is another */
 } scores[] = {
     {"val_loss", "Validation loss (nats per token)", "validation loss", "baseline_nll", false,
-     "Validation loss (scaled units)"},
+     "Validation loss (in the units trained on)"},
     {"perplexity", "Perplexity", "perplexity", "baseline_perplexity", false, NULL},
     {"bits_per_byte", "Bits per byte", "bits per byte", "baseline_bits_per_byte", false, NULL},
     {"accuracy", "Accuracy at the last token (%)", "% right at the last token", "baseline_accuracy", true, NULL},
@@ -289,7 +289,8 @@ void page_forecast_table(StrBuf *out, const RunData *runs, const RunForecasts *f
   strbuf_printf(
       out,
       "</table></div>\n<p class=\"muted small\">All %lld windows of the validation part, %d step%s each. MSE and "
-      "MAE in units scaled by the training part; RMSE and MAE also in the data's.</p>\n",
+      "MAE are in the units trained on, scaled by the training part unless data.scale is false; \"units\" are the "
+      "data's.</p>\n",
       (long long)lead->n_scored, lead->horizon, lead->horizon == 1 ? "" : "s");
   free(season);
 }

@@ -301,7 +301,7 @@ bool step_figure_make(const RunData *runs, const RunForecasts *forecasts, int n_
                          .title = keep_text(out, step_title(&runs[lead], f, n_runs)),
                          .x_label = f->interval ? keep_text(out, base_format("steps ahead (%s each)", f->interval))
                                                 : "steps ahead",
-                         .y_label = "MSE (scaled units)",
+                         .y_label = "MSE (in the units trained on)",
                          .corner = corner,
                          .width = WIDTH,
                          .height = 300,

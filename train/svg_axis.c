@@ -76,7 +76,7 @@ void axis_y_ticks(StrBuf *out, const Axis *x, const Axis *y) {
 /* A label that would stick out of a narrow figure is left out, the tick stays. */
 static void x_tick(StrBuf *out, const Axis *x, double value, double bottom, const char *label) {
   double at = axis_position(x, value);
-  if (label && at + 3.3 * (double)strlen(label) > x->start + x->extent + x->room) label = NULL;
+  if (label && at + 3.7 * (double)strlen(label) > x->start + x->extent + x->room) label = NULL;
   strbuf_printf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", at, at, bottom,
                 bottom + 4);
   if (label)

@@ -123,6 +123,43 @@ paste -d, streamed.csv windowed.csv | awk -F, '{ d = $2 - $5; e = $3 - $6; n++
   if (d * d > 1e-6 || e * e > 1e-6 || $1 != $4) exit 1 } END { if (n != 12) exit 1 }' ||
   fail "streamed $(head -1 streamed.csv), in one window $(head -1 windowed.csv)"
 
+# ---- every option trains, scores, draws and forecasts
+
+cat >plain.yaml <<'EOF'
+name: plain
+model: {task: forecast, context: 24, horizon: 6, d_model: 8, n_layer: 1, ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 8}}
+data: {kind: series, path: [series.csv], split: {train: 0.6, val: 0.2, test: 0.2}}
+train: {steps: 2, batch_size: 4, eval_every: 2}
+EOF
+while read -r options; do
+  set=()
+  for option in $options; do set+=(--set "$option"); done
+  rm -rf option
+  "$aspis" train plain.yaml --quiet --out option "${set[@]}" >/dev/null && "$aspis" eval option --part test >/dev/null &&
+    "$aspis" report option >/dev/null && [ -s option/forecast-1.svg ] &&
+    [ "$("$aspis" forecast option --input new.csv | wc -l)" = 7 ] || fail "a forecaster with $options"
+done <<'EOF'
+model.ssm_cfg.layer=Mamba2
+model.ssm_cfg.is_mimo=true model.ssm_cfg.mimo_rank=2
+model.revin=true
+model.revin=last
+model.revin=mean
+model.channel_independent=true
+model.patch_len=8 model.stride=4
+model.bidirectional=true
+model.head=flatten model.dropout=0.1
+model.loss=mae
+model.loss=huber
+model.loss=quantile model.quantiles=[0.1,0.5,0.9]
+model.loss=quantile model.channel_independent=true model.bidirectional=true model.revin=true model.patch_len=8 model.head=flatten
+data.features=S data.target=heat
+data.features=MS data.target=heat
+data.known_columns=[heat] data.calendar=[hour,day_of_week]
+data.borders=[2020-01-20,2020-01-28,2020-02-05]
+data.scale=false
+dtype=bf16
+EOF
+
 # ---- what is refused
 
 refused() { # code, phrase, command...

@@ -232,6 +232,7 @@ Test(report_forecast, several_runs_are_drawn_where_they_forecast_the_same_rows) 
   cr_assert_eq(path_points(svg, "c1", 1, points, 32), 9, "the second run's forecast is drawn to its end");
   cr_assert_eq(path_points(svg, "black", 1, points, 32), 17, "and so is the truth");
   cr_assert_eq(n_times(svg, "<g class=\"c2\"><path"), 1, "the third forecast other rows: only the legend has it");
+  cr_assert_eq(n_times(page, ", steps: 9</b></td>"), 1, "the table tells the run of another horizon");
   cr_assert_null(strstr(page, "MAE 0.5"), "errors of different horizons are not set side by side");
   free(page), free(svg);
   page = page_of((const char *[]){one, elsewhere}, 2, out);

@@ -281,17 +281,24 @@ void page_forecast_table(StrBuf *out, const RunData *runs, const RunForecasts *f
   for (int r = 0; r < n_runs; r++) {
     if (!forecasts[r].n_windows) continue;
     if (!lead) lead = &forecasts[r];
-    forecast_row(out, n_runs > 1 ? runs[r].name : "model", &forecasts[r].score[BY_MODEL], true);
+    StrBuf name = {0};
+    strbuf_puts(&name, n_runs > 1 ? runs[r].name : "model");
+    if (forecasts[r].n_output != lead->n_output) strbuf_printf(&name, ", columns: %d", forecasts[r].n_output);
+    if (forecasts[r].horizon != lead->horizon) strbuf_printf(&name, ", steps: %d", forecasts[r].horizon);
+    forecast_row(out, name.data, &forecasts[r].score[BY_MODEL], true);
+    free(name.data);
   }
   char *season = base_format("season of %lld before", (long long)lead->season);
   const char *const names[N_FORECASTERS] = {NULL, "last row", season, "window mean", "ridge regression"};
   for (int k = BY_NAIVE; k < N_FORECASTERS; k++) forecast_row(out, names[k], &lead->score[k], false);
   strbuf_printf(
       out,
-      "</table></div>\n<p class=\"muted small\">All %lld windows of the validation part, %d step%s each. MSE and "
+      "</table></div>\n<p class=\"muted small\">All %lld windows of the validation part, %d step%s each"
+      "%s. MSE and "
       "MAE are in the units trained on, scaled by the training part unless data.scale is false; \"units\" are the "
       "data's.</p>\n",
-      (long long)lead->n_scored, lead->horizon, lead->horizon == 1 ? "" : "s");
+      (long long)lead->n_scored, lead->horizon, lead->horizon == 1 ? "" : "s",
+      n_runs > 1 ? ", where a run does not say otherwise" : "");
   free(season);
 }
 

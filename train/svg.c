@@ -402,8 +402,9 @@ static void draw_grid(StrBuf *out, const FigureGrid *g, bool alone) {
   const double margin = g->y_label ? 20 : 8, width = (g->width - margin) / g->n_columns;
   for (int i = 0; i < g->n_panels; i++) {
     const Figure *panel = &g->panels[i];
+    const int row = i / g->n_columns;
     const double left = margin + i % g->n_columns * width + 44, right = left - 44 + width - 10,
-                 top = first + i / g->n_columns * g->panel_height;
+                 top = first + row * g->panel_height;
     strbuf_printf(out, "<text class=\"muted\" x=\"%.1f\" y=\"%.1f\">", left, top + 12);
     put_element(out, "", panel->title, "</text>\n");
     draw_plot(out, panel, left, right, top + 22, top + g->panel_height - 36);

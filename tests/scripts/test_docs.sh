@@ -21,7 +21,8 @@ awk 'BEGIN { print "date,a,b,c,d,e,f,g"; for (t = 0; t < 14500; t++) {
   for (c = 0; c < 7; c++) printf ",%.3f", sin(0.26 * t + c) + 0.001 * (t % 97); print "" } }' >"$series"
 for config in "$source_dir"/configs/*.yaml; do
   data=$text
-  if grep -q "kind: series" "$config"; then data=$series; fi
+  included=$(sed -n "s|^include: |$source_dir/configs/|p" "$config")
+  if grep -q "kind: series" "$config" ${included:+"$included"}; then data=$series; fi
   set=(--set data.path=["$data"])
   if grep -q "generate:" "$config"; then set=(); fi
   "$aspis" plan "$config" "${set[@]}" --json >/dev/null || { echo "$config is not accepted"; exit 1; }

@@ -169,7 +169,7 @@ def machine_table(results, build):
     yield "| ceiling | GFLOP/s | GB/s | threads |"
     yield "| --- | --- | --- | --- |"
     for x in results.get((build, "machine", "f32"), []):
-        if "failed" not in x:
+        if "failed" not in x and (x["gflops"] or x["gb_per_s"]):  # a build may have no BF16 products
             rates = [f"{x[unit]:.0f}" if x[unit] else "" for unit in ("gflops", "gb_per_s")]
             yield "| " + " | ".join([x["pass"], *rates, str(x["threads"])]) + " |"
 

@@ -5,7 +5,7 @@
 
 #include "train/forecast_score.h"
 
-static const char *const PREFIX[N_FORECASTERS] = {"", "naive_", "seasonal_", "mean_", "linear_"};
+const char *const forecaster_prefix[N_FORECASTERS] = {"", "naive_", "seasonal_", "mean_", "linear_"};
 
 /* Means over some steps and columns: those of step h (or all: -1) and of column j (or all). */
 typedef struct Means {
@@ -71,11 +71,11 @@ static void put_arrays(StrBuf *out, const ForecastScore *score, const SeriesInfo
       const Means m = means_over(score, &score->of[f], info, by_step ? i : -1, by_step ? -1 : i);
       values[i] = m.mse, values[n + i] = m.mae, values[2 * n + i] = sqrt(m.mse_units), values[3 * n + i] = m.mae_units;
     }
-    put_array(out, PREFIX[f], "mse", values, n);
-    put_array(out, PREFIX[f], "mae", values + n, n);
+    put_array(out, forecaster_prefix[f], "mse", values, n);
+    put_array(out, forecaster_prefix[f], "mae", values + n, n);
     if (by_step) continue; /* columns may have different units */
-    put_array(out, PREFIX[f], "rmse_units", values + 2 * n, n);
-    put_array(out, PREFIX[f], "mae_units", values + 3 * n, n);
+    put_array(out, forecaster_prefix[f], "rmse_units", values + 2 * n, n);
+    put_array(out, forecaster_prefix[f], "mae_units", values + 3 * n, n);
   }
   free(values);
 }
@@ -86,13 +86,13 @@ void forecast_score_json(const ForecastScore *score, const ModelConfig *config, 
     const Errors *of = &score->of[f];
     if (!of->used) continue;
     const Means m = means_over(score, of, info, -1, -1);
-    put(out, PREFIX[f], "mse", of->all.squares / (double)score->n_values);
-    put(out, PREFIX[f], "mae", of->all.absolutes / (double)score->n_values);
-    put(out, PREFIX[f], "mse_units", m.mse_units);
-    put(out, PREFIX[f], "rmse_units", sqrt(m.mse_units));
-    put(out, PREFIX[f], "mae_units", m.mae_units);
-    put(out, PREFIX[f], "smape", m.smape);
-    if (!isnan(m.mase)) put(out, PREFIX[f], "mase", m.mase);
+    put(out, forecaster_prefix[f], "mse", of->all.squares / (double)score->n_values);
+    put(out, forecaster_prefix[f], "mae", of->all.absolutes / (double)score->n_values);
+    put(out, forecaster_prefix[f], "mse_units", m.mse_units);
+    put(out, forecaster_prefix[f], "rmse_units", sqrt(m.mse_units));
+    put(out, forecaster_prefix[f], "mae_units", m.mae_units);
+    put(out, forecaster_prefix[f], "smape", m.smape);
+    if (!isnan(m.mase)) put(out, forecaster_prefix[f], "mase", m.mase);
   }
   put(out, "", "loss", score->loss);
   if (config->loss == FORECAST_QUANTILE) {
@@ -106,8 +106,8 @@ void forecast_score_json(const ForecastScore *score, const ModelConfig *config, 
                 (long long)score->n_kept_windows);
   for (int f = 0; f < N_FORECASTERS && score->n_kept_windows > 0; f++) {
     if (!score->of[f].used) continue;
-    put(out, PREFIX[f], "mse", score->of[f].kept.squares / (double)score->n_kept_values);
-    put(out, PREFIX[f], "mae", score->of[f].kept.absolutes / (double)score->n_kept_values);
+    put(out, forecaster_prefix[f], "mse", score->of[f].kept.squares / (double)score->n_kept_values);
+    put(out, forecaster_prefix[f], "mae", score->of[f].kept.absolutes / (double)score->n_kept_values);
   }
   strbuf_printf(out, "}, \"per_step\": {\"steps\": %d", score->horizon);
   put_arrays(out, score, info, score->horizon, true);

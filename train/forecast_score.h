@@ -20,6 +20,8 @@ typedef enum Forecaster {
   BY_LINEAR,   /* ridge.h */
   N_FORECASTERS
 } Forecaster;
+/* What names the figures of each in JSON, "naive_mse"; "" for the model. */
+extern const char *const forecaster_prefix[N_FORECASTERS];
 
 typedef struct Sums {
   double squares, absolutes;

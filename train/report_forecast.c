@@ -102,22 +102,21 @@ static double figure_of(const json_t *score, const char *prefix, const char *nam
 }
 
 static void read_score(const json_t *score, RunForecasts *f) {
-  static const char *const PREFIX[N_FORECASTERS] = {"", "naive_", "seasonal_", "mean_", "linear_"};
   const json_t *steps = json_object_get(score, "per_step");
   f->n_scored = json_integer_value(json_object_get(score, "windows"));
   f->season = json_integer_value(json_object_get(score, "season"));
   f->n_output = (int)json_array_size(json_object_get(json_object_get(score, "per_column"), "names"));
   for (int k = 0; k < N_FORECASTERS; k++) {
-    char *key = base_format("%smse", PREFIX[k]);
+    char *key = base_format("%smse", forecaster_prefix[k]);
     f->step_mse[k] = read_numbers(json_object_get(steps, key), f->horizon);
     free(key);
     f->score[k] = (struct ForecastFigures){
-        .mse = figure_of(score, PREFIX[k], "mse"),
-        .mae = figure_of(score, PREFIX[k], "mae"),
-        .rmse_units = figure_of(score, PREFIX[k], "rmse_units"),
-        .mae_units = figure_of(score, PREFIX[k], "mae_units"),
-        .smape = figure_of(score, PREFIX[k], "smape"),
-        .mase = figure_of(score, PREFIX[k], "mase"),
+        .mse = figure_of(score, forecaster_prefix[k], "mse"),
+        .mae = figure_of(score, forecaster_prefix[k], "mae"),
+        .rmse_units = figure_of(score, forecaster_prefix[k], "rmse_units"),
+        .mae_units = figure_of(score, forecaster_prefix[k], "mae_units"),
+        .smape = figure_of(score, forecaster_prefix[k], "smape"),
+        .mase = figure_of(score, forecaster_prefix[k], "mase"),
     };
   }
 }

@@ -17,17 +17,31 @@
 #define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 #endif
 
+/* Whether AddressSanitizer is told what is in use. */
+static bool is_guarded(const Arena *arena) { return arena->memory && !arena->out_of_reach; }
+
 /* Dry pointers start here: never NULL, never mapped. */
 #define DRY_BASE ((char *)4096)
 
-Status arena_open(Arena *arena, const char *name, size_t capacity_bytes) {
-  size_t bytes = (size_t)round_up((int64_t)(capacity_bytes ? capacity_bytes : 1), 4096);
-  void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED)
+static Status reserve(const char *name, size_t bytes, char **memory) {
+  void *reserved = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED)
     return status_fail(CODE_MEMORY, "cannot reserve %.1f MiB for the %s arena: %s; lower train.micro_batch_size",
                        (double)bytes / 1048576.0, name, strerror(errno));
-  *arena = (Arena){.name = name, .memory = memory, .capacity_bytes = bytes};
+  *memory = reserved;
   return STATUS_OK;
+}
+
+static size_t whole_pages(size_t bytes) { return (size_t)round_up((int64_t)(bytes ? bytes : 1), 4096); }
+
+Status arena_open(Arena *arena, const char *name, size_t capacity_bytes) {
+  *arena = (Arena){.name = name, .capacity_bytes = whole_pages(capacity_bytes)};
+  return reserve(name, arena->capacity_bytes, &arena->memory);
+}
+
+Status arena_open_over(Arena *arena, const char *name, void *memory, size_t capacity_bytes, bool out_of_reach) {
+  *arena = (Arena){.name = name, .memory = memory, .capacity_bytes = capacity_bytes, .out_of_reach = out_of_reach};
+  return reserve(name, whole_pages(capacity_bytes), &arena->mirror);
 }
 
 /* Address space only: a dry run's headers are a few kB a layer. */
@@ -40,10 +54,9 @@ void arena_open_dry(Arena *arena, const char *name) {
 }
 
 void arena_close(Arena *arena) {
-  if (arena->memory) {
-    ASAN_UNPOISON_MEMORY_REGION(arena->memory, arena->peak_bytes);
-    munmap(arena->memory, arena->capacity_bytes);
-  }
+  if (is_guarded(arena)) ASAN_UNPOISON_MEMORY_REGION(arena->memory, arena->peak_bytes);
+  if (arena->memory && !arena->mirror) munmap(arena->memory, arena->capacity_bytes);
+  if (arena->mirror) munmap(arena->mirror, whole_pages(arena->capacity_bytes));
   if (arena->headers) arena_close(arena->headers);
   free(arena->headers);
   *arena = (Arena){0};
@@ -56,7 +69,7 @@ void *arena_alloc(Arena *arena, size_t bytes) {
   char *memory = (arena->memory ? arena->memory : DRY_BASE) + arena->used_bytes;
   arena->used_bytes += step;
   if (arena->used_bytes > arena->peak_bytes) arena->peak_bytes = arena->used_bytes;
-  if (arena->memory) {
+  if (is_guarded(arena)) {
     ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
     ASAN_POISON_MEMORY_REGION(memory + bytes, step - bytes);
   }
@@ -64,8 +77,9 @@ void *arena_alloc(Arena *arena, size_t bytes) {
 }
 
 void *arena_header(Arena *arena, size_t bytes) {
-  void *counted = arena_alloc(arena, bytes);
-  return arena->headers ? arena_alloc(arena->headers, bytes) : counted;
+  char *counted = arena_alloc(arena, bytes);
+  if (arena->headers) return arena_alloc(arena->headers, bytes);
+  return arena->mirror ? arena->mirror + (counted - arena->memory) : counted;
 }
 
 size_t arena_place(const Arena *arena, const void *memory) {
@@ -73,8 +87,13 @@ size_t arena_place(const Arena *arena, const void *memory) {
   return at >= begin && at < begin + arena->used_bytes ? (size_t)(at - begin) : 0;
 }
 
+bool arena_owns(const Arena *arena, const void *memory) {
+  const uintptr_t begin = (uintptr_t)arena->memory, at = (uintptr_t)memory;
+  return arena->memory && at >= begin && at < begin + arena->capacity_bytes;
+}
+
 void arena_rewind(Arena *arena, size_t mark) {
   CHECK(mark <= arena->used_bytes, "%s arena: rewound to %zu, only %zu in use", arena->name, mark, arena->used_bytes);
-  if (arena->memory) ASAN_POISON_MEMORY_REGION(arena->memory + mark, arena->used_bytes - mark);
+  if (is_guarded(arena)) ASAN_POISON_MEMORY_REGION(arena->memory + mark, arena->used_bytes - mark);
   arena->used_bytes = mark;
 }

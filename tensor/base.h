@@ -8,6 +8,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus /* the CUDA kernels read it, too */
+#define NO_RETURN [[noreturn]]
+#else
+#define NO_RETURN _Noreturn
+#endif
 #define PRINTF_LIKE(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
 
 /* The exit codes of the program (README, "Exit codes"); 0 is success. */
@@ -55,7 +60,7 @@ void status_clear(Status *status);
   } while (0)
 
 /* Prints file:line and the message to stderr and aborts (exit 134). */
-_Noreturn void check_failed(const char *file, int line, const char *condition, const char *format, ...)
+NO_RETURN void check_failed(const char *file, int line, const char *condition, const char *format, ...)
     PRINTF_LIKE(4, 5);
 
 /* CHECK(condition, "what was expected, with the values", ...): a fault of ours, on in every build. */

@@ -1,6 +1,8 @@
 /* device: see device.h. Which build of the CPU kernels runs is decided once per open, by CPUID or by ASPIS_CPU. */
 #include "tensor/device.h"
 
+#include "tensor/plugin.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,16 +86,32 @@ static Status choose_cpu(const Backend **backend) {
 }
 
 static Status choose_backend(const char *name, Dtype real, const Backend **backend) {
-  if (strcmp(name, "cuda") == 0)
-    return status_fail(CODE_USAGE, "device: found cuda, expected auto or cpu: this build has no CUDA backend");
-  if (strcmp(name, "auto") != 0 && strcmp(name, "cpu") != 0)
-    return status_fail(CODE_USAGE, "device: found %s, expected auto, cpu or cuda", name);
+  CHECK(real == F32 || real == F64, "no backend computes in %s", dtype_name(real));
+  const bool wants_auto = strcmp(name, "auto") == 0, wants_cpu = strcmp(name, "cpu") == 0;
+  if (!wants_auto && !wants_cpu) {
+    if (real == F64) return status_fail(CODE_USAGE, "device: found %s, expected cpu: nothing else computes in f64", name);
+    return plugin_open(name, backend);
+  }
   if (real == F64) {
     *backend = &backend_cpu_f64;
     return STATUS_OK;
   }
-  CHECK(real == F32, "no backend computes in %s", dtype_name(real));
+  if (wants_auto && plugin_has_gpu()) return plugin_open("cuda", backend);
   return choose_cpu(backend);
+}
+
+static Status open_arena(Arena *arena, const char *name, size_t bytes, const BackendMemory *memory) {
+  if (!memory || bytes == 0) return arena_open(arena, name, bytes);
+  void *at;
+  TRY(memory->open(name, bytes, &at));
+  TRY_OR(arena_open_over(arena, name, at, bytes, memory->out_of_reach), memory->close(at));
+  return STATUS_OK;
+}
+
+static void close_arena(Arena *arena, const BackendMemory *memory) {
+  void *own = arena->mirror ? arena->memory : NULL;
+  arena_close(arena);
+  if (own) memory->close(own);
 }
 
 Status device_open(Device *device, const char *name, Dtype real, DeviceSizes sizes) {
@@ -108,7 +126,7 @@ Status device_open(Device *device, const char *name, Dtype real, DeviceSizes siz
                 {&device->step, "step", sizes.step_bytes},
                 {&device->scratch, "scratch", sizes.scratch_bytes}};
   for (int i = 0; i < 3 && status.code == CODE_OK; i++)
-    status = arena_open(arenas[i].arena, arenas[i].name, arenas[i].bytes);
+    status = open_arena(arenas[i].arena, arenas[i].name, arenas[i].bytes, device->backend->memory);
   if (status.code != CODE_OK) device_close(device);
   return status;
 }
@@ -123,8 +141,55 @@ Status device_open_dry(Device *device, const char *name, Dtype real) {
 }
 
 void device_close(Device *device) {
-  arena_close(&device->weights);
-  arena_close(&device->step);
-  arena_close(&device->scratch);
+  const BackendMemory *memory = device->backend->memory;
+  close_arena(&device->weights, memory);
+  close_arena(&device->step, memory);
+  close_arena(&device->scratch, memory);
   *device = (Device){0};
+}
+
+/* ---- what the host sees of tensors */
+
+static const Arena *owner(const Device *device, const Tensor *t) {
+  const Arena *arenas[] = {&device->step, &device->weights, &device->scratch};
+  for (int i = 0; i < 3; i++)
+    if (arena_owns(arenas[i], t->data)) return arenas[i];
+  return NULL;
+}
+
+Tensor device_mirror(Device *device, const Tensor *t) {
+  if (!device->backend->memory) return *t;
+  const Arena *arena = owner(device, t);
+  CHECK(arena && arena->mirror, "a tensor %s that is not on the device", tensor_shape_text(t));
+  Tensor host = *t;
+  host.data = arena->mirror + ((char *)t->data - arena->memory);
+  host.base = NULL, host.grad = NULL;
+  return host;
+}
+
+/* Runs of bytes that a tensor's elements lie in: its rows, or all of it. */
+static int64_t n_runs(const Tensor *t) { return tensor_contiguous(t) ? 1 : tensor_rows(t); }
+static size_t run_bytes(const Tensor *t) { return tensor_bytes(t) / (size_t)n_runs(t); }
+static char *run_at(const Tensor *t, int64_t i) { return (char *)t->data + (size_t)(i * t->ld) * dtype_bytes(t->dtype); }
+
+Tensor device_pull(Device *device, const Tensor *t) {
+  const Tensor host = device_mirror(device, t);
+  const BackendMemory *memory = device->backend->memory;
+  for (int64_t i = 0; memory && tensor_count(t) > 0 && i < n_runs(t); i++)
+    memory->read(run_at(&host, i), run_at(t, i), run_bytes(t));
+  return host;
+}
+
+void device_push(Device *device, const Tensor *t) {
+  const BackendMemory *memory = device->backend->memory;
+  if (!memory || tensor_count(t) == 0) return;
+  const Tensor host = device_mirror(device, t);
+  for (int64_t i = 0; i < n_runs(t); i++) memory->write(run_at(t, i), run_at(&host, i), run_bytes(t));
+}
+
+void device_zero(Device *device, Tensor *t) {
+  if (device->dry || tensor_count(t) == 0) return;
+  const BackendMemory *memory = device->backend->memory;
+  if (!memory) tensor_zero(t);
+  for (int64_t i = 0; memory && i < n_runs(t); i++) memory->zero(run_at(t, i), run_bytes(t));
 }

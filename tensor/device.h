@@ -2,13 +2,27 @@
  *
  * Backends: "cpu" (float), chosen at start among builds of the same sources for the baseline processor, AVX2, AVX-512,
  * AVX-512 with BF16 dot products, and AMX (ASPIS_CPU=generic|avx2|avx512|avx512_bf16|amx forces one); "cpu_f64", the same
- * sources in double, for checks. */
+ * sources in double, for checks; "cuda", a plug-in that is opened when a GPU is asked for (plugin.h).
+ *
+ * Host code never touches a tensor of another backend than the CPU: it pulls it, reads the host's copy, or writes that
+ * and pushes it. On the CPU a tensor is its own copy. */
 #pragma once
 
 #include "tensor/kernels.h"
 
+/* A backend's own memory. */
+typedef struct BackendMemory {
+  bool out_of_reach; /* no host address: arena_open_over */
+  Status (*open)(const char *name, size_t bytes, void **memory); /* fails with CODE_MEMORY */
+  void (*close)(void *memory);
+  void (*zero)(void *at, size_t bytes);
+  void (*write)(void *to, const void *from_host, size_t bytes); /* `from_host` may be changed once it returns */
+  void (*read)(void *to_host, const void *from, size_t bytes);  /* waits for what was launched before */
+} BackendMemory;
+
 typedef struct Backend {
   const char *name;
+  const BackendMemory *memory; /* NULL: the host's */
   Dtype real;           /* F32 or F64 */
   bool multiplies_bf16; /* where not, BF16 is widened for products: float32's speed, less memory */
 #define KERNEL_GRAD(op, Params) void (*op##_bwd)(const Params *p);
@@ -47,6 +61,16 @@ typedef struct DeviceSizes {
 Status device_open(Device *device, const char *name, Dtype real, DeviceSizes sizes);
 Status device_open_dry(Device *device, const char *name, Dtype real);
 void device_close(Device *device);
+
+/* The host's copy of a tensor of one of the device's arenas: t itself on the CPU. Its values are those of the last pull
+ * or of what the host has written since; nothing may be pulled on a dry device. */
+Tensor device_mirror(Device *device, const Tensor *t);
+/* The host's copy after copying the tensor to it. */
+Tensor device_pull(Device *device, const Tensor *t);
+/* Copies the host's copy to the tensor; nothing to do on the CPU. */
+void device_push(Device *device, const Tensor *t);
+/* Zeroes the tensor (a view: its elements alone); nothing on a dry device. */
+void device_zero(Device *device, Tensor *t);
 
 /* Names of the float CPU builds of this program, fastest first, whether or not this processor runs them; NULL past the
  * last. */

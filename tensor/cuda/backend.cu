@@ -1,0 +1,113 @@
+/* backend: the CUDA backend's struct of functions, made from the table, its memory, and what opening it needs. */
+#include "tensor/cuda/cuda.h"
+
+#include "tensor/cuda/matmul.h"
+
+extern "C" {
+#include "tensor/plugin.h"
+}
+
+CudaDevice cuda_device;
+
+/* ---- memory */
+
+static Status memory_open(const char *name, size_t bytes, void **memory) {
+  const cudaError_t error = cudaMalloc(memory, bytes);
+  if (error == cudaSuccess) return status_ok();
+  cudaGetLastError(); /* forgotten: it is told here */
+  return status_fail(CODE_MEMORY, "the GPU has no %.1f MiB for the %s arena (%s); lower train.micro_batch_size",
+                     (double)bytes / 1048576.0, name, cudaGetErrorString(error));
+}
+static void memory_close(void *memory) { CUDA_CHECK(cudaFree(memory)); }
+static void memory_zero(void *at, size_t bytes) { CUDA_CHECK(cudaMemsetAsync(at, 0, bytes, cuda_device.stream)); }
+/* From memory that is not pinned the runtime returns once it has taken a copy. */
+static void memory_write(void *to, const void *from, size_t bytes) {
+  CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_device.stream));
+}
+static void memory_read(void *to, const void *from, size_t bytes) {
+  CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_device.stream));
+  CUDA_CHECK(cudaStreamSynchronize(cuda_device.stream));
+}
+static const BackendMemory MEMORY = {
+#ifdef __CUDACC__
+    true,
+#else
+    false, /* the host's twin of a device */
+#endif
+    memory_open, memory_close, memory_zero, memory_write, memory_read};
+
+/* ---- sums over rows */
+
+static __global__ void sum_columns_kernel(const float *parts, int64_t n_rows, int64_t width, Rows to) {
+  const int64_t col = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (col >= width) return;
+  float sum = 0;
+  for (int64_t r = 0; r < n_rows; r++) sum += global_load(parts + r * width + col);
+  to.add(0, col, sum);
+}
+
+void sum_columns(const float *parts, int64_t n_rows, int64_t width, Rows to) {
+  if (width > 0) LAUNCH(sum_columns_kernel, blocks_of(width, 128), 128, 0, parts, n_rows, width, to);
+}
+
+/* ---- opening */
+
+#define SET_GRAD(op) backend.op##_bwd = op##_bwd_cuda;
+#define SET_PLAIN(op)
+#define SET_SCRATCH(op) backend.op##_scratch = op##_scratch_cuda;
+#define SET_NONE(op)
+#define KERNEL(op, Params, grad, scratch_kind)                                                                         \
+  backend.op##_fwd = op##_fwd_cuda;                                                                                    \
+  SET_##grad(op) SET_##scratch_kind(op)
+static const Backend *make_backend() {
+  static Backend backend;
+  backend.name = "cuda";
+  backend.real = F32;
+  backend.multiplies_bf16 = true;
+  backend.memory = &MEMORY;
+#include "tensor/kernels.def"
+  return &backend;
+}
+#undef KERNEL
+
+static Status missing(cudaError_t error) {
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0)
+    return status_fail(CODE_USAGE, "device: cuda: no NVIDIA driver is loaded; install one (nvidia-smi shows it), or use "
+                                   "device: cpu");
+  if (driver / 1000 < runtime / 1000)
+    return status_fail(CODE_USAGE, "device: cuda: the driver knows CUDA %d.%d, this build needs %d: update the driver, or "
+                                   "build with an older toolkit",
+                       driver / 1000, driver % 100 / 10, runtime / 1000);
+  return status_fail(CODE_USAGE, "device: cuda: %s", cudaGetErrorString(error));
+}
+
+static Status open_backend(const Backend **backend) {
+  int n_devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&n_devices);
+  if (error != cudaSuccess) return missing(error);
+  if (n_devices == 0)
+    return status_fail(CODE_USAGE, "device: cuda: a driver but no GPU (CUDA_VISIBLE_DEVICES may hide it); use device: cpu");
+  int major = 0, minor = 0, shared_bytes = 0;
+  CUDA_CHECK(cudaSetDevice(0));
+  CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+  CUDA_CHECK(cudaDeviceGetAttribute(&cuda_device.n_processors, cudaDevAttrMultiProcessorCount, 0));
+  CUDA_CHECK(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  if (major < 8)
+    return status_fail(CODE_USAGE, "device: cuda: found a GPU of compute capability %d.%d, expected 8.0 (A100, RTX 30) or "
+                                   "later; use device: cpu",
+                       major, minor);
+  cuda_device.shared_bytes = (size_t)shared_bytes;
+  CUDA_CHECK(cudaStreamCreateWithFlags(&cuda_device.stream, cudaStreamNonBlocking));
+  matmul_open();
+  *backend = make_backend();
+  return status_ok();
+}
+
+extern "C" {
+extern const Plugin aspis_plugin;
+const Plugin aspis_plugin = {plugin_layout(), open_backend};
+}

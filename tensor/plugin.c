@@ -1,0 +1,75 @@
+/* plugin: see plugin.h. */
+#include "tensor/plugin.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The folder of the running program, without the last slash; empty where the system does not tell. */
+static void program_folder(char *folder, size_t size) {
+  const ssize_t n = readlink("/proc/self/exe", folder, size - 1);
+  folder[n > 0 ? n : 0] = '\0';
+  char *slash = strrchr(folder, '/');
+  if (slash) *slash = '\0';
+}
+
+char *plugin_path(const char *name) {
+  char folder[4096];
+  program_folder(folder, sizeof folder);
+  const char *asked = getenv("ASPIS_PLUGINS");
+  char *const places[] = {asked && *asked ? base_format("%s/libaspis_%s.so", asked, name) : NULL,
+                          base_format("%s/libaspis_%s.so", folder, name),
+                          base_format("%s/../lib/libaspis_%s.so", folder, name)};
+  char *found = NULL;
+  for (int i = 0; i < 3; i++) {
+    if (places[i] && !found && access(places[i], R_OK) == 0) found = places[i];
+    else free(places[i]);
+  }
+  return found;
+}
+
+bool plugin_has_gpu(void) {
+  if (access("/proc/driver/nvidia/version", R_OK) != 0 && access("/dev/dxg", R_OK) != 0) return false;
+  char *path = plugin_path("cuda");
+  free(path);
+  return path != NULL;
+}
+
+static Status load(const char *name, const char *path, const Backend **backend) {
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) return status_fail(CODE_USAGE, "device: %s: cannot be opened: %s", name, dlerror());
+  const Plugin *plugin = dlsym(library, "aspis_plugin");
+  if (!plugin || plugin->layout != plugin_layout()) {
+    dlclose(library);
+    return status_fail(CODE_USAGE, "device: %s: %s is of another build of aspis; build both together", name, path);
+  }
+  return plugin->open(backend);
+}
+
+Status plugin_open(const char *name, const Backend **backend) {
+  static struct {
+    char *name;
+    const Backend *backend;
+  } open[4];
+  enum { MOST = sizeof open / sizeof *open };
+  int n = 0;
+  for (; n < MOST && open[n].name; n++)
+    if (strcmp(open[n].name, name) == 0) {
+      *backend = open[n].backend;
+      return STATUS_OK;
+    }
+  if (strcmp(name, "cuda") != 0 && strcmp(name, "simt") != 0)
+    return status_fail(CODE_USAGE, "device: found %s, expected auto, cpu or cuda", name);
+  char *path = plugin_path(name);
+  if (!path)
+    return status_fail(CODE_USAGE,
+                       "device: found %s, but this build has no libaspis_%s.so: build it where the CUDA toolkit (nvcc) is "
+                       "installed, or use device: cpu",
+                       name, name);
+  Status status = load(name, path, backend);
+  free(path);
+  if (status.code != CODE_OK) return status;
+  open[n].name = base_strdup(name), open[n].backend = *backend;
+  return STATUS_OK;
+}

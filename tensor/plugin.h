@@ -1,0 +1,36 @@
+/* plugin: backends that are shared objects, libaspis_<name>.so, opened when they are asked for, so that the program starts
+ * at once and one build serves machines with and without a GPU. "cuda" is one; tests have "simt", which runs the same
+ * sources on the host.
+ *
+ * A plug-in is looked for in $ASPIS_PLUGINS, beside the program, in ../lib/ beside it, and where the system keeps its
+ * libraries. */
+#pragma once
+
+#include "tensor/device.h"
+
+/* What a plug-in exports, as `aspis_plugin`. */
+typedef struct Plugin {
+  uint64_t layout;                         /* plugin_layout() of its build */
+  Status (*open)(const Backend **backend); /* CODE_USAGE with what is missing: driver, device, architecture */
+} Plugin;
+
+/* Sizes of all that a backend is handed, folded (FNV-1a): it changes with the table and with every struct that crosses, so
+ * that a plug-in of another build is refused instead of misread. */
+static inline uint64_t plugin_layout(void) {
+#define KERNEL(op, Params, grad, scratch_kind) sizeof(Params),
+  const size_t sizes[] = {
+#include "tensor/kernels.def"
+      sizeof(Backend), sizeof(BackendMemory), sizeof(Tensor), sizeof(Status)};
+#undef KERNEL
+  uint64_t fold = 14695981039346656037u;
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) fold = (fold ^ sizes[i]) * 1099511628211u;
+  return fold;
+}
+
+/* CODE_USAGE where there is no such plug-in, or it cannot run here; the line says why and what to do. Opened once; later
+ * calls get the same backend. */
+Status plugin_open(const char *name, const Backend **backend);
+/* Whether a GPU's driver is loaded and the CUDA plug-in is built: what device "auto" asks. Loads nothing. */
+bool plugin_has_gpu(void);
+/* Where the plug-in lies, into a fresh string; NULL where it is not built. */
+char *plugin_path(const char *name);

@@ -1,0 +1,131 @@
+/* cuda_runtime.h of the host: the part of the CUDA runtime that Aspis uses, so that its .cu files are compiled and run on
+ * a machine without a GPU. A block's threads are fibers that run one at a time; which runs next is drawn from a seed.
+ *
+ * What it makes visible: a missing barrier (the order of threads changes the result, or a value is still the NaN that
+ * shared memory begins with), a barrier that not all threads reach, lanes that meet in different warp operations, an
+ * asynchronous copy read before its wait, two blocks of a launch that touch the same global memory where one writes, and
+ * under AddressSanitizer every access out of bounds. */
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+
+/* ---- the runtime */
+
+typedef struct SimtStream *cudaStream_t;
+typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 } cudaError_t;
+typedef enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 } cudaMemcpyKind;
+typedef enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76
+} cudaDeviceAttr;
+enum { cudaStreamNonBlocking = 1 };
+
+const char *cudaGetErrorString(cudaError_t error);
+cudaError_t cudaGetLastError();
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaMalloc(void **memory, size_t bytes);
+cudaError_t cudaFree(void *memory);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream);
+
+/* ---- running a kernel */
+
+extern dim3 blockIdx, blockDim, gridDim;
+struct SimtThread; /* the fiber that runs */
+extern dim3 simt_thread_index;
+#define threadIdx simt_thread_index
+
+/* Runs body once for every thread of every block. */
+void simt_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void *), void *arguments);
+void *simt_shared();
+#define SHARED(type, name) type *name = reinterpret_cast<type *>(simt_shared())
+
+template <class Body> static inline void simt_launch_body(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body) {
+  simt_launch(kernel, grid, block, shared, [](void *b) { (*static_cast<Body *>(b))(); }, &body);
+}
+#define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
+  simt_launch_body(#kernel, (grid), (block), (shared), [=] { kernel(__VA_ARGS__); })
+
+void __syncthreads();
+void __syncwarp(unsigned mask = 0xffffffffu);
+
+/* What a lane brings to a warp operation and takes from it. */
+struct SimtLane {
+  union {
+    float f[12];
+    uint32_t u[12];
+  };
+  float d[4];
+  int from;
+};
+typedef void SimtWarpOp(SimtLane *lanes, unsigned mask);
+/* Meets the other lanes of the mask; the last to come runs op over all of them. Returns this lane's entry. */
+SimtLane simt_meet(SimtWarpOp *op, unsigned mask, const SimtLane &mine);
+int simt_lane();
+
+uint32_t simt_shuffle(unsigned mask, uint32_t x, int from);
+template <class T> static inline T simt_shuffle_as(unsigned mask, T x, int from) {
+  static_assert(sizeof(T) == 4, "a shuffle of 4 bytes");
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  bits = simt_shuffle(mask, bits, from);
+  memcpy(&x, &bits, 4);
+  return x;
+}
+template <class T> static inline T __shfl_sync(unsigned mask, T x, int from) { return simt_shuffle_as(mask, x, from % 32); }
+template <class T> static inline T __shfl_xor_sync(unsigned mask, T x, int step) {
+  return simt_shuffle_as(mask, x, simt_lane() ^ step);
+}
+template <class T> static inline T __shfl_up_sync(unsigned mask, T x, int step) {
+  const int from = simt_lane() - step;
+  return simt_shuffle_as(mask, x, from < 0 ? simt_lane() : from);
+}
+template <class T> static inline T __shfl_down_sync(unsigned mask, T x, int step) {
+  const int from = simt_lane() + step;
+  return simt_shuffle_as(mask, x, from > 31 ? simt_lane() : from);
+}
+unsigned __ballot_sync(unsigned mask, int predicate);
+
+void mma_bf16(float *d, const uint32_t *a, const uint32_t *b);
+void mma_tf32(float *d, const uint32_t *a, const uint32_t *b);
+
+void copy_async(void *to_shared, const void *from_global);
+void copy_async_commit();
+void simt_copy_wait(int n_open);
+template <int n_open> static inline void copy_async_wait() { simt_copy_wait(n_open); }
+
+/* ---- global memory */
+
+void simt_read(const void *at, size_t bytes);
+void simt_write(const void *at, size_t bytes);
+#define SIMT_READ(at, bytes) simt_read((at), (bytes))
+#define SIMT_WRITE(at, bytes) simt_write((at), (bytes))

@@ -1,0 +1,432 @@
+/* simt: see simt.h and include/cuda_runtime.h. Fibers are made by ucontext and switched by _setjmp and _longjmp, which
+ * leave the signal mask alone and so need no system call. */
+#include "tests/simt/simt.h"
+
+#include <cuda_runtime.h>
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <vector>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+extern "C" void check_failed(const char *file, int line, const char *condition, const char *format, ...);
+#define FAULT(...) check_failed(__FILE__, __LINE__, "simt", __VA_ARGS__)
+
+dim3 blockIdx, blockDim, gridDim, simt_thread_index;
+
+namespace {
+
+enum { LANES = 32, STACK_BYTES = 256 << 10, MOST_THREADS = 1024, SHARED_BYTES = 227 << 10 };
+
+/* xorshift64*: all that is wanted is another order for another seed */
+struct Draw {
+  uint64_t state = 88172645463325252u;
+  unsigned below(unsigned n) {
+    state ^= state >> 12, state ^= state << 25, state ^= state >> 27;
+    return (unsigned)((state * 2685821657736338717u >> 32) % n);
+  }
+} draw;
+
+struct AsyncCopy {
+  void *to;
+  unsigned char bytes[16];
+};
+
+struct Thread {
+  char *stack;
+  jmp_buf here;
+  bool started, finished;
+  dim3 index;
+  int number;
+  std::vector<std::vector<AsyncCopy>> groups; /* committed; the last is being filled */
+};
+
+struct Warp {
+  SimtLane lanes[LANES];
+  SimtWarpOp *op;
+  unsigned mask, arrived;
+};
+
+struct Block {
+  Thread thread[MOST_THREADS];
+  Warp warp[MOST_THREADS / LANES];
+  int n_threads, n_alive, n_at_barrier;
+  int ready[MOST_THREADS], n_ready, waiting[MOST_THREADS];
+  alignas(16) unsigned char shared[SHARED_BYTES];
+  size_t shared_bytes;
+  void (*body)(void *);
+  void *arguments;
+  const char *kernel;
+} block;
+
+Thread *now;
+jmp_buf scheduler;
+#ifdef __SANITIZE_ADDRESS__
+void *scheduler_fake;
+const void *scheduler_stack;
+size_t scheduler_stack_bytes;
+#endif
+
+void ready(int thread) { block.ready[block.n_ready++] = thread; }
+
+/* Leaves the running fiber; the scheduler goes on. */
+void leave(bool for_ever) {
+#ifdef __SANITIZE_ADDRESS__
+  void *fake = nullptr;
+  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, scheduler_stack, scheduler_stack_bytes);
+#endif
+  if (for_ever || !_setjmp(now->here)) _longjmp(scheduler, 1);
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+}
+
+void release_barrier() {
+  for (int i = 0; i < block.n_at_barrier; i++) ready(block.waiting[i]);
+  block.n_at_barrier = 0;
+}
+
+void entry() {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+#endif
+  block.body(block.arguments);
+  now->finished = true;
+  block.n_alive--;
+  if (block.n_alive > 0 && block.n_at_barrier == block.n_alive) release_barrier(); /* as the hardware counts the living */
+  leave(true);
+}
+
+void run(Thread *thread) {
+  now = thread;
+  simt_thread_index = thread->index;
+  if (_setjmp(scheduler)) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
+#endif
+    return;
+  }
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_start_switch_fiber(&scheduler_fake, thread->stack, STACK_BYTES);
+#endif
+  if (thread->started) _longjmp(thread->here, 1);
+  thread->started = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = thread->stack, context.uc_stack.ss_size = STACK_BYTES, context.uc_link = nullptr;
+  makecontext(&context, entry, 0);
+  setcontext(&context);
+}
+
+void run_block() {
+  memset(block.shared, 0xff, block.shared_bytes); /* NaN as float and as BF16 */
+  block.n_alive = block.n_threads, block.n_at_barrier = block.n_ready = 0;
+  for (int i = 0; i < block.n_threads; i++) {
+    Thread *t = &block.thread[i];
+    if (!t->stack) {
+      t->stack = (char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (t->stack == MAP_FAILED) FAULT("no memory for a stack");
+    }
+    t->started = t->finished = false, t->number = i, t->groups.assign(1, {});
+    t->index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y));
+    ready(i);
+  }
+  for (int w = 0; w * LANES < block.n_threads; w++) block.warp[w].arrived = 0;
+  while (block.n_ready > 0) {
+    const unsigned pick = draw.below((unsigned)block.n_ready);
+    const int thread = block.ready[pick];
+    block.ready[pick] = block.ready[--block.n_ready];
+    run(&block.thread[thread]);
+  }
+  if (block.n_alive > 0)
+    FAULT("%s, block (%u, %u, %u): %d of %d threads wait at a barrier or for lanes that never come", block.kernel,
+          blockIdx.x, blockIdx.y, blockIdx.z, block.n_alive, block.n_threads);
+}
+
+/* ---- global memory: a granule is two bytes, the smallest element */
+
+struct Granule {
+  uint32_t written_in, writer, read_in, reader; /* launch and block */
+};
+enum : uint32_t { MANY = 0xffffffffu };
+struct Region {
+  char *begin;
+  size_t bytes;
+  Granule *granules;
+};
+std::vector<Region> regions;
+bool watched;
+uint32_t launch_number, block_number;
+SimtTraffic traffic;
+
+Granule *granules_of(const void *at, size_t bytes, const Region **region) {
+  for (const Region &r : regions)
+    if ((const char *)at >= r.begin && (const char *)at + bytes <= r.begin + r.bytes) {
+      *region = &r;
+      return r.granules + ((const char *)at - r.begin) / 2;
+    }
+  FAULT("%s: %zu bytes at %p are not global memory", block.kernel, bytes, at);
+  return nullptr;
+}
+
+void collision(const char *what, const Region *region, const void *at, uint32_t other) {
+  FAULT("%s: block %u %s what block %u of the same launch touches, at byte %zu of an arena", block.kernel, block_number,
+        what, other, (size_t)((const char *)at - region->begin));
+}
+
+} /* namespace */
+
+void simt_read(const void *at, size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  if (void *bad = __asan_region_is_poisoned(const_cast<void *>(at), bytes)) (void)*(volatile char *)bad;
+#endif
+  if (!watched) return;
+  const Region *region;
+  Granule *g = granules_of(at, bytes, &region);
+  for (size_t i = 0; i < bytes / 2; i++) {
+    const bool written = g[i].written_in == launch_number;
+    if (written && g[i].writer != block_number) collision("reads", region, at, g[i].writer);
+    if (g[i].read_in != launch_number) {
+      g[i].read_in = launch_number, g[i].reader = block_number;
+      if (!written) traffic.bytes_in += 2;
+    } else if (g[i].reader != block_number) g[i].reader = MANY;
+  }
+}
+
+void simt_write(const void *at, size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  if (void *bad = __asan_region_is_poisoned(const_cast<void *>(at), bytes)) (void)*(volatile char *)bad;
+#endif
+  if (!watched) return;
+  const Region *region;
+  Granule *g = granules_of(at, bytes, &region);
+  for (size_t i = 0; i < bytes / 2; i++) {
+    if (g[i].written_in == launch_number && g[i].writer != block_number) collision("writes", region, at, g[i].writer);
+    if (g[i].read_in == launch_number && g[i].reader != block_number) collision("writes", region, at, g[i].reader);
+    if (g[i].written_in != launch_number) traffic.bytes_out += 2;
+    g[i].written_in = launch_number, g[i].writer = block_number;
+  }
+}
+
+void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void *),
+                 void *arguments) {
+  const unsigned n_threads = block_dim.x * block_dim.y * block_dim.z, n_blocks = grid.x * grid.y * grid.z;
+  if (n_threads == 0 || n_threads > MOST_THREADS || n_blocks == 0 || grid.y > 65535 || grid.z > 65535)
+    FAULT("%s: a grid of (%u, %u, %u) blocks of %u threads", kernel, grid.x, grid.y, grid.z, n_threads);
+  if (shared_bytes > SHARED_BYTES) FAULT("%s: %zu bytes of shared memory", kernel, shared_bytes);
+  block.n_threads = (int)n_threads, block.shared_bytes = shared_bytes;
+  block.body = body, block.arguments = arguments, block.kernel = kernel;
+  blockDim = block_dim, gridDim = grid;
+  launch_number++, traffic.launches++;
+#ifdef __SANITIZE_ADDRESS__
+  ASAN_UNPOISON_MEMORY_REGION(block.shared, SHARED_BYTES);
+  ASAN_POISON_MEMORY_REGION(block.shared + shared_bytes, SHARED_BYTES - shared_bytes);
+#endif
+  std::vector<unsigned> order(n_blocks);
+  for (unsigned i = 0; i < n_blocks; i++) order[i] = i;
+  for (unsigned i = n_blocks; i > 1; i--) std::swap(order[i - 1], order[draw.below(i)]);
+  for (unsigned number : order) {
+    block_number = number;
+    blockIdx = dim3(number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y));
+    run_block();
+  }
+}
+
+void *simt_shared() { return block.shared; }
+
+/* ---- barriers and warps */
+
+void __syncthreads() {
+  block.waiting[block.n_at_barrier++] = now->number;
+  if (block.n_at_barrier == block.n_alive) release_barrier();
+  leave(false);
+}
+
+int simt_lane() { return now->number % LANES; }
+
+SimtLane simt_meet(SimtWarpOp *op, unsigned mask, const SimtLane &mine) {
+  const int w = now->number / LANES, lane = simt_lane();
+  Warp *warp = &block.warp[w];
+  const int n_lanes = block.n_threads - w * LANES < LANES ? block.n_threads - w * LANES : LANES;
+  if (n_lanes < LANES) mask &= (1u << n_lanes) - 1;
+  if (!(mask >> lane & 1)) FAULT("%s: lane %d is not in its own mask %08x", block.kernel, lane, mask);
+  if (!warp->arrived) warp->op = op, warp->mask = mask;
+  if (warp->op != op || warp->mask != mask)
+    FAULT("%s: lanes of warp %d meet in different operations or with different masks", block.kernel, w);
+  warp->lanes[lane] = mine;
+  warp->arrived |= 1u << lane;
+  if (warp->arrived == mask) {
+    op(warp->lanes, mask);
+    warp->arrived = 0;
+    for (int i = 0; i < LANES; i++)
+      if (mask >> i & 1) ready(w * LANES + i);
+  }
+  leave(false);
+  return warp->lanes[lane];
+}
+
+void __syncwarp(unsigned mask) {
+  simt_meet([](SimtLane *, unsigned) {}, mask, SimtLane{});
+}
+
+static void shuffle(SimtLane *lanes, unsigned mask) {
+  uint32_t x[LANES];
+  for (int i = 0; i < LANES; i++) {
+    if (!(mask >> i & 1)) continue;
+    if (!(mask >> lanes[i].from & 1)) FAULT("%s: a shuffle from lane %d, which does not take part", block.kernel, lanes[i].from);
+    x[i] = lanes[lanes[i].from].u[0];
+  }
+  for (int i = 0; i < LANES; i++)
+    if (mask >> i & 1) lanes[i].u[0] = x[i];
+}
+uint32_t simt_shuffle(unsigned mask, uint32_t x, int from) {
+  SimtLane mine = {};
+  mine.u[0] = x, mine.from = from;
+  return simt_meet(shuffle, mask, mine).u[0];
+}
+
+static void ballot(SimtLane *lanes, unsigned mask) {
+  uint32_t votes = 0;
+  for (int i = 0; i < LANES; i++)
+    if (mask >> i & 1 && lanes[i].u[0]) votes |= 1u << i;
+  for (int i = 0; i < LANES; i++) lanes[i].u[0] = votes;
+}
+unsigned __ballot_sync(unsigned mask, int predicate) {
+  SimtLane mine = {};
+  mine.u[0] = predicate != 0;
+  return simt_meet(ballot, mask, mine).u[0];
+}
+
+/* ---- matrix products of a warp: registers are spread over the lanes as the hardware does (tensor/cuda/cuda.h) */
+
+static float half_of(uint32_t pair, int k) {
+  const uint32_t bits = k ? pair & 0xffff0000u : pair << 16;
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+static float tf32(uint32_t bits) {
+  bits &= 0xffffe000u;
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+static void add_product(SimtLane *lanes, const float *a, const float *b, int n_k) {
+  for (int l = 0; l < LANES; l++)
+    for (int r = 0; r < 4; r++) {
+      const int row = l / 4 + (r >= 2 ? 8 : 0), col = l % 4 * 2 + r % 2;
+      double sum = lanes[l].d[r];
+      for (int k = 0; k < n_k; k++) sum += (double)a[row * n_k + k] * (double)b[k * 8 + col];
+      lanes[l].d[r] = (float)sum;
+    }
+}
+static void product_bf16(SimtLane *lanes, unsigned) {
+  float a[16 * 16], b[16 * 8];
+  for (int l = 0; l < LANES; l++)
+    for (int r = 0; r < 4; r++)
+      for (int k = 0; k < 2; k++) {
+        a[(l / 4 + (r % 2 ? 8 : 0)) * 16 + l % 4 * 2 + k + (r >= 2 ? 8 : 0)] = half_of(lanes[l].u[r], k);
+        if (r < 2) b[(l % 4 * 2 + k + (r ? 8 : 0)) * 8 + l / 4] = half_of(lanes[l].u[4 + r], k);
+      }
+  add_product(lanes, a, b, 16);
+}
+static void product_tf32(SimtLane *lanes, unsigned) {
+  float a[16 * 8], b[8 * 8];
+  for (int l = 0; l < LANES; l++)
+    for (int r = 0; r < 4; r++) {
+      a[(l / 4 + (r % 2 ? 8 : 0)) * 8 + l % 4 + (r >= 2 ? 4 : 0)] = tf32(lanes[l].u[r]);
+      if (r < 2) b[(l % 4 + (r ? 4 : 0)) * 8 + l / 4] = tf32(lanes[l].u[4 + r]);
+    }
+  add_product(lanes, a, b, 8);
+}
+static void product(SimtWarpOp *op, float *d, const uint32_t *a, const uint32_t *b) {
+  SimtLane mine = {};
+  memcpy(mine.u, a, 4 * sizeof *a), memcpy(mine.u + 4, b, 2 * sizeof *b), memcpy(mine.d, d, sizeof mine.d);
+  mine = simt_meet(op, 0xffffffffu, mine);
+  memcpy(d, mine.d, sizeof mine.d);
+}
+void mma_bf16(float *d, const uint32_t *a, const uint32_t *b) { product(product_bf16, d, a, b); }
+void mma_tf32(float *d, const uint32_t *a, const uint32_t *b) { product(product_tf32, d, a, b); }
+
+/* ---- asynchronous copies: what is read early is what was there before */
+
+void copy_async(void *to, const void *from) {
+  const size_t at = (size_t)((unsigned char *)to - block.shared);
+  if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || at + 16 > block.shared_bytes)
+    FAULT("%s: an asynchronous copy from %p to byte %zu of shared memory", block.kernel, from, at);
+  simt_read(from, 16);
+  AsyncCopy copy = {to, {}};
+  memcpy(copy.bytes, from, 16);
+  now->groups.back().push_back(copy);
+}
+void copy_async_commit() { now->groups.emplace_back(); }
+void simt_copy_wait(int n_open) {
+  while ((int)now->groups.size() - 1 > n_open) {
+    for (const AsyncCopy &copy : now->groups.front()) memcpy(copy.to, copy.bytes, 16);
+    now->groups.erase(now->groups.begin());
+  }
+}
+
+/* ---- the runtime */
+
+const char *cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : error == cudaErrorMemoryAllocation ? "out of memory" : "invalid argument";
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = SHARED_BYTES; break;
+  case cudaDevAttrMultiProcessorCount: *value = 4; break;
+  case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
+  case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+  default: return cudaErrorInvalidValue;
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return *stream = nullptr, cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaMalloc(void **memory, size_t bytes) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, access = PROT_READ | PROT_WRITE;
+  void *own = mmap(nullptr, bytes, access, flags, -1, 0);
+  void *granules = mmap(nullptr, bytes / 2 * sizeof(Granule), access, flags, -1, 0);
+  if (own == MAP_FAILED || granules == MAP_FAILED) return cudaErrorMemoryAllocation;
+  regions.push_back({(char *)own, bytes, (Granule *)granules});
+  return *memory = own, cudaSuccess;
+}
+cudaError_t cudaFree(void *memory) {
+  for (size_t i = 0; i < regions.size(); i++)
+    if (regions[i].begin == memory) {
+      munmap(regions[i].begin, regions[i].bytes);
+      munmap(regions[i].granules, regions[i].bytes / 2 * sizeof(Granule));
+      regions.erase(regions.begin() + (long)i);
+      return cudaSuccess;
+    }
+  return cudaErrorInvalidValue;
+}
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  memmove(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
+  memset(at, value, bytes);
+  return cudaSuccess;
+}
+
+extern "C" {
+void simt_seed(uint64_t seed) { draw.state = seed * 2862933555777941757u + 3037000493u; }
+void simt_watch(int on) { watched = on != 0; }
+SimtTraffic simt_traffic(void) { return traffic; }
+void simt_traffic_reset(void) { traffic = {}; }
+}

@@ -60,7 +60,7 @@ Tensor *tape_grad(Tape *tape, Tensor *t) {
   /* A view's gradient is not remembered: its header may be given back before the view is. */
   if (t->base) return tensor_same_view(&tape->device->step, t, tape_grad(tape, t->base));
   Tensor *grad = tape_grad_unset(tape, t);
-  if (grad->unset && !tape->device->dry) tensor_zero(grad);
+  if (grad->unset) device_zero(tape->device, grad);
   grad->unset = false;
   return grad;
 }

@@ -51,11 +51,17 @@ int64_t forecaster_out_width(const ModelConfig *c) {
   return (int64_t)c->horizon * (c->output_dim / n_series(c)) * forecaster_n_quantiles(c);
 }
 
-/* An index for op_gather; NULL memory on a dry device, where it is not to be filled. */
+/* An index for op_gather, to be filled and then pushed (device.h); NULL on a dry device, where it is not to be filled. */
 static int32_t *index_new(Tape *tape, int64_t n, Tensor **index) {
   CHECK(n <= INT32_MAX, "%lld rows to gather", (long long)n);
   *index = tensor_new1(&tape->device->step, I32, n);
-  return tape->device->dry ? NULL : (*index)->data;
+  return tape->device->dry ? NULL : device_mirror(tape->device, *index).data;
+}
+
+/* op_gather by an index that is filled. */
+static Tensor *gather(Tape *tape, Tensor *x, Tensor *index, int64_t width, int64_t n_rows, int64_t n_cols) {
+  if (!tape->device->dry) device_push(tape->device, index);
+  return op_gather(tape, x, index, width, n_rows, n_cols);
 }
 
 /* (n_seq * L, input_dim) -> (n_seq * n_series * n_tok, patch_len * n_columns): n_tok patches of each series. */
@@ -76,7 +82,7 @@ static Tensor *patches_of(const ModelConfig *c, Tape *tape, Tensor *series, int6
             *at++ = (int32_t)(row * c->input_dim + column);
           }
         }
-  return op_gather(tape, series, index, 1, n_rows, width);
+  return gather(tape, series, index, 1, n_rows, width);
 }
 
 /* Each sequence, and after it the same one backwards. */
@@ -87,7 +93,7 @@ static Tensor *both_ways(Tape *tape, Tensor *h, int64_t n_sequences, int64_t n_t
     for (int64_t i = 0; i < n_tok; i++) *at++ = (int32_t)(s * n_tok + i);
     for (int64_t i = n_tok - 1; i >= 0; i--) *at++ = (int32_t)(s * n_tok + i);
   }
-  return op_gather(tape, h, index, h->dim[1], 2 * n_sequences * n_tok, h->dim[1]);
+  return gather(tape, h, index, h->dim[1], 2 * n_sequences * n_tok, h->dim[1]);
 }
 
 /* What output_proj reads of the backbone's output: a row of head_width for each of n_sequences. */
@@ -98,7 +104,7 @@ static Tensor *head_input(const ModelConfig *c, Tape *tape, Tensor *y, int64_t n
   int32_t *at = index_new(tape, n_sequences * n_dir * n_read, &index);
   for (int64_t s = 0; at && s < n_sequences * n_dir; s++)
     for (int64_t i = n_tok - n_read; i < n_tok; i++) *at++ = (int32_t)(s * n_tok + i);
-  return op_gather(tape, y, index, d, n_sequences, n_dir * n_read * d);
+  return gather(tape, y, index, d, n_sequences, n_dir * n_read * d);
 }
 
 Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {

@@ -59,11 +59,11 @@ Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name,
   return add_under(table, prefix, name, true, n_dim, dim, init, false);
 }
 
-/* One block of n reals, zero. */
-static Tensor block_new(Device *device, int64_t n) {
-  Tensor block = tensor_over(NULL, device->backend->real, 1, &n);
+/* One block of n elements, zero. */
+static Tensor block_new(Device *device, Dtype dtype, int64_t n) {
+  Tensor block = tensor_over(NULL, dtype, 1, &n);
   block.data = arena_alloc(&device->weights, tensor_bytes(&block));
-  if (!device->dry) tensor_zero(&block);
+  device_zero(device, &block);
   return block;
 }
 
@@ -75,18 +75,18 @@ static Tensor block_part(const Tensor *block, int64_t offset, const Tensor *valu
 
 void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare) {
   const Dtype real = device->backend->real;
-  table->dry = device->dry;
+  table->device = device;
 
-  size_t value_bytes = 0;
+  int64_t value_bytes = 0;
   int64_t n_flat = 0;
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
     param->value.dtype = param->keep_real ? real : act;
-    value_bytes += (size_t)flat_count(param) * dtype_bytes(param->value.dtype);
+    param->device = device;
+    value_bytes += flat_count(param) * (int64_t)dtype_bytes(param->value.dtype);
     n_flat += flat_count(param);
   }
-  char *values = arena_alloc(&device->weights, value_bytes);
-  if (!device->dry) memset(values, 0, value_bytes);
+  char *values = block_new(device, I32, value_bytes / (int64_t)dtype_bytes(I32)).data;
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
     param->value.data = values;
@@ -94,13 +94,12 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
   }
   if (!training) return;
 
-  table->grads_flat = block_new(device, n_flat);
-  Tensor m = block_new(device, n_flat), v = block_new(device, n_flat);
+  table->grads_flat = block_new(device, real, n_flat);
+  Tensor m = block_new(device, real, n_flat), v = block_new(device, real, n_flat);
   int16_t *lows = NULL;
   if (act != real) {
     CHECK(act == BF16 && real == F32, "%s values with a master in %s", dtype_name(act), dtype_name(real));
-    lows = arena_alloc(&device->weights, (size_t)n_flat * sizeof *lows);
-    if (!device->dry) memset(lows, 0, (size_t)n_flat * sizeof *lows);
+    lows = block_new(device, BF16, n_flat).data;
   }
   int64_t offset = 0;
   for (int i = 0; i < table->n_params; i++) {
@@ -115,7 +114,7 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
   }
   table->n_spare = n_spare;
   table->spare_grads = base_zalloc((size_t)n_spare * sizeof *table->spare_grads);
-  for (int i = 0; i < n_spare; i++) table->spare_grads[i] = block_new(device, n_flat);
+  for (int i = 0; i < n_spare; i++) table->spare_grads[i] = block_new(device, real, n_flat);
 }
 
 static double init_draw(const Init *init, Rng *rng) {
@@ -134,7 +133,7 @@ static double init_draw(const Init *init, Rng *rng) {
 }
 
 void params_init(ParamTable *table, uint64_t seed) {
-  if (table->dry) return;
+  if (table->device->dry) return;
 #pragma omp parallel for schedule(dynamic)
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
@@ -163,7 +162,7 @@ int64_t params_count(const ParamTable *table) {
 
 void params_zero_grads(ParamTable *table) {
   CHECK(table->grads_flat.data, "gradients of a table that was not laid out for training");
-  if (!table->dry) tensor_zero(&table->grads_flat);
+  device_zero(table->device, &table->grads_flat);
 }
 
 void params_unset_grads(ParamTable *table) {
@@ -173,7 +172,7 @@ void params_unset_grads(ParamTable *table) {
 void params_set_grads(ParamTable *table) {
   for (int i = 0; i < table->n_params; i++) {
     Tensor *grad = &table->params[i]->grad;
-    if (grad->unset && !table->dry) tensor_zero(grad);
+    if (grad->unset) device_zero(table->device, grad);
     grad->unset = false;
   }
 }
@@ -189,21 +188,33 @@ void params_swap_grads(ParamTable *table, int i) {
   }
 }
 
+/* The host's copy of the lower halves, as a tensor of their size. */
+static Tensor low_of(const Param *param) {
+  return tensor_over(param->low, BF16, param->value.n_dim, param->value.dim);
+}
+
 Tensor *param_exact(Param *param) {
-  if (!param->low) return &param->value;
-  const uint16_t *high = param->value.data;
-  float *exact = param->grad.data;
+  param->exact = device_pull(param->device, &param->value);
+  if (!param->low) return param->device->backend->memory ? &param->exact : &param->value;
+  const Tensor lower = low_of(param), low = device_pull(param->device, &lower);
+  const uint16_t *high = param->exact.data;
+  param->exact = device_mirror(param->device, &param->grad);
+  float *exact = param->exact.data;
   const int64_t n = tensor_count(&param->value);
-  for (int64_t i = 0; i < n; i++) exact[i] = bf16_join(high[i], param->low[i]);
-  return &param->grad;
+  for (int64_t i = 0; i < n; i++) exact[i] = bf16_join(high[i], ((const int16_t *)low.data)[i]);
+  return &param->exact;
 }
 
 void param_refresh(Param *param) {
-  if (!param->low) return;
-  uint16_t *high = param->value.data;
-  const float *exact = param->grad.data;
-  const int64_t n = tensor_count(&param->value);
-  for (int64_t i = 0; i < n; i++) high[i] = bf16_split(exact[i], &param->low[i]);
+  if (param->low) {
+    const Tensor lower = low_of(param), low = device_mirror(param->device, &lower);
+    uint16_t *high = device_mirror(param->device, &param->value).data;
+    const float *exact = param->exact.data;
+    const int64_t n = tensor_count(&param->value);
+    for (int64_t i = 0; i < n; i++) high[i] = bf16_split(exact[i], &((int16_t *)low.data)[i]);
+    device_push(param->device, &lower);
+  }
+  device_push(param->device, &param->value);
 }
 
 void params_free(ParamTable *table) {

@@ -32,6 +32,8 @@ typedef struct Param {
   Tensor grad;     /* real */
   Tensor m, v;     /* real; AdamW */
   int16_t *low;    /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
+  Device *device;  /* where all this lies */
+  Tensor exact;    /* the header of what the host was given of it last (param_exact) */
 } Param;
 
 typedef struct ParamTable {
@@ -40,7 +42,7 @@ typedef struct ParamTable {
   Tensor grads_flat;     /* all gradients as one (n) real tensor */
   Tensor *spare_grads;   /* n_spare more like it: the tree of the virtual ranks */
   int n_spare;
-  bool dry;              /* laid out on a dry device: nothing may be touched */
+  Device *device;        /* where the table was laid out */
 } ParamTable;
 
 /* Adds a parameter; the Tensor's address is stable, its memory comes with params_alloc.
@@ -73,8 +75,9 @@ void params_unset_grads(ParamTable *table);
 void params_set_grads(ParamTable *table);
 /* The gradients become spare block i, and what stood there the gradients: nothing is copied. */
 void params_swap_grads(ParamTable *table, int i);
-/* The exact value as one tensor: the value itself, unless it has lower halves. Then both are put together in the
- * gradient's place, which must be free, as it is between steps; valid until the next gradient. */
+/* The exact value as one tensor of the host: the value itself, unless it has lower halves. Then both are put together in
+ * the gradient's place, which must be free, as it is between steps; valid until the next gradient. On another device than
+ * the CPU it is the host's copy. */
 Tensor *param_exact(Param *param);
 /* The way back, after writing to what param_exact returned. */
 void param_refresh(Param *param);

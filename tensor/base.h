@@ -13,6 +13,11 @@
 #else
 #define NO_RETURN _Noreturn
 #endif
+#ifdef __CUDACC__ /* small functions that kernels call as well */
+#define ON_DEVICE_TOO __host__ __device__
+#else
+#define ON_DEVICE_TOO
+#endif
 #define PRINTF_LIKE(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
 
 /* The exit codes of the program (README, "Exit codes"); 0 is success. */

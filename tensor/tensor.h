@@ -28,14 +28,14 @@ size_t dtype_bytes(Dtype dtype);
 const char *dtype_name(Dtype dtype); /* "f32", ... */
 
 /* bfloat16 storage: the upper half of a float, rounded to nearest even; NaN stays NaN. */
-static inline float bf16_to_float(uint16_t h) {
+ON_DEVICE_TOO static inline float bf16_to_float(uint16_t h) {
   union {
     uint32_t u;
     float f;
   } bits = {.u = (uint32_t)h << 16};
   return bits.f;
 }
-static inline uint16_t bf16_from_float(float x) {
+ON_DEVICE_TOO static inline uint16_t bf16_from_float(float x) {
   union {
     float f;
     uint32_t u;
@@ -46,7 +46,7 @@ static inline uint16_t bf16_from_float(float x) {
 
 /* A float as the nearest bfloat16 (halfway: away from zero) and its lower half, signed: together the float to the last
  * bit, in its own four bytes. */
-static inline uint16_t bf16_split(float x, int16_t *low) {
+ON_DEVICE_TOO static inline uint16_t bf16_split(float x, int16_t *low) {
   union {
     float f;
     uint32_t u;
@@ -54,7 +54,7 @@ static inline uint16_t bf16_split(float x, int16_t *low) {
   *low = (int16_t)(uint16_t)bits.u;
   return (uint16_t)((bits.u + 0x8000u) >> 16);
 }
-static inline float bf16_join(uint16_t high, int16_t low) {
+ON_DEVICE_TOO static inline float bf16_join(uint16_t high, int16_t low) {
   union {
     uint32_t u;
     float f;

@@ -20,7 +20,7 @@ static int build(Tape *tape, Tensor **inputs, const void *options, Tensor **outp
   Conv1d in = {.silu = o->silu, .cu_seqlens = inputs[CU_SEQLENS], .w = inputs[W], .bias = inputs[BIAS]};
   in.x = tensor_cols(arena, inputs[PROJ], 1, o->n_c);
   in.window_in = inputs[WINDOW];
-  in.y = tensor_cols(arena, tape_tensor(tape, F64, in.x->dim[0], o->n_c + 3), 2, o->n_c);
+  in.y = tensor_cols(arena, tape_tensor(tape, tape->act, in.x->dim[0], o->n_c + 3), 2, o->n_c);
   Conv1d out = op_conv1d(tape, in, o->window_out);
   outputs[0] = out.y, outputs[1] = out.window_out;
   return out.window_out ? 2 : 1;

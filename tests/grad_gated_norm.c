@@ -29,7 +29,7 @@ static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
                     .mimo_o = in[4]};
   if (o->views) {
     gate.z = tensor_cols(arena, in[1], 2, WIDTH);
-    gate.out = tensor_cols(arena, tape_tensor(tape, F64, gate.z->dim[0], WIDTH + 4), 3, WIDTH);
+    gate.out = tensor_cols(arena, tape_tensor(tape, tape->act, gate.z->dim[0], WIDTH + 4), 3, WIDTH);
   }
   out[0] = op_gated_norm(tape, gate).out;
   return 1;

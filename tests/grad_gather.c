@@ -6,12 +6,11 @@
 
 typedef struct Options {
   int64_t width, n_rows, n_cols;
-  Tensor *index;
 } Options;
 
 static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   const Options *o = options;
-  out[0] = op_gather(tape, in[0], o->index, o->width, o->n_rows, o->n_cols);
+  out[0] = op_gather(tape, in[0], in[1], o->width, o->n_rows, o->n_cols);
   return 1;
 }
 
@@ -22,9 +21,9 @@ void gradcheck_gather(void) {
   } CASES[] = {{{6, 1}, 1, 6, 1}, {{6, 1}, 1, 2, 3}, {{3, 2}, 1, 3, 2},    {{6, 4}, 4, 6, 4},
                {{6, 4}, 4, 3, 8}, {{3, 4}, 2, 3, 4}, {{6, 70}, 70, 2, 210}};
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-    Options options = {CASES[i].width, CASES[i].n_rows, CASES[i].n_cols, gradcheck_ints(6, INDEX)};
-    Tensor *x = gradcheck_randn(2, CASES[i].x, 0, 1, 1);
-    GradCase c = {.build = build, .options = &options, .inputs = &x, .n_inputs = 1};
+    Options options = {CASES[i].width, CASES[i].n_rows, CASES[i].n_cols};
+    Tensor *inputs[] = {gradcheck_randn(2, CASES[i].x, 0, 1, 1), gradcheck_ints(6, INDEX)};
+    GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 2, .n_data = 1};
     snprintf(c.name, sizeof c.name, "gather runs of %lld of (%lld, %lld)", (long long)CASES[i].width,
              (long long)CASES[i].x[0], (long long)CASES[i].x[1]);
     gradcheck_run(&c);

@@ -14,7 +14,7 @@ static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   const int64_t n_t = x->dim[0], n_in = in[1]->dim[1];
   if (*(const View *)options == COLUMNS) x = tensor_cols(arena, x, 2, n_in);
   if (*(const View *)options == ROWS) x = tensor_every(arena, x, 1, 2, n_t / 2);
-  out[0] = op_linear(tape, x, in[1], in[2], F64);
+  out[0] = op_linear(tape, x, in[1], in[2], tape->act);
   return 1;
 }
 

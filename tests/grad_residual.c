@@ -8,7 +8,7 @@ static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   (void)options;
   out[0] = op_residual(tape, in[0], in[1], NULL);
   out[1] = op_linear_residual(tape, in[2], in[3], in[4], in[0], NULL);
-  out[2] = op_linear_residual(tape, in[2], in[3], NULL, out[0], tape_tensor(tape, F64, in[0]->dim[0], in[0]->dim[1]));
+  out[2] = op_linear_residual(tape, in[2], in[3], NULL, out[0], tape_tensor(tape, tape_real(tape), in[0]->dim[0], in[0]->dim[1]));
   return 3;
 }
 

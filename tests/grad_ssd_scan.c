@@ -29,7 +29,7 @@ static int build(Tape *tape, Tensor **inputs, const void *options, Tensor **outp
   in.B_norm = inputs[B_NORM], in.C_norm = inputs[C_NORM], in.B_bias = inputs[B_BIAS], in.C_bias = inputs[C_BIAS];
   in.mimo_x = inputs[MIMO_X];
   in.ssm_in = inputs[SSM], in.angle_in = inputs[ANGLE], in.k_in = inputs[K], in.v_in = inputs[V];
-  in.y = tensor_cols(arena, tape_tensor(tape, F64, in.x->dim[0], n_y + 3), 2, n_y);
+  in.y = tensor_cols(arena, tape_tensor(tape, tape->act, in.x->dim[0], n_y + 3), 2, n_y);
   SsdScan out = op_ssd_scan(tape, in, o->state_out);
   Tensor *all[] = {out.y, out.ssm_out, out.angle_out, out.k_out, out.v_out};
   int n = 0;

@@ -8,7 +8,7 @@ static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   (void)options;
   Arena *arena = &tape->device->step;
   const int64_t width = in[0]->dim[1] / 2;
-  Tensor *y = tensor_cols(arena, tape_tensor(tape, F64, in[0]->dim[0], width + 5), 2, width);
+  Tensor *y = tensor_cols(arena, tape_tensor(tape, tape->act, in[0]->dim[0], width + 5), 2, width);
   out[0] = op_swiglu(tape, tensor_cols(arena, in[0], 0, width), tensor_cols(arena, in[0], width, width), y);
   out[1] = op_swiglu(tape, in[1], in[2], NULL);
   return 2;

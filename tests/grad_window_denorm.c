@@ -7,12 +7,12 @@
 enum { N_SEQ = 3, LENGTH = 5, HORIZON = 4, N_C = 3 };
 
 typedef struct Options {
-  WindowDenorm p; /* but for x and cycle */
+  WindowDenorm p; /* but for its tensors */
 } Options;
 
 static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   WindowDenorm p = ((const Options *)options)->p;
-  p.x = in[0], p.cycle = in[1], p.linear = in[2];
+  p.x = in[0], p.cycle = in[1], p.linear = in[2], p.phase = in[3], p.mean = in[4], p.std = in[5];
   out[0] = op_window_denorm(tape, p);
   return 1;
 }
@@ -32,14 +32,14 @@ void gradcheck_window_denorm(void) {
                               .n_out = n_out,
                               .n_q = n_q,
                               .first = N_C - n_out,
-                              .row_per_series = rows,
-                              .phase = gradcheck_ints(N_SEQ, phases),
-                              .mean = gradcheck_randn(2, state, 0, 1, 3),
-                              .std = gradcheck_randn(2, state, 2, 0.5, 4)}};
+                              .row_per_series = rows}};
           Tensor *inputs[] = {gradcheck_randn(2, x, 0, 1, 1),
                               n_w ? gradcheck_randn(2, (int64_t[]){n_w, N_C}, 0, 1, 2) : NULL,
-                              n_w == 1 ? NULL : gradcheck_randn(2, x, 0, 1, 5)};
-          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 3};
+                              n_w == 1 ? NULL : gradcheck_randn(2, x, 0, 1, 5),
+                              gradcheck_ints(N_SEQ, phases),
+                              gradcheck_randn(2, state, 0, 1, 3),
+                              gradcheck_randn(2, state, 2, 0.5, 4)};
+          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 6, .n_data = 3};
           snprintf(c.name, sizeof c.name, "window_denorm %s, %d of %d columns, %d quantiles, cycle %d",
                    rows ? "a row a series" : "a row a sequence", n_out, N_C, n_q, n_w);
           gradcheck_run(&c);

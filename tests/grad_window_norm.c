@@ -10,7 +10,6 @@ static const char *const NAME[] = {"none", "standard", "last", "mean"};
 typedef struct Options {
   WindowStatistic statistic;
   int n_c;
-  Tensor *x, *phase;
 } Options;
 
 static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
@@ -19,8 +18,8 @@ static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
                                              .eps = 1e-5,
                                              .length = LENGTH,
                                              .n_c = o->n_c,
-                                             .x = o->x,
-                                             .phase = o->phase,
+                                             .x = in[1],
+                                             .phase = in[2],
                                              .cycle = in[0]})
                .y;
   return 1;
@@ -31,10 +30,11 @@ void gradcheck_window_norm(void) {
     for (int n_c = 1; n_c <= N_IN; n_c += 3)
       for (int n_w = 1; n_w <= 9; n_w += 4) {
         const int32_t phases[N_SEQ] = {0, n_w - 1, n_w / 2};
-        Options options = {statistic, n_c, gradcheck_randn(2, (int64_t[]){N_SEQ * LENGTH, N_IN}, 1, 2, 1),
-                           gradcheck_ints(N_SEQ, phases)};
-        Tensor *cycle = gradcheck_randn(2, (int64_t[]){n_w, n_c}, 0, 1, 2);
-        GradCase c = {.build = build, .options = &options, .inputs = &cycle, .n_inputs = 1};
+        const Options options = {statistic, n_c};
+        Tensor *inputs[] = {gradcheck_randn(2, (int64_t[]){n_w, n_c}, 0, 1, 2),
+                            gradcheck_randn(2, (int64_t[]){N_SEQ * LENGTH, N_IN}, 1, 2, 1),
+                            gradcheck_ints(N_SEQ, phases)};
+        GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 3, .n_data = 2};
         snprintf(c.name, sizeof c.name, "window_norm %s, %d of %d columns, cycle %d", NAME[statistic], n_c, N_IN, n_w);
         gradcheck_run(&c);
       }

@@ -203,8 +203,8 @@ static double nll_by_hand(Subject *s, const Batch *batch, int64_t *n_targets) {
     size_t mark = arena_mark(&s->device.step);
     Tape tape = tape_make(&s->device, s->act, false);
     Batch one = batch_rows(batch, &s->model->config, row, 1);
-    Tensor token = batch_tensor(&one, one.token);
-    Tensor *logits = lm_logits(s->model, &tape, &token, model_equal_seqlens(&tape, 1, one.length), NULL, NULL, NULL);
+    Tensor *token = batch_tensor(&one, one.token, &tape);
+    Tensor *logits = lm_logits(s->model, &tape, token, model_equal_seqlens(&tape, 1, one.length), NULL, NULL, NULL);
     for (int64_t t = 0; t < one.length; t++) {
       if (one.target[t] == CROSS_ENTROPY_IGNORE) continue;
       double total = 0;

@@ -65,15 +65,25 @@ Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, i
   return rows;
 }
 
-Tensor batch_tensor(const Batch *batch, int32_t *values) {
-  return tensor_over(values, I32, 1, (const int64_t[]){batch->n_seq * batch->length});
+/* Fills a tensor of the tape's step arena from host memory. */
+static void fill(Tape *tape, Tensor *to, const void *values, Dtype dtype) {
+  if (tape->device->dry) return;
+  const Tensor from = tensor_over((void *)values, dtype, to->n_dim, to->dim);
+  Tensor host = device_mirror(tape->device, to);
+  tensor_copy(&host, &from);
+  device_push(tape->device, to);
+}
+
+Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape) {
+  Tensor *tensor = tensor_new1(&tape->device->step, I32, batch->n_seq * batch->length);
+  fill(tape, tensor, values, I32);
+  return tensor;
 }
 
 /* (n_rows, n_cols) floats as reals of the tape's device. */
-static Tensor *real_tensor(Tape *tape, float *values, int64_t n_rows, int64_t n_cols) {
+static Tensor *real_tensor(Tape *tape, const float *values, int64_t n_rows, int64_t n_cols) {
   Tensor *tensor = tape_tensor(tape, tape_real(tape), n_rows, n_cols);
-  const Tensor from = tensor_over(values, F32, 2, tensor->dim);
-  if (!tape->device->dry) tensor_copy(tensor, &from);
+  fill(tape, tensor, values, F32);
   return tensor;
 }
 
@@ -83,8 +93,11 @@ Windows batch_windows(const Batch *batch, const ModelConfig *config, Tape *tape)
   w.series = real_tensor(tape, batch->input, batch->n_seq * batch->length, config->input_dim);
   if (n_cycle == 0) return w;
   w.phase = tensor_new1(&tape->device->step, I32, batch->n_seq);
-  for (int64_t s = 0; s < batch->n_seq && !tape->device->dry; s++) /* rows before the first are negative */
-    ((int32_t *)w.phase->data)[s] = (int32_t)((batch->row[s] % n_cycle + n_cycle) % n_cycle);
+  if (tape->device->dry) return w;
+  const Tensor phase = device_mirror(tape->device, w.phase);
+  for (int64_t s = 0; s < batch->n_seq; s++) /* rows before the first are negative */
+    ((int32_t *)phase.data)[s] = (int32_t)((batch->row[s] % n_cycle + n_cycle) % n_cycle);
+  device_push(tape->device, w.phase);
   return w;
 }
 

@@ -14,8 +14,8 @@ void batch_release(Batch *batch);
 int64_t batch_n_targets(const Batch *batch);
 /* Rows [first, first + n) of a batch; shares its memory. */
 Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, int64_t n);
-/* The tokens (or targets) of a batch as a (T) I32 tensor over the batch's own memory. */
-Tensor batch_tensor(const Batch *batch, int32_t *values);
+/* The tokens (or targets) of a batch as a (T) I32 tensor on a tape. On a dry device they are not read. */
+Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape);
 
 /* The inputs of a series batch on a tape, and its outputs (n_seq, horizon * output_dim) real. On a dry device nothing of
  * the batch is read. */

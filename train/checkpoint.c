@@ -43,13 +43,21 @@ void checkpoint_info_free(CheckpointInfo *info) {
 
 typedef struct TensorSet {
   const char *prefix;
-  Tensor *(*of)(Param *param);
+  Tensor *(*of)(Param *param); /* on the host */
+  void (*put)(Param *param);   /* the way back, after writing to it */
 } TensorSet;
 
-static Tensor *moment_m(Param *param) { return &param->m; }
-static Tensor *moment_v(Param *param) { return &param->v; }
+static Tensor *host_of(Param *param, const Tensor *t) {
+  param->exact = device_pull(param->device, t);
+  return &param->exact;
+}
+static Tensor *moment_m(Param *param) { return host_of(param, &param->m); }
+static Tensor *moment_v(Param *param) { return host_of(param, &param->v); }
+static void put_m(Param *param) { device_push(param->device, &param->m); }
+static void put_v(Param *param) { device_push(param->device, &param->v); }
 
-static const TensorSet SETS[] = {{"model", param_exact}, {"optim/m", moment_m}, {"optim/v", moment_v}};
+static const TensorSet SETS[] = {
+    {"model", param_exact, param_refresh}, {"optim/m", moment_m, put_m}, {"optim/v", moment_v, put_v}};
 enum { N_SETS = sizeof SETS / sizeof SETS[0] };
 
 static bool has_moments(const ParamTable *params) { return params->n_params > 0 && params->params[0]->m.data; }
@@ -270,8 +278,8 @@ static Status tensors_load(H5File *file, ParamTable *params, int n_sets) {
       char name[PARAM_NAME_BYTES + 16];
       snprintf(name, sizeof name, "%s/%s", SETS[s].prefix, params->params[i]->name);
       TRY(tensor_load(file, name, SETS[s].of(params->params[i])));
+      SETS[s].put(params->params[i]);
     }
-  for (int i = 0; i < params->n_params; i++) param_refresh(params->params[i]);
   return STATUS_OK;
 }
 

@@ -33,14 +33,18 @@ static void add_logits(EvalSums *sums, const Batch *batch, const Tensor *logits,
 }
 
 static void evaluate_tokens(Model *model, Tape *tape, const Batch *batch, bool with_logits, EvalSums *sums) {
-  Tensor token = batch_tensor(batch, batch->token), target = batch_tensor(batch, batch->target);
+  Tensor *token = batch_tensor(batch, batch->token, tape), *target = batch_tensor(batch, batch->target, tape);
   Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
   if (with_logits) {
-    Tensor *logits = lm_logits(model, tape, &token, cu_seqlens, NULL, NULL, NULL);
-    if (!tape->device->dry) add_logits(sums, batch, logits, model->config.vocab_size);
+    Tensor *logits = lm_logits(model, tape, token, cu_seqlens, NULL, NULL, NULL);
+    if (tape->device->dry) return;
+    const Tensor host = device_pull(tape->device, logits);
+    add_logits(sums, batch, &host, model->config.vocab_size);
   } else {
-    Tensor *nll = lm_nll(model, tape, &token, &target, cu_seqlens, NULL, NULL);
-    if (!tape->device->dry) add_nll(sums, batch, nll);
+    Tensor *nll = lm_nll(model, tape, token, target, cu_seqlens, NULL, NULL);
+    if (tape->device->dry) return;
+    const Tensor host = device_pull(tape->device, nll);
+    add_nll(sums, batch, &host);
   }
 }
 
@@ -68,8 +72,9 @@ static void evaluate_windows(Model *model, Tape *tape, const Batch *batch, EvalS
   Tensor *prediction = forecaster_predict(model, tape, &windows);
   Tensor *loss = forecaster_loss(model, tape, prediction, batch_outputs(batch, &model->config, tape));
   if (tape->device->dry) return;
-  for (int64_t s = 0; s < batch->n_seq; s++) sums->loss += tensor_get(loss, s);
-  add_windows(sums, batch, &model->config, prediction);
+  const Tensor losses = device_pull(tape->device, loss), predictions = device_pull(tape->device, prediction);
+  for (int64_t s = 0; s < batch->n_seq; s++) sums->loss += tensor_get(&losses, s);
+  add_windows(sums, batch, &model->config, &predictions);
 }
 
 void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums) {

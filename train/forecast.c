@@ -27,11 +27,13 @@ char *forecast_column_name(const ModelConfig *config, const SeriesInfo *info, in
 }
 
 /* The scaled forecast of one window in the data's units. */
-static void unscale(const ModelConfig *config, const SeriesInfo *info, const Tensor *prediction, double *values) {
+static void unscale(Device *device, const ModelConfig *config, const SeriesInfo *info, const Tensor *prediction,
+                    double *values) {
+  const Tensor host = device_pull(device, prediction);
   const int n_q = forecaster_n_quantiles(config);
   for (int64_t i = 0; i < tensor_count(prediction); i++) {
     const int input = info->output_input[i / n_q % info->n_output];
-    values[i] = tensor_get(prediction, i) * info->std[input] + info->mean[input];
+    values[i] = tensor_get(&host, i) * info->std[input] + info->mean[input];
   }
 }
 
@@ -42,7 +44,7 @@ void forecast_window(Model *model, Device *device, Dtype act, const SeriesInfo *
   const Batch batch = {.n_seq = 1, .length = model->config.context, .input = (float *)(uintptr_t)input, .row = &row};
   const Windows windows = batch_windows(&batch, &model->config, &tape);
   Tensor *prediction = forecaster_predict(model, &tape, &windows);
-  if (!device->dry) unscale(&model->config, info, prediction, values);
+  if (!device->dry) unscale(device, &model->config, info, prediction, values);
   tape_reset(&tape, mark);
 }
 
@@ -72,7 +74,7 @@ void forecast_stream_take(ForecastStream *stream, const float *input, int64_t ro
   windows.state_in = &stream->state, windows.state_out = &next;
   Tensor *prediction = forecaster_predict(stream->model, &tape, &windows);
   if (!device->dry) {
-    unscale(config, stream->info, prediction, values);
+    unscale(device, config, stream->info, prediction, values);
     for (int i = 0; i < config->n_layer; i++) copy_state(&stream->state.layers[i], &next.layers[i]);
   }
   tape_reset(&tape, mark);

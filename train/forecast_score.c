@@ -160,9 +160,11 @@ void forecast_score(Model *model, Device *device, Dtype act, Dataset *dataset, D
     Tape tape = tape_make(device, act, false);
     const Windows windows = batch_windows(&batch, c, &tape);
     Tensor *prediction = forecaster_predict(model, &tape, &windows);
-    Tensor *losses = forecaster_loss(model, &tape, prediction, batch_outputs(&batch, c, &tape));
-    for (int64_t s = 0; s < batch.n_seq; s++) loss += tensor_get(losses, s);
-    add_batch(score, c, dataset_series(dataset), &batch, prediction);
+    const Tensor losses =
+        device_pull(device, forecaster_loss(model, &tape, prediction, batch_outputs(&batch, c, &tape)));
+    for (int64_t s = 0; s < batch.n_seq; s++) loss += tensor_get(&losses, s);
+    const Tensor predictions = device_pull(device, prediction);
+    add_batch(score, c, dataset_series(dataset), &batch, &predictions);
     tape_reset(&tape, mark);
   }
   score->loss = loss / (double)score->n_windows;

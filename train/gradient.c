@@ -10,10 +10,9 @@ int gradient_n_spare(int virtual_ranks) {
 }
 
 static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch) {
-  Tensor *both = arena_header(&tape->device->step, 2 * sizeof *both); /* backward reads them, too */
-  both[0] = batch_tensor(batch, batch->token), both[1] = batch_tensor(batch, batch->target);
+  Tensor *token = batch_tensor(batch, batch->token, tape), *target = batch_tensor(batch, batch->target, tape);
   Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
-  return lm_nll(model, tape, &both[0], &both[1], cu_seqlens, NULL, NULL);
+  return lm_nll(model, tape, token, target, cu_seqlens, NULL, NULL);
 }
 
 static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch) {
@@ -23,6 +22,12 @@ static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch) {
   return forecaster_loss(model, tape, prediction, batch_outputs(batch, &model->config, tape));
 }
 
+static void seed(Device *device, const Tensor *dloss, double value) {
+  Tensor host = device_mirror(device, dloss);
+  for (int64_t i = 0; i < tensor_count(dloss); i++) tensor_set(&host, i, value);
+  device_push(device, dloss);
+}
+
 double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
@@ -30,11 +35,11 @@ double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch
   Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch);
   Tensor *dloss = tape_grad(&tape, loss); /* NULL: its gradient has gone where it belongs */
   double sum = 0;
-  if (!device->dry)
-    for (int64_t i = 0; i < tensor_count(loss); i++) {
-      sum += tensor_get(loss, i);
-      if (dloss) tensor_set(dloss, i, grad_scale);
-    }
+  if (!device->dry) {
+    const Tensor losses = device_pull(device, loss);
+    for (int64_t i = 0; i < tensor_count(loss); i++) sum += tensor_get(&losses, i);
+    if (dloss) seed(device, dloss, grad_scale);
+  }
   tape_backward(&tape);
   tape_reset(&tape, mark);
   return sum;

@@ -24,7 +24,12 @@ static void plant_fault(Run *run, double *loss) {
   const char *fault = run->config->debug.fault, *at = fault ? strchr(fault, '@') : NULL;
   if (!at || atoll(at + 1) != run->step + 1) return;
   if (strncmp(fault, "nan_loss@", 9) == 0) *loss = NAN;
-  if (strncmp(fault, "nan_grad@", 9) == 0) tensor_set(&run->model->params.params[0]->grad, 0, NAN);
+  if (strncmp(fault, "nan_grad@", 9) == 0) {
+    const Tensor *grad = &run->model->params.params[0]->grad;
+    Tensor host = device_pull(&run->device, grad);
+    tensor_set(&host, 0, NAN);
+    device_push(&run->device, grad);
+  }
 }
 
 static int64_t resident_bytes(void) {

@@ -37,9 +37,9 @@ static Status read_tokens(const char *path, int vocab_size, Tokens *tokens) {
 /* Everything of one sequence lies in the step arena; *start and *end are asked for by not being NULL. */
 static Tensor *forward(Model *model, Tape *tape, const Batch *batch, const ModelState *start, ModelState *end) {
   if (end) end->layers = arena_header(&tape->device->step, (size_t)model->config.n_layer * sizeof *end->layers);
-  Tensor token = batch_tensor(batch, batch->token);
+  Tensor *token = batch_tensor(batch, batch->token, tape);
   Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
-  return lm_logits(model, tape, &token, cu_seqlens, start, end, NULL);
+  return lm_logits(model, tape, token, cu_seqlens, start, end, NULL);
 }
 
 void score_pass(Model *model, Device *device, Dtype act, const void *shape) {
@@ -83,9 +83,10 @@ static Status score_sequence(Scoring *scoring, const Batch *batch, int64_t s) {
     start = model_zero_state(model, &device->step, tape_real(&tape), 1);
     state_batch_take(scoring->from, model, s, &start);
   }
-  Tensor *logits = forward(model, &tape, batch, scoring->from ? &start : NULL, scoring->states ? &end : NULL);
-  row_nll(logits->data, width, model->config.vocab_size, batch, scoring->nll);
-  Status status = h5_write_rows(scoring->out, "logits", s, 1, logits->data);
+  const Tensor logits =
+      device_pull(device, forward(model, &tape, batch, scoring->from ? &start : NULL, scoring->states ? &end : NULL));
+  row_nll(logits.data, width, model->config.vocab_size, batch, scoring->nll);
+  Status status = h5_write_rows(scoring->out, "logits", s, 1, logits.data);
   if (status.code == CODE_OK && batch->length > 1) status = h5_write_rows(scoring->out, "nll", s, 1, scoring->nll);
   if (status.code == CODE_OK && scoring->states) status = state_file_write(scoring->states, model, s, &end);
   tape_reset(&tape, mark);

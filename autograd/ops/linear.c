@@ -83,7 +83,7 @@ static void residual_rule(Tape *tape, void *params) {
   linear.dy = dy;
   if (tape->act != dy->dtype) {
     residual.dupdate = linear.dy = tape_tensor(tape, tape->act, dy->dim[0], dy->dim[1]);
-    if (!device->dry) tensor_zero(linear.dy);
+    device_zero(device, linear.dy);
   }
   if (residual.dstream || residual.dupdate) residual_bwd(device, &residual);
   backward(tape, &linear);

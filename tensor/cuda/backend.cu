@@ -24,7 +24,7 @@ static void memory_zero(void *at, size_t bytes) { CUDA_CHECK(cudaMemsetAsync(at,
 static void memory_write(void *to, const void *from, size_t bytes) {
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_device.stream));
 }
-static void memory_read(void *to, const void *from, size_t bytes) {
+void cuda_read(void *to, const void *from, size_t bytes) {
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_device.stream));
   CUDA_CHECK(cudaStreamSynchronize(cuda_device.stream));
 }
@@ -34,7 +34,7 @@ static const BackendMemory MEMORY = {
 #else
     false, /* the host's twin of a device */
 #endif
-    memory_open, memory_close, memory_zero, memory_write, memory_read};
+    memory_open, memory_close, memory_zero, memory_write, cuda_read};
 
 /* ---- sums over rows */
 

@@ -20,6 +20,9 @@ extern "C" {
 #include "tensor/device.h"
 }
 
+/* Copies to the host what was computed before, and waits for it (backend.cu). */
+void cuda_read(void *to_host, const void *from, size_t bytes);
+
 static inline Status status_ok() { return {CODE_OK, nullptr}; }
 
 /* ---- launching */
@@ -187,6 +190,25 @@ static inline Rows rows_of_width(const Tensor *t, int64_t width) {
 }
 static inline const int32_t *ints_of(const Tensor *t) { return t ? (const int32_t *)t->data : nullptr; }
 
+/* Where a thread works: a row and a run of its columns, the grid being all of them laid end to end. */
+struct Place {
+  int64_t row, col, n; /* n columns are there: at least 1, RUN or more where the run is whole */
+};
+static inline unsigned run_blocks(int64_t n_rows, int64_t width) {
+  return blocks_of(n_rows * ceil_div(width, Rows::RUN), 128);
+}
+/* Whether this thread has a place; blocks of 128 threads. */
+__device__ static inline bool place_of(int64_t n_rows, int64_t width, Place *place) {
+  const int64_t runs = (width + Rows::RUN - 1) / Rows::RUN, at = (int64_t)blockIdx.x * 128 + threadIdx.x;
+  place->row = at / runs, place->col = at % runs * Rows::RUN, place->n = width - place->col;
+  return place->row < n_rows;
+}
+/* LAUNCH over the runs of (n_rows, width) */
+#define LAUNCH_RUNS(kernel, n_rows, width, ...)                                                                        \
+  do {                                                                                                                 \
+    if ((n_rows) > 0 && (width) > 0) LAUNCH(kernel, run_blocks(n_rows, width), 128, 0, n_rows, width, __VA_ARGS__);    \
+  } while (0)
+
 /* ---- a warp and a block */
 
 constexpr int WARP = 32;
@@ -233,7 +255,7 @@ __device__ static inline float softplus(float x) { return fmaxf(x, 0) + log1pf(e
 
 /* Rows are cut into at most SUM_BLOCKS blocks by their number alone, each block sums into its own row of scratch, and
  * sum_columns adds the rows in order. */
-constexpr int64_t SUM_BLOCKS = 128;
+constexpr int64_t SUM_BLOCKS = 512;
 __host__ __device__ static inline int64_t sum_blocks(int64_t n_rows) { return n_rows < SUM_BLOCKS ? n_rows : SUM_BLOCKS; }
 __host__ __device__ static inline int64_t sum_block_start(int64_t n_rows, int64_t block) {
   return n_rows * block / sum_blocks(n_rows);

@@ -82,7 +82,8 @@ void leave(bool for_ever) {
   void *fake = nullptr;
   __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, scheduler_stack, scheduler_stack_bytes);
 #endif
-  if (for_ever || !_setjmp(now->here)) _longjmp(scheduler, 1);
+  if (for_ever) _longjmp(scheduler, 1);
+  if (!_setjmp(now->here)) _longjmp(scheduler, 1);
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -188,7 +189,7 @@ void simt_read(const void *at, size_t bytes) {
   if (void *bad = __asan_region_is_poisoned(const_cast<void *>(at), bytes)) (void)*(volatile char *)bad;
 #endif
   if (!watched) return;
-  const Region *region;
+  const Region *region = nullptr;
   Granule *g = granules_of(at, bytes, &region);
   for (size_t i = 0; i < bytes / 2; i++) {
     const bool written = g[i].written_in == launch_number;
@@ -205,7 +206,7 @@ void simt_write(const void *at, size_t bytes) {
   if (void *bad = __asan_region_is_poisoned(const_cast<void *>(at), bytes)) (void)*(volatile char *)bad;
 #endif
   if (!watched) return;
-  const Region *region;
+  const Region *region = nullptr;
   Granule *g = granules_of(at, bytes, &region);
   for (size_t i = 0; i < bytes / 2; i++) {
     if (g[i].written_in == launch_number && g[i].writer != block_number) collision("writes", region, at, g[i].writer);
@@ -237,6 +238,11 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
     blockIdx = dim3(number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y));
     run_block();
   }
+}
+
+void simt_library_call(const char *name) {
+  block.kernel = name, block_number = 0;
+  launch_number++, traffic.launches++;
 }
 
 void *simt_shared() { return block.shared; }

@@ -44,7 +44,9 @@ Tensor *gradcheck_ints(int64_t n, const int32_t *values) {
   return t;
 }
 
-static bool is_checked(const Tensor *input) { return input && input->dtype == F64; }
+static bool is_checked(const GradCase *c, int input) {
+  return input < c->n_inputs - c->n_data && c->inputs[input] && c->inputs[input]->dtype == F64;
+}
 
 /* Runs the case without recording and adds factor * <outputs, directions> to the terms, one term an output entry:
  * differences are taken entry by entry, before the sum over entries can round them away. */
@@ -83,7 +85,7 @@ static double numeric_grad(const GradCase *c, Tensor *input, int64_t entry, Tens
 /* The recorded run: fills inputs[].grad and directions[]; returns the number of output entries. */
 static int64_t analytic_grads(const GradCase *c, Tape *tape, Tensor **direction) {
   for (int i = 0; i < c->n_inputs; i++)
-    if (is_checked(c->inputs[i])) {
+    if (is_checked(c, i)) {
       c->inputs[i]->needs_grad = true;
       c->inputs[i]->grad = NULL;
       Tensor *grad = tape_grad(tape, c->inputs[i]);
@@ -136,9 +138,9 @@ void gradcheck_run(const GradCase *c) {
   int64_t n_terms = analytic_grads(c, &tape, direction);
   double *terms = base_alloc((size_t)n_terms * sizeof *terms);
   for (int i = 0; i < c->n_inputs; i++)
-    if (is_checked(c->inputs[i])) check_input(c, i, direction, terms, n_terms);
+    if (is_checked(c, i)) check_input(c, i, direction, terms, n_terms);
   free(terms);
   for (int i = 0; i < c->n_inputs; i++)
-    if (is_checked(c->inputs[i])) c->inputs[i]->grad = NULL;
+    if (is_checked(c, i)) c->inputs[i]->grad = NULL;
   tape_reset(&tape, mark);
 }

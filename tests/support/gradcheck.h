@@ -18,7 +18,7 @@ typedef struct GradCase {
   GradBuild *build;
   const void *options;
   Tensor **inputs;    /* F64 tensors, filled; needs_grad is set by the check; I32 and NULL entries are left alone */
-  int n_inputs;
+  int n_inputs, n_data; /* the last n_data inputs are data, without gradient */
   int max_entries;    /* 0: all */
 } GradCase;
 

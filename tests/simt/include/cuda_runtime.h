@@ -66,14 +66,19 @@ extern dim3 simt_thread_index;
 
 /* Runs body once for every thread of every block. */
 void simt_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void *), void *arguments);
+/* What a library launches: reads and writes from here on are its own. */
+void simt_library_call(const char *name);
 void *simt_shared();
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(simt_shared())
 
-template <class Body> static inline void simt_launch_body(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body) {
-  simt_launch(kernel, grid, block, shared, [](void *b) { (*static_cast<Body *>(b))(); }, &body);
+template <class... Parameters, class... Arguments>
+static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared,
+                                      void (*kernel)(Parameters...), Arguments... arguments) {
+  auto body = [=] { kernel(arguments...); };
+  simt_launch(name, grid, block, shared, [](void *b) { (*static_cast<decltype(body) *>(b))(); }, &body);
 }
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
-  simt_launch_body(#kernel, (grid), (block), (shared), [=] { kernel(__VA_ARGS__); })
+  simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), kernel, __VA_ARGS__)
 
 void __syncthreads();
 void __syncwarp(unsigned mask = 0xffffffffu);
@@ -114,6 +119,7 @@ template <class T> static inline T __shfl_down_sync(unsigned mask, T x, int step
   return simt_shuffle_as(mask, x, from > 31 ? simt_lane() : from);
 }
 unsigned __ballot_sync(unsigned mask, int predicate);
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 void mma_bf16(float *d, const uint32_t *a, const uint32_t *b);
 void mma_tf32(float *d, const uint32_t *a, const uint32_t *b);

@@ -1,0 +1,146 @@
+/* The CUDA kernels, run on the host thread by thread (tests/simt), held to the double definition: every differentiable row
+ * of kernels.def on the shapes and options of its gradient check (tests/grad_<op>.c), outputs and gradients. Each case runs
+ * under several orders of threads, warps and blocks, which must not change a bit; and with global memory watched: blocks of
+ * a launch that touch what another writes end the test. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensor/rng.h"
+#include "tests/simt/simt.h"
+#include "tests/support/gradcheck.h"
+
+/* A float32 rounds by 2^-24 of its value. An entry is a sum of up to some thousand products of factors that carry a few
+ * roundings each; errors of random sign add up like the root of their number: 2^-24 * sqrt(4000) * 4 = 1.5e-5 of the
+ * largest entry. */
+static const double TOLERANCE = 1.5e-5;
+#define SMALLEST_SCALE 1e-3
+#define GRAD_START 0.5 /* what stands in every gradient before backward adds to it */
+#define DIRECTION_SEED 977
+enum { N_ORDERS = 3, MOST_RESULTS = 2 * GRADCHECK_MAX_TENSORS };
+
+typedef struct Machine {
+  Device device;
+  Tensor *result[MOST_RESULTS]; /* outputs and gradients of the last run, as the host sees them, in the weights arena */
+  int n_results;
+  size_t mark;
+} Machine;
+
+static Machine definition, twin;
+
+static void open(Machine *machine, const char *name, Dtype real) {
+  if (machine->device.backend) return;
+  setenv("ASPIS_PLUGINS", ASPIS_BINARY_DIR, 1);
+  Status status = device_open(&machine->device, name, real, (DeviceSizes){256u << 20, 256u << 20, 256u << 20});
+  CHECK(status.code == CODE_OK, "%s", status.line);
+  simt_watch(true);
+}
+
+/* Cases are made of F64 tensors of the definition's device, as for the gradient check. */
+Tensor *gradcheck_randn(int n_dim, const int64_t *dim, double mean, double std, uint64_t seed) {
+  open(&definition, "cpu", F64);
+  Tensor *t = tensor_new(&definition.device.weights, F64, n_dim, dim);
+  Rng rng = rng_make(seed, RNG_TEST, 0, 0);
+  for (int64_t i = 0; i < tensor_count(t); i++) tensor_set(t, i, mean + std * rng_normal(&rng));
+  return t;
+}
+
+Tensor *gradcheck_ints(int64_t n, const int32_t *values) {
+  open(&definition, "cpu", F64);
+  Tensor *t = tensor_new1(&definition.device.weights, I32, n);
+  for (int64_t i = 0; i < n; i++) tensor_set(t, i, values[i]);
+  return t;
+}
+
+/* Input i of the case on a machine's device, in its real. */
+static Tensor *upload(Machine *machine, const GradCase *c, int i) {
+  const Tensor *from = c->inputs[i];
+  if (!from) return NULL;
+  const Dtype dtype = from->dtype == I32 ? I32 : machine->device.backend->real;
+  Tensor *to = tensor_new(&machine->device.weights, dtype, from->n_dim, from->dim);
+  Tensor host = device_mirror(&machine->device, to);
+  tensor_copy(&host, from);
+  device_push(&machine->device, to);
+  to->needs_grad = from->dtype != I32 && i < c->n_inputs - c->n_data;
+  return to;
+}
+
+/* The host's copy, kept until the next case. */
+static void keep(Machine *machine, const Tensor *t) {
+  const Tensor host = device_pull(&machine->device, t);
+  Tensor *kept = tensor_new(&definition.device.weights, host.dtype, host.n_dim, host.dim);
+  tensor_copy(kept, &host);
+  machine->result[machine->n_results++] = kept;
+}
+
+static void add_direction(Machine *machine, Tensor *grad, int output) {
+  Rng rng = rng_make(DIRECTION_SEED, RNG_TEST, (uint32_t)output, 0);
+  Tensor host = device_pull(&machine->device, grad);
+  for (int64_t e = 0; e < tensor_count(&host); e++) tensor_set(&host, e, tensor_get(&host, e) + rng_normal(&rng));
+  device_push(&machine->device, grad);
+}
+
+static void begin_grad(Machine *machine, Tape *tape, Tensor *input) {
+  Tensor *grad = tape_grad(tape, input), host = device_mirror(&machine->device, grad);
+  for (int64_t e = 0; e < tensor_count(grad); e++) tensor_set(&host, e, GRAD_START);
+  device_push(&machine->device, grad);
+}
+
+/* Runs a case forward and backward; results: outputs, then gradients. */
+static void run(Machine *machine, const GradCase *c) {
+  Device *device = &machine->device;
+  const size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, device->backend->real, true);
+  Tensor *inputs[GRADCHECK_MAX_TENSORS], *outputs[GRADCHECK_MAX_TENSORS];
+  for (int i = 0; i < c->n_inputs; i++) inputs[i] = upload(machine, c, i);
+  for (int i = 0; i < c->n_inputs; i++)
+    if (inputs[i] && inputs[i]->needs_grad) begin_grad(machine, &tape, inputs[i]);
+  const int n_outputs = c->build(&tape, inputs, c->options, outputs);
+  for (int o = 0; o < n_outputs; o++) add_direction(machine, tape_grad(&tape, outputs[o]), o);
+  tape_backward(&tape);
+  machine->n_results = 0;
+  for (int o = 0; o < n_outputs; o++) keep(machine, outputs[o]);
+  for (int i = 0; i < c->n_inputs; i++)
+    if (inputs[i] && inputs[i]->needs_grad) keep(machine, inputs[i]->grad);
+  tape_reset(&tape, mark);
+}
+
+static void assert_close(const GradCase *c, int result, const Tensor *got, const Tensor *want) {
+  const int64_t n = tensor_count(want);
+  double scale = SMALLEST_SCALE;
+  for (int64_t i = 0; i < n; i++) scale = fmax(scale, fabs(tensor_get(want, i)));
+  for (int64_t i = 0; i < n; i++) {
+    const double a = tensor_get(got, i), b = tensor_get(want, i);
+    cr_assert(fabs(a - b) <= TOLERANCE * scale, "%s: result %d %s at %lld is %.9g, expected %.9g (off by %.2g of %.3g)",
+              c->name, result, tensor_shape_text(want), (long long)i, a, b, fabs(a - b) / scale, scale);
+  }
+}
+
+/* Results of the first order against the definition, of the others against the first, bit for bit. */
+void gradcheck_run(const GradCase *c) {
+  open(&definition, "cpu", F64);
+  open(&twin, "simt", F32);
+  const size_t mark = arena_mark(&definition.device.weights), twin_mark = arena_mark(&twin.device.weights);
+  run(&definition, c);
+  Tensor *first[MOST_RESULTS];
+  for (int order = 0; order < N_ORDERS; order++) {
+    simt_seed((uint64_t)order + 1);
+    run(&twin, c);
+    arena_rewind(&twin.device.weights, twin_mark);
+    cr_assert_eq(twin.n_results, definition.n_results, "%s: other results", c->name);
+    for (int r = 0; r < twin.n_results; r++) {
+      if (order == 0) assert_close(c, r, first[r] = twin.result[r], definition.result[r]);
+      else
+        cr_assert(!memcmp(first[r]->data, twin.result[r]->data, tensor_bytes(first[r])),
+                  "%s: result %d %s depends on the order of threads", c->name, r, tensor_shape_text(first[r]));
+    }
+  }
+  arena_rewind(&definition.device.weights, mark);
+}
+
+#define KERNEL_GRAD(op)                                                                                                \
+  Test(simt, op) { gradcheck_##op(); }
+#define KERNEL_PLAIN(op)
+#define KERNEL(op, Params, grad, scratch_kind) KERNEL_##grad(op)
+#include "tensor/kernels.def"

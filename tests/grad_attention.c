@@ -42,8 +42,12 @@ void gradcheck_attention(void) {
       const int n_seq = PACKS[s].n_seq;
       const int64_t dim[] = {PACKS[s].cu_seqlens[n_seq], (int64_t)(o->n_heads + 2 * o->n_heads_kv) * o->head_dim};
       Tensor *inputs[] = {gradcheck_randn(2, dim, 0, 1, 1), gradcheck_ints(n_seq + 1, PACKS[s].cu_seqlens)};
-      GradCase c = {
-          .build = build, .options = o, .inputs = inputs, .n_inputs = 2, .max_entries = dim[0] > 64 ? 24 : 120};
+      GradCase c = {.build = build,
+                    .options = o,
+                    .inputs = inputs,
+                    .n_inputs = 2,
+                    .acts = 1,
+                    .max_entries = dim[0] > 64 ? 24 : 120};
       snprintf(c.name, sizeof c.name, "attention of %d sequences, heads %d/%d of %d, rotary %d%s", n_seq, o->n_heads,
                o->n_heads_kv, o->head_dim, o->rotary_dim, o->interleaved ? " interleaved" : "");
       gradcheck_run(&c);

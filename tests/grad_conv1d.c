@@ -37,7 +37,13 @@ static void run(ConvOptions o) {
   };
   if (o.bias) inputs[BIAS] = gradcheck_randn(1, (const int64_t[]){o.n_c}, 0, 0.5, 3);
   if (o.window_in) inputs[WINDOW] = gradcheck_randn(3, (const int64_t[]){n_seq, o.n_c, o.n_w - 1}, 0, 1, 4);
-  GradCase c = {.build = build, .options = &o, .inputs = inputs, .n_inputs = N_INPUTS, .max_entries = 60};
+  GradCase c = {.build = build,
+                .options = &o,
+                .inputs = inputs,
+                .n_inputs = N_INPUTS,
+                .acts = 1u << PROJ,
+                .weights = 1u << W | 1u << BIAS,
+                .max_entries = 60};
   snprintf(c.name, sizeof c.name, "conv1d C%d W%d%s%s%s%s, %d tokens in %d", o.n_c, o.n_w, o.silu ? " silu" : "",
            o.bias ? " bias" : "", o.window_in ? " window in" : "", o.window_out ? " window out" : "", starts[n_seq],
            n_seq);

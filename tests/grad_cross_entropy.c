@@ -18,7 +18,13 @@ static void check(int64_t n_t, int64_t width, int vocab_size, int n_padded, bool
   Tensor *inputs[] = {gradcheck_randn(2, (int64_t[]){n_t, width}, 0, 1, 1),
                       gradcheck_randn(2, (int64_t[]){vocab_size + n_padded, width}, 0, 1, 2),
                       gradcheck_ints(n_t, target)};
-  GradCase c = {.build = build, .options = &vocab_size, .inputs = inputs, .n_inputs = 3, .max_entries = max_entries};
+  GradCase c = {.build = build,
+                .options = &vocab_size,
+                .inputs = inputs,
+                .n_inputs = 3,
+                .acts = 1,
+                .weights = 2,
+                .max_entries = max_entries};
   snprintf(c.name, sizeof c.name, "cross_entropy of (%lld, %lld), vocabulary %d + %d padded%s", (long long)n_t,
            (long long)width, vocab_size, n_padded, ignored ? ", ignored targets" : "");
   gradcheck_run(&c);

@@ -22,7 +22,7 @@ void gradcheck_dropout(void) {
     for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++) {
       Options options = {P[p], s == 1 ? 2 : SHAPES[s][0]};
       Tensor *x = gradcheck_randn(2, SHAPES[s], 0, 1, 1);
-      GradCase c = {.build = build, .options = &options, .inputs = &x, .n_inputs = 1, .max_entries = 100};
+      GradCase c = {.build = build, .options = &options, .inputs = &x, .n_inputs = 1, .acts = 1, .max_entries = 100};
       snprintf(c.name, sizeof c.name, "dropout %g of (%lld, %lld)", P[p], (long long)SHAPES[s][0],
                (long long)SHAPES[s][1]);
       gradcheck_run(&c);

@@ -14,7 +14,7 @@ void gradcheck_embedding(void) {
   for (int64_t n_t = 1; n_t <= 5; n_t += 4)
     for (int64_t width = 3; width <= 67; width += 64) { /* 67: more than one run of columns */
       Tensor *inputs[] = {gradcheck_randn(2, (const int64_t[]){7, width}, 0, 1, 1), gradcheck_ints(n_t, token)};
-      GradCase c = {.build = build, .inputs = inputs, .n_inputs = 2, .max_entries = 200};
+      GradCase c = {.build = build, .inputs = inputs, .n_inputs = 2, .weights = 1, .max_entries = 200};
       snprintf(c.name, sizeof c.name, "embedding of %lld tokens, width %lld", (long long)n_t, (long long)width);
       gradcheck_run(&c);
     }

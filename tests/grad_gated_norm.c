@@ -42,7 +42,8 @@ static void check(Options o, bool mimo_z, bool mimo_o, int64_t n_t) {
                       o.norm == GATE_NORM_NONE ? NULL : gradcheck_randn(1, &width, 1, 0.3, 3),
                       mimo_z ? gradcheck_randn(3, mimo_dim, 1, 0.5, 4) : NULL,
                       mimo_o ? gradcheck_randn(3, mimo_dim, 0.5, 0.5, 5) : NULL};
-  GradCase c = {.build = build, .options = &o, .inputs = inputs, .n_inputs = 5, .max_entries = 40};
+  GradCase c = {
+      .build = build, .options = &o, .inputs = inputs, .n_inputs = 5, .acts = 3, .weights = 4, .max_entries = 40};
   snprintf(c.name, sizeof c.name, "gated_norm %s, %lld rows, group %d, rank %d%s%s%s", NORM_NAME[o.norm],
            (long long)n_t, o.group, o.n_r, mimo_z ? ", mimo_z" : "", mimo_o ? ", mimo_o" : "",
            o.views ? ", views" : "");

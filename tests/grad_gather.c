@@ -23,7 +23,7 @@ void gradcheck_gather(void) {
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
     Options options = {CASES[i].width, CASES[i].n_rows, CASES[i].n_cols};
     Tensor *inputs[] = {gradcheck_randn(2, CASES[i].x, 0, 1, 1), gradcheck_ints(6, INDEX)};
-    GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 2, .n_data = 1};
+    GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 2, .acts = 1, .n_data = 1};
     snprintf(c.name, sizeof c.name, "gather runs of %lld of (%lld, %lld)", (long long)CASES[i].width,
              (long long)CASES[i].x[0], (long long)CASES[i].x[1]);
     gradcheck_run(&c);

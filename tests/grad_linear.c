@@ -27,7 +27,13 @@ void gradcheck_linear(void) {
         const int64_t x_dim[] = {view == ROWS ? 2 * n_t : n_t, view == COLUMNS ? n_in + 3 : n_in};
         Tensor *inputs[] = {gradcheck_randn(2, x_dim, 0, 1, 1), gradcheck_randn(2, (int64_t[]){n_out, n_in}, 0, 1, 2),
                             biased ? gradcheck_randn(1, &n_out, 0, 1, 3) : NULL};
-        GradCase c = {.build = build, .options = &view, .inputs = inputs, .n_inputs = 3, .max_entries = 40};
+        GradCase c = {.build = build,
+                      .options = &view,
+                      .inputs = inputs,
+                      .n_inputs = 3,
+                      .acts = 1,
+                      .weights = 6,
+                      .max_entries = 40};
         snprintf(c.name, sizeof c.name, "linear (%lld, %lld) to %lld%s, x %s", (long long)n_t, (long long)n_in,
                  (long long)n_out, biased ? " with bias" : "", VIEW_NAME[view]);
         gradcheck_run(&c);

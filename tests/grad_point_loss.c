@@ -23,8 +23,13 @@ void gradcheck_point_loss(void) {
           tensor_set(prediction, i, tensor_get(prediction, i) + 3 * FROM_KINK);
       }
       Tensor *inputs[] = {prediction, target};
-      GradCase c = {
-          .build = build, .options = &kind, .inputs = inputs, .n_inputs = 2, .n_data = 1, .max_entries = 100};
+      GradCase c = {.build = build,
+                    .options = &kind,
+                    .inputs = inputs,
+                    .n_inputs = 2,
+                    .acts = 1,
+                    .n_data = 1,
+                    .max_entries = 100};
       snprintf(c.name, sizeof c.name, "point_loss %s of (%lld, %lld)", KIND_NAME[kind], (long long)SHAPES[s][0],
                (long long)SHAPES[s][1]);
       gradcheck_run(&c);

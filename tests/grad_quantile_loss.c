@@ -22,7 +22,7 @@ void gradcheck_quantile_loss(void) {
           tensor_set(prediction, i, tensor_get(prediction, i) + 3 * FROM_KINK);
       Tensor *inputs[] = {prediction, target};
       GradCase c = {
-          .build = build, .options = &n_q, .inputs = inputs, .n_inputs = 2, .n_data = 1, .max_entries = 100};
+          .build = build, .options = &n_q, .inputs = inputs, .n_inputs = 2, .acts = 1, .n_data = 1, .max_entries = 100};
       snprintf(c.name, sizeof c.name, "quantile_loss of (%lld, %lld), %d quantiles", (long long)SHAPES[s][0],
                (long long)SHAPES[s][1], n_q);
       gradcheck_run(&c);

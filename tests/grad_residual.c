@@ -8,7 +8,8 @@ static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   (void)options;
   out[0] = op_residual(tape, in[0], in[1], NULL);
   out[1] = op_linear_residual(tape, in[2], in[3], in[4], in[0], NULL);
-  out[2] = op_linear_residual(tape, in[2], in[3], NULL, out[0], tape_tensor(tape, tape_real(tape), in[0]->dim[0], in[0]->dim[1]));
+  out[2] = op_linear_residual(tape, in[2], in[3], NULL, out[0],
+                              tape_tensor(tape, tape_real(tape), in[0]->dim[0], in[0]->dim[1]));
   return 3;
 }
 
@@ -20,7 +21,7 @@ void gradcheck_residual(void) {
       Tensor *inputs[] = {gradcheck_randn(2, dim, 0, 1, 1), gradcheck_randn(2, dim, 0, 1, 2),
                           gradcheck_randn(2, (int64_t[]){n_t, 5}, 0, 1, 3),
                           gradcheck_randn(2, (int64_t[]){width, 5}, 0, 1, 4), gradcheck_randn(1, &width, 0, 1, 5)};
-      GradCase c = {.build = build, .inputs = inputs, .n_inputs = 5, .max_entries = 40};
+      GradCase c = {.build = build, .inputs = inputs, .n_inputs = 5, .acts = 6, .weights = 24, .max_entries = 40};
       snprintf(c.name, sizeof c.name, "residual of (%lld, %lld)", (long long)n_t, (long long)width);
       gradcheck_run(&c);
     }

@@ -15,7 +15,7 @@ void gradcheck_rms_norm(void) {
     for (int64_t width = 1; width <= 18; width += 17) {
       const int64_t dim[] = {ROWS[r], width};
       Tensor *inputs[] = {gradcheck_randn(2, dim, 0.2, 1, 1), gradcheck_randn(1, &width, 1, 0.3, 3)};
-      GradCase c = {.build = build, .inputs = inputs, .n_inputs = 2, .max_entries = 60};
+      GradCase c = {.build = build, .inputs = inputs, .n_inputs = 2, .weights = 2, .max_entries = 60};
       snprintf(c.name, sizeof c.name, "rms_norm of %lld rows, width %lld", (long long)ROWS[r], (long long)width);
       gradcheck_run(&c);
     }

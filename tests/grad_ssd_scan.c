@@ -71,7 +71,8 @@ static void run(const char *what, ScanOptions o) {
     if (o.mamba3) inputs[K] = randn(n_seq, o.n_r, o.n_h, o.n_n, 0, 1, 23);
     if (o.mamba3) inputs[V] = randn(n_seq, o.n_h, o.n_p, 0, 0, 1, 24);
   }
-  GradCase c = {.build = build, .options = &o, .inputs = inputs, .n_inputs = N_INPUTS, .max_entries = 40};
+  GradCase c = {
+      .build = build, .options = &o, .inputs = inputs, .n_inputs = N_INPUTS, .acts = 1u << PROJ, .max_entries = 40};
   snprintf(c.name, sizeof c.name, "ssd_scan %s: H%d P%d N%d G%d R%d S%d%s%s%s%s a=%g, %lld tokens in %d", what, o.n_h,
            o.n_p, o.n_n, o.n_g, o.n_r, o.n_s, o.halves ? " halves" : "", o.D_has_hdim ? " D_has_hdim" : "",
            o.state_in ? " state in" : "", o.state_out ? " state out" : "", o.decay, (long long)n_t, n_seq);

@@ -27,7 +27,11 @@ static void run(const char *what, SsmDt options, bool mamba3, int64_t n_t, Tenso
   } else {
     inputs[A_LOG] = gradcheck_randn(1, heads, 0, 1, 5);
   }
-  GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = N_INPUTS};
+  GradCase c = {.build = build,
+                .options = &options,
+                .inputs = inputs,
+                .n_inputs = N_INPUTS,
+                .acts = 1u << DT_RAW | 1u << A_RAW | 1u << TRAP};
   snprintf(c.name, sizeof c.name, "ssm_dt %s, %lld tokens", what, (long long)n_t);
   gradcheck_run(&c);
 }

@@ -22,7 +22,7 @@ void gradcheck_swiglu(void) {
         const int64_t dim[] = {n_t, WIDTHS[w]};
         Tensor *inputs[] = {gradcheck_randn(2, (int64_t[]){n_t, 2 * WIDTHS[w]}, 0, spread, 1),
                             gradcheck_randn(2, dim, 0, 1, 2), gradcheck_randn(2, dim, 0, spread, 3)};
-        GradCase c = {.build = build, .inputs = inputs, .n_inputs = 3, .max_entries = 40};
+        GradCase c = {.build = build, .inputs = inputs, .n_inputs = 3, .acts = 7, .max_entries = 40};
         snprintf(c.name, sizeof c.name, "swiglu of (%lld, %lld), spread %g", (long long)n_t, (long long)WIDTHS[w],
                  spread);
         gradcheck_run(&c);

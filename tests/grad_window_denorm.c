@@ -39,7 +39,7 @@ void gradcheck_window_denorm(void) {
                               gradcheck_ints(N_SEQ, phases),
                               gradcheck_randn(2, state, 0, 1, 3),
                               gradcheck_randn(2, state, 2, 0.5, 4)};
-          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 6, .n_data = 3};
+          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 6, .acts = 1, .n_data = 3};
           snprintf(c.name, sizeof c.name, "window_denorm %s, %d of %d columns, %d quantiles, cycle %d",
                    rows ? "a row a series" : "a row a sequence", n_out, N_C, n_q, n_w);
           gradcheck_run(&c);

@@ -1,7 +1,7 @@
 /* The CUDA kernels, run on the host thread by thread (tests/simt), held to the double definition: every differentiable row
- * of kernels.def on the shapes and options of its gradient check (tests/grad_<op>.c), outputs and gradients. Each case runs
- * under several orders of threads, warps and blocks, which must not change a bit; and with global memory watched: blocks of
- * a launch that touch what another writes end the test. */
+ * of kernels.def on the shapes and options of its gradient check (tests/grad_<op>.c), outputs and gradients, as a float32
+ * model has them and as a BF16 one. Each case runs under several orders of threads, warps and blocks, which must not change
+ * a bit; and with global memory watched: blocks of a launch that touch what another writes end the test. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,10 @@
 /* A float32 rounds by 2^-24 of its value. An entry is a sum of up to some thousand products of factors that carry a few
  * roundings each; errors of random sign add up like the root of their number: 2^-24 * sqrt(4000) * 4 = 1.5e-5 of the
  * largest entry. */
-static const double TOLERANCE = 1.5e-5;
+static const double F32_TOLERANCE = 1.5e-5;
+/* What is stored as bfloat16 (8 significant bits) is off by up to half a unit of its last place, 2^-8 of its value; up to
+ * three such roundings lie on a way (an intermediate, a gradient that was there before, the result). */
+static const double BF16_TOLERANCE = 3.0 / 256;
 #define SMALLEST_SCALE 1e-3
 #define GRAD_START 0.5 /* what stands in every gradient before backward adds to it */
 #define DIRECTION_SEED 977
@@ -53,14 +56,18 @@ Tensor *gradcheck_ints(int64_t n, const int32_t *values) {
   return t;
 }
 
-/* Input i of the case on a machine's device, in its real. */
-static Tensor *upload(Machine *machine, const GradCase *c, int i) {
+static double round_to(Dtype dtype, double x) { return dtype == BF16 ? bf16_to_float(bf16_from_float((float)x)) : x; }
+
+/* Input i of the case on a machine's device, in its real, or where the model has it in BF16 in that, or rounded so. */
+static Tensor *upload(Machine *machine, const GradCase *c, int i, Dtype act) {
   const Tensor *from = c->inputs[i];
   if (!from) return NULL;
-  const Dtype dtype = from->dtype == I32 ? I32 : machine->device.backend->real;
+  const Dtype real = machine->device.backend->real, stored = (c->acts | c->weights) >> i & 1 ? act : real;
+  const Dtype dtype = from->dtype == I32 ? I32 : real == F64 ? F64 : stored;
   Tensor *to = tensor_new(&machine->device.weights, dtype, from->n_dim, from->dim);
   Tensor host = device_mirror(&machine->device, to);
-  tensor_copy(&host, from);
+  for (int64_t e = 0; e < tensor_count(from); e++)
+    tensor_set(&host, e, from->dtype == I32 ? tensor_get(from, e) : round_to(stored, tensor_get(from, e)));
   device_push(&machine->device, to);
   to->needs_grad = from->dtype != I32 && i < c->n_inputs - c->n_data;
   return to;
@@ -77,25 +84,27 @@ static void keep(Machine *machine, const Tensor *t) {
 static void add_direction(Machine *machine, Tensor *grad, int output) {
   Rng rng = rng_make(DIRECTION_SEED, RNG_TEST, (uint32_t)output, 0);
   Tensor host = device_pull(&machine->device, grad);
-  for (int64_t e = 0; e < tensor_count(&host); e++) tensor_set(&host, e, tensor_get(&host, e) + rng_normal(&rng));
+  for (int64_t e = 0; e < tensor_count(&host); e++)
+    tensor_set(&host, e, tensor_get(&host, e) + round_to(BF16, rng_normal(&rng)));
   device_push(&machine->device, grad);
 }
 
-static void begin_grad(Machine *machine, Tape *tape, Tensor *input) {
+static void begin_grad(Machine *machine, Tape *tape, Tensor *input, bool is_weight) {
+  if (is_weight) input->grad = tensor_new(&machine->device.weights, tape_real(tape), input->n_dim, input->dim);
   Tensor *grad = tape_grad(tape, input), host = device_mirror(&machine->device, grad);
   for (int64_t e = 0; e < tensor_count(grad); e++) tensor_set(&host, e, GRAD_START);
   device_push(&machine->device, grad);
 }
 
 /* Runs a case forward and backward; results: outputs, then gradients. */
-static void run(Machine *machine, const GradCase *c) {
+static void run(Machine *machine, const GradCase *c, Dtype act) {
   Device *device = &machine->device;
   const size_t mark = arena_mark(&device->step);
-  Tape tape = tape_make(device, device->backend->real, true);
+  Tape tape = tape_make(device, device->backend->real == F64 ? F64 : act, true);
   Tensor *inputs[GRADCHECK_MAX_TENSORS], *outputs[GRADCHECK_MAX_TENSORS];
-  for (int i = 0; i < c->n_inputs; i++) inputs[i] = upload(machine, c, i);
+  for (int i = 0; i < c->n_inputs; i++) inputs[i] = upload(machine, c, i, act);
   for (int i = 0; i < c->n_inputs; i++)
-    if (inputs[i] && inputs[i]->needs_grad) begin_grad(machine, &tape, inputs[i]);
+    if (inputs[i] && inputs[i]->needs_grad) begin_grad(machine, &tape, inputs[i], c->weights >> i & 1);
   const int n_outputs = c->build(&tape, inputs, c->options, outputs);
   for (int o = 0; o < n_outputs; o++) add_direction(machine, tape_grad(&tape, outputs[o]), o);
   tape_backward(&tape);
@@ -106,37 +115,45 @@ static void run(Machine *machine, const GradCase *c) {
   tape_reset(&tape, mark);
 }
 
-static void assert_close(const GradCase *c, int result, const Tensor *got, const Tensor *want) {
+static void assert_close(const GradCase *c, Dtype act, int result, const Tensor *got, const Tensor *want) {
+  const double tolerance = act == F32 ? F32_TOLERANCE : BF16_TOLERANCE;
   const int64_t n = tensor_count(want);
   double scale = SMALLEST_SCALE;
   for (int64_t i = 0; i < n; i++) scale = fmax(scale, fabs(tensor_get(want, i)));
   for (int64_t i = 0; i < n; i++) {
     const double a = tensor_get(got, i), b = tensor_get(want, i);
-    cr_assert(fabs(a - b) <= TOLERANCE * scale, "%s: result %d %s at %lld is %.9g, expected %.9g (off by %.2g of %.3g)",
-              c->name, result, tensor_shape_text(want), (long long)i, a, b, fabs(a - b) / scale, scale);
+    cr_assert(fabs(a - b) <= tolerance * scale,
+              "%s, %s: result %d %s at %lld is %.9g, expected %.9g (off by %.2g of %.3g)", c->name, dtype_name(act),
+              result, tensor_shape_text(want), (long long)i, a, b, fabs(a - b) / scale, scale);
   }
 }
 
 /* Results of the first order against the definition, of the others against the first, bit for bit. */
-void gradcheck_run(const GradCase *c) {
-  open(&definition, "cpu", F64);
-  open(&twin, "simt", F32);
+static void compare(const GradCase *c, Dtype act) {
   const size_t mark = arena_mark(&definition.device.weights), twin_mark = arena_mark(&twin.device.weights);
-  run(&definition, c);
+  run(&definition, c, act);
   Tensor *first[MOST_RESULTS];
   for (int order = 0; order < N_ORDERS; order++) {
     simt_seed((uint64_t)order + 1);
-    run(&twin, c);
+    run(&twin, c, act);
     arena_rewind(&twin.device.weights, twin_mark);
     cr_assert_eq(twin.n_results, definition.n_results, "%s: other results", c->name);
     for (int r = 0; r < twin.n_results; r++) {
-      if (order == 0) assert_close(c, r, first[r] = twin.result[r], definition.result[r]);
+      if (order == 0) assert_close(c, act, r, first[r] = twin.result[r], definition.result[r]);
       else
         cr_assert(!memcmp(first[r]->data, twin.result[r]->data, tensor_bytes(first[r])),
-                  "%s: result %d %s depends on the order of threads", c->name, r, tensor_shape_text(first[r]));
+                  "%s, %s: result %d %s depends on the order of threads", c->name, dtype_name(act), r,
+                  tensor_shape_text(first[r]));
     }
   }
   arena_rewind(&definition.device.weights, mark);
+}
+
+void gradcheck_run(const GradCase *c) {
+  open(&definition, "cpu", F64);
+  open(&twin, "simt", F32);
+  compare(c, F32);
+  if (c->acts || c->weights) compare(c, BF16);
 }
 
 #define KERNEL_GRAD(op)                                                                                                \

@@ -75,11 +75,13 @@ static Status missing(cudaError_t error) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0)
-    return status_fail(CODE_USAGE, "device: cuda: no NVIDIA driver is loaded; install one (nvidia-smi shows it), or use "
-                                   "device: cpu");
+    return status_fail(CODE_USAGE,
+                       "device: cuda: no NVIDIA driver is loaded; install one (nvidia-smi shows it), or use "
+                       "device: cpu");
   if (driver / 1000 < runtime / 1000)
-    return status_fail(CODE_USAGE, "device: cuda: the driver knows CUDA %d.%d, this build needs %d: update the driver, or "
-                                   "build with an older toolkit",
+    return status_fail(CODE_USAGE,
+                       "device: cuda: the driver knows CUDA %d.%d, this build needs %d: update the driver, or "
+                       "build with an older toolkit",
                        driver / 1000, driver % 100 / 10, runtime / 1000);
   return status_fail(CODE_USAGE, "device: cuda: %s", cudaGetErrorString(error));
 }
@@ -89,7 +91,8 @@ static Status open_backend(const Backend **backend) {
   const cudaError_t error = cudaGetDeviceCount(&n_devices);
   if (error != cudaSuccess) return missing(error);
   if (n_devices == 0)
-    return status_fail(CODE_USAGE, "device: cuda: a driver but no GPU (CUDA_VISIBLE_DEVICES may hide it); use device: cpu");
+    return status_fail(CODE_USAGE,
+                       "device: cuda: a driver but no GPU (CUDA_VISIBLE_DEVICES may hide it); use device: cpu");
   int major = 0, minor = 0, shared_bytes = 0;
   CUDA_CHECK(cudaSetDevice(0));
   CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
@@ -97,8 +100,9 @@ static Status open_backend(const Backend **backend) {
   CUDA_CHECK(cudaDeviceGetAttribute(&cuda_device.n_processors, cudaDevAttrMultiProcessorCount, 0));
   CUDA_CHECK(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
   if (major < 8)
-    return status_fail(CODE_USAGE, "device: cuda: found a GPU of compute capability %d.%d, expected 8.0 (A100, RTX 30) or "
-                                   "later; use device: cpu",
+    return status_fail(CODE_USAGE,
+                       "device: cuda: found a GPU of compute capability %d.%d, expected 8.0 (A100, RTX 30) or "
+                       "later; use device: cpu",
                        major, minor);
   cuda_device.shared_bytes = (size_t)shared_bytes;
   CUDA_CHECK(cudaStreamCreateWithFlags(&cuda_device.stream, cudaStreamNonBlocking));

@@ -22,8 +22,15 @@ struct Conv {
 };
 static Conv conv_of(const Conv1d *p) {
   const int64_t n_w = p->w->dim[2];
-  return {p->silu,       p->x->dim[0],           p->x->dim[1],     tensor_count(p->cu_seqlens) - 1, ints_of(p->cu_seqlens),
-          rows_of(p->x), rows_of_width(p->w, n_w), rows_of(p->bias), rows_of_width(p->window_in, n_w - 1)};
+  return {p->silu,
+          p->x->dim[0],
+          p->x->dim[1],
+          tensor_count(p->cu_seqlens) - 1,
+          ints_of(p->cu_seqlens),
+          rows_of(p->x),
+          rows_of_width(p->w, n_w),
+          rows_of(p->bias),
+          rows_of_width(p->window_in, n_w - 1)};
 }
 
 /* The sequence that has this row. */
@@ -56,7 +63,8 @@ template <int W> static __device__ float input(const Conv &k, const Piece &piece
   return k.window_in ? k.window_in.get(piece.seq * k.n_c + c, i + W - 1) : 0;
 }
 /* window: what the tap sees at token i, the present last. */
-template <int W> static __device__ void begin_window(const Conv &k, const Piece &piece, int64_t i, int64_t c, float *window) {
+template <int W>
+static __device__ void begin_window(const Conv &k, const Piece &piece, int64_t i, int64_t c, float *window) {
   for (int j = 0; j < W; j++) window[j] = j == 0 ? 0 : input<W>(k, piece, i - W + j, c);
 }
 template <int W> static __device__ void push(float *window, float x) {
@@ -145,7 +153,7 @@ typedef void Backward(Conv k, Rows dy, Rows dwindow_out, Rows dx, Rows dwindow_i
 static const struct {
   Forward *forward;
   Backward *backward;
-} TAPS[MOST_TAPS + 1] = {{nullptr, nullptr},       {forward<1>, backward<1>}, {forward<2>, backward<2>},
+} TAPS[MOST_TAPS + 1] = {{nullptr, nullptr},        {forward<1>, backward<1>}, {forward<2>, backward<2>},
                          {forward<3>, backward<3>}, {forward<4>, backward<4>}, {forward<5>, backward<5>},
                          {forward<6>, backward<6>}, {forward<7>, backward<7>}, {forward<8>, backward<8>}};
 

@@ -10,8 +10,8 @@ constexpr int THREADS = 256;
 constexpr int64_t CHUNK_LOGITS = 1 << 26, CHUNK_MIN = 256, CHUNK_MAX = 4096, LOGIT_ALIGN = 16;
 
 /* A block has a row: logits to nll and, where wanted, dlogits. */
-static __global__ void finish_row(int64_t first, int64_t n_v, const int32_t *target, Rows logits, Rows dlogits, Rows nll,
-                                  Rows dnll, float dnll_known) {
+static __global__ void finish_row(int64_t first, int64_t n_v, const int32_t *target, Rows logits, Rows dlogits,
+                                  Rows nll, Rows dnll, float dnll_known) {
   SHARED(float, spare);
   const int64_t r = blockIdx.x, t = first + r;
   const int32_t wanted = global_load(target + t);
@@ -68,16 +68,16 @@ static void run_chunks(const CrossEntropy *p) {
     const int64_t n_rows = min_i64(chunk_rows(p), n_t - first);
     Factor x = factor_of(p->x, false), dl = {dlogits.data, ld, is_bf16, false};
     x.data = (const char *)x.data + (size_t)(first * x.ld) * dtype_bytes(p->x->dtype);
-    matmul(n_rows, n_v, width, x, factor_of(p->w, true), logits.data, ld, false, false, p->scratch);
+    matmul(n_rows, n_v, width, x, factor_of(p->w, true), nullptr, logits.data, ld, false, false, p->scratch);
     LAUNCH(finish_row, (unsigned)n_rows, THREADS, WARP * sizeof(float), first, n_v, ints_of(p->target), logits,
            with_gradients ? dlogits : Rows{}, rows_of(p->nll), rows_of(p->dnll), (float)p->dnll_known);
     if (p->dx)
-      matmul(n_rows, width, n_v, dl, factor_of(p->w, false),
+      matmul(n_rows, width, n_v, dl, factor_of(p->w, false), nullptr,
              (char *)p->dx->data + (size_t)(first * p->dx->ld) * dtype_bytes(p->dx->dtype), p->dx->ld,
              p->dx->dtype == BF16, !p->dx->unset, p->scratch);
     if (!p->dw) continue;
     dl.transposed = true;
-    matmul(n_v, width, n_rows, dl, x, p->dw->data, p->dw->ld, false, first > 0 || !p->dw->unset, p->scratch);
+    matmul(n_v, width, n_rows, dl, x, nullptr, p->dw->data, p->dw->ld, false, first > 0 || !p->dw->unset, p->scratch);
   }
 }
 

@@ -30,8 +30,8 @@ static inline Status status_ok() { return {CODE_OK, nullptr}; }
 /* The one stream that everything runs on, and what the launchers need to know of the device (backend.cu). */
 struct CudaDevice {
   cudaStream_t stream;
-  int n_processors;      /* streaming multiprocessors */
-  size_t shared_bytes;   /* the most a block can have */
+  int n_processors;    /* streaming multiprocessors */
+  size_t shared_bytes; /* the most a block can have */
 };
 extern CudaDevice cuda_device;
 
@@ -166,7 +166,8 @@ struct Rows {
       global_store((uint4 *)((bf16 *)data + at), make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     } else {
       for (int i = 0; i < 2; i++)
-        global_store((float4 *)((float *)data + at) + i, make_float4(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]));
+        global_store((float4 *)((float *)data + at) + i,
+                     make_float4(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]));
     }
   }
   __device__ void add_run(int64_t row, int64_t col, int64_t n, const float *x) const {
@@ -256,7 +257,9 @@ __device__ static inline float softplus(float x) { return fmaxf(x, 0) + log1pf(e
 /* Rows are cut into at most SUM_BLOCKS blocks by their number alone, each block sums into its own row of scratch, and
  * sum_columns adds the rows in order. */
 constexpr int64_t SUM_BLOCKS = 512;
-__host__ __device__ static inline int64_t sum_blocks(int64_t n_rows) { return n_rows < SUM_BLOCKS ? n_rows : SUM_BLOCKS; }
+__host__ __device__ static inline int64_t sum_blocks(int64_t n_rows) {
+  return n_rows < SUM_BLOCKS ? n_rows : SUM_BLOCKS;
+}
 __host__ __device__ static inline int64_t sum_block_start(int64_t n_rows, int64_t block) {
   return n_rows * block / sum_blocks(n_rows);
 }
@@ -270,16 +273,18 @@ void sum_columns(const float *parts, int64_t n_rows, int64_t width, Rows to);
  *   a: rows g, g+8, g, g+8 at k = 2i, 2i, 2i+8, 2i+8;  b: column g at k = 2i, 2i+8;  d: rows g, g, g+8, g+8 at columns
  *   2i, 2i+1, 2i, 2i+1. (PTX ISA, mma.m16n8k16) */
 __device__ static inline void mma_bf16(float *d, const uint32_t *a, const uint32_t *b) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 /* d (16, 8) += a (16, 8) b (8, 8), TF32 (the upper 19 bits of a float) into float: a: rows g, g+8, g, g+8 at k = i, i,
  * i+4, i+4;  b: column g at k = i, i+4;  d as above. (PTX ISA, mma.m16n8k8) */
 __device__ static inline void mma_tf32(float *d, const uint32_t *a, const uint32_t *b) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 /* 16 bytes from global to shared memory, both aligned so; there once copy_async_wait and a barrier are behind. */
 __device__ static inline void copy_async(void *to_shared, const void *from_global) {

@@ -46,8 +46,7 @@ static __global__ void forward(Gate k, Rows out) {
   for (int64_t c = begin + threadIdx.x; c < end; c += THREADS) {
     const float z = k.z.get(t, c), w = k.w(c);
     float sum = 0;
-    for (int r = 0; r < k.n_r; r++)
-      sum += k.x.get(t, r * k.width + c) * silu(z * k.mz(c, r)) * s[r] * w * k.mo(c, r);
+    for (int r = 0; r < k.n_r; r++) sum += k.x.get(t, r * k.width + c) * silu(z * k.mz(c, r)) * s[r] * w * k.mo(c, r);
     out.put(t, c, sum);
   }
 }
@@ -105,7 +104,8 @@ static __global__ void backward(int64_t n_rows, Gate k, Rows dout, Rows dx, Rows
 }
 
 /* dmimo (H, R, P) += the blocks' sums, which lie as (R, E). */
-static __global__ void add_mimo(int64_t n_blocks, int64_t n_sums, int64_t first, Gate k, const float *parts, Rows dmimo) {
+static __global__ void add_mimo(int64_t n_blocks, int64_t n_sums, int64_t first, Gate k, const float *parts,
+                                Rows dmimo) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, r = at / k.width, c = at % k.width;
   if (r >= k.n_r) return;
   float sum = 0;

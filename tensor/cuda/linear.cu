@@ -1,5 +1,5 @@
 /* linear: y = x w^T + bias;  dx += dy w,  dw += dy^T x,  dbias += column sums of dy. The products are matmul.h; a factor of
- * another type than the weight is converted first. */
+ * another type than the weight, and a bias of another than y, is converted first. */
 #include "tensor/cuda/matmul.h"
 
 constexpr int THREADS = 128;
@@ -10,14 +10,6 @@ static __global__ void convert(int64_t n_rows, int64_t width, Rows from, Rows to
   float run[Rows::RUN];
   from.get_run(at.row, at.col, at.n, run);
   to.put_run(at.row, at.col, at.n, run);
-}
-
-static __global__ void add_bias(int64_t n_rows, int64_t width, Rows bias, Rows y) {
-  Place at;
-  if (!place_of(n_rows, width, &at)) return;
-  float b[Rows::RUN];
-  bias.get_run(0, at.col, at.n, b);
-  y.add_run(at.row, at.col, at.n, b);
 }
 
 static __global__ void sum_rows(int64_t n_rows, int64_t width, Rows dy, float *parts) {
@@ -41,21 +33,23 @@ static Factor as_type(const Tensor *t, Dtype dtype, bool transposed, char **scra
   LAUNCH_RUNS(convert, n_rows, width, rows_of(t), to);
   return {to.data, width, to.is_bf16, transposed};
 }
-static size_t bias_bytes(const Linear *p) {
+static size_t dbias_bytes(const Linear *p) {
   return p->dbias ? (size_t)(sum_blocks(tensor_rows(p->dy)) * tensor_last(p->dy)) * sizeof(float) : 0;
 }
 
 KERNEL_SCRATCH(linear, Linear) {
-  const size_t types = rows_bytes(p->x, p->w->dtype) + (backward ? rows_bytes(p->dy, p->w->dtype) : 0);
-  return matmul_scratch() + types + (backward ? bias_bytes(p) : 0);
+  const size_t types =
+      rows_bytes(p->x, p->w->dtype) + (backward ? rows_bytes(p->dy, p->w->dtype) : rows_bytes(p->bias, p->y->dtype));
+  return matmul_scratch() + types + (backward ? dbias_bytes(p) : 0);
 }
 
 KERNEL_FWD(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
   char *own = (char *)p->scratch + matmul_scratch();
   const Factor x = as_type(p->x, p->w->dtype, false, &own);
-  matmul(n_t, n_out, n_in, x, factor_of(p->w, true), p->y->data, p->y->ld, p->y->dtype == BF16, false, p->scratch);
-  if (p->bias) LAUNCH_RUNS(add_bias, n_t, n_out, rows_of(p->bias), rows_of(p->y));
+  const void *bias = p->bias ? as_type(p->bias, p->y->dtype, false, &own).data : nullptr;
+  matmul(n_t, n_out, n_in, x, factor_of(p->w, true), bias, p->y->data, p->y->ld, p->y->dtype == BF16, false,
+         p->scratch);
 }
 
 KERNEL_BWD(linear, Linear) {
@@ -63,18 +57,19 @@ KERNEL_BWD(linear, Linear) {
   char *own = (char *)p->scratch + matmul_scratch();
   if (p->dbias) {
     float *parts = (float *)own;
-    own += bias_bytes(p);
+    own += dbias_bytes(p);
     const int64_t n_blocks = sum_blocks(n_t);
-    LAUNCH(sum_rows, dim3((unsigned)n_blocks, blocks_of(n_out, THREADS)), THREADS, 0, n_t, n_out, rows_of(p->dy), parts);
+    LAUNCH(sum_rows, dim3((unsigned)n_blocks, blocks_of(n_out, THREADS)), THREADS, 0, n_t, n_out, rows_of(p->dy),
+           parts);
     sum_columns(parts, n_blocks, n_out, rows_of(p->dbias));
   }
   if (!p->dx && !p->dw) return;
   Factor dy = as_type(p->dy, p->w->dtype, false, &own);
   if (p->dx)
-    matmul(n_t, n_in, n_out, dy, factor_of(p->w, false), p->dx->data, p->dx->ld, p->dx->dtype == BF16, !p->dx->unset,
-           p->scratch);
+    matmul(n_t, n_in, n_out, dy, factor_of(p->w, false), nullptr, p->dx->data, p->dx->ld, p->dx->dtype == BF16,
+           !p->dx->unset, p->scratch);
   if (!p->dw) return;
   dy.transposed = true;
-  matmul(n_out, n_in, n_t, dy, as_type(p->x, p->w->dtype, false, &own), p->dw->data, p->dw->ld, false, !p->dw->unset,
-         p->scratch);
+  matmul(n_out, n_in, n_t, dy, as_type(p->x, p->w->dtype, false, &own), nullptr, p->dw->data, p->dw->ld, false,
+         !p->dw->unset, p->scratch);
 }

@@ -26,7 +26,7 @@ struct Plan {
   cublasLtMatrixLayout_t a, b, c;
   cublasLtMatmulAlgo_t algorithm;
 };
-constexpr uint32_t FLAG_A_T = 1, FLAG_B_T = 2, FLAG_BF16 = 4, FLAG_C_BF16 = 8, FLAG_ADDS = 16;
+constexpr uint32_t FLAG_A_T = 1, FLAG_B_T = 2, FLAG_BF16 = 4, FLAG_C_BF16 = 8, FLAG_ADDS = 16, FLAG_BIAS = 32;
 constexpr int MOST_PLANS = 256;
 
 static cublasLtHandle_t handle;
@@ -47,7 +47,8 @@ static uint32_t alignment(const void *at) {
 /* The layout of a factor, or of c, for the library: our rows are its columns. */
 static cublasLtMatrixLayout_t layout(bool is_bf16, int64_t n_rows, int64_t n_cols, int64_t ld) {
   cublasLtMatrixLayout_t made;
-  BLAS_CHECK(cublasLtMatrixLayoutCreate(&made, is_bf16 ? CUDA_R_16BF : CUDA_R_32F, (uint64_t)n_cols, (uint64_t)n_rows, ld));
+  BLAS_CHECK(
+      cublasLtMatrixLayoutCreate(&made, is_bf16 ? CUDA_R_16BF : CUDA_R_32F, (uint64_t)n_cols, (uint64_t)n_rows, ld));
   return made;
 }
 
@@ -58,6 +59,10 @@ static void make_plan(const Shape &s, Plan *plan) {
   const cublasOperation_t first = b_t ? CUBLAS_OP_T : CUBLAS_OP_N, second = a_t ? CUBLAS_OP_T : CUBLAS_OP_N;
   BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
   BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
+  const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+  if (s.flags & FLAG_BIAS)
+    BLAS_CHECK(
+        cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
   plan->a = layout(is_bf16, a_t ? s.k : s.m, a_t ? s.m : s.k, s.lda);
   plan->b = layout(is_bf16, b_t ? s.n : s.k, b_t ? s.k : s.n, s.ldb);
   plan->c = layout(s.flags & FLAG_C_BF16, s.m, s.n, s.ldc);
@@ -105,8 +110,8 @@ static const Plan *plan_of(const Shape &shape) {
   return &plans[n_plans++];
 }
 
-void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, void *c, int64_t ldc, bool c_is_bf16, bool adds,
-            void *scratch) {
+void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, const void *bias, void *c, int64_t ldc, bool c_is_bf16,
+            bool adds, void *scratch) {
   if (m == 0 || n == 0) return;
   CHECK(a.is_bf16 == b.is_bf16 && k > 0, "factors of two types, or nothing between them");
   Shape shape;
@@ -114,9 +119,11 @@ void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, void *c, int64_
   shape.m = m, shape.n = n, shape.k = k, shape.lda = a.ld, shape.ldb = b.ld, shape.ldc = ldc;
   shape.align_a = alignment(a.data), shape.align_b = alignment(b.data), shape.align_c = alignment(c);
   shape.flags = (a.transposed ? FLAG_A_T : 0) | (b.transposed ? FLAG_B_T : 0) | (a.is_bf16 ? FLAG_BF16 : 0) |
-                (c_is_bf16 ? FLAG_C_BF16 : 0) | (adds ? FLAG_ADDS : 0);
+                (c_is_bf16 ? FLAG_C_BF16 : 0) | (adds ? FLAG_ADDS : 0) | (bias ? FLAG_BIAS : 0);
   const Plan *plan = plan_of(shape);
   const float one = 1, keep = adds ? 1 : 0;
-  BLAS_CHECK(cublasLtMatmul(handle, plan->product, &one, b.data, plan->b, a.data, plan->a, &keep, c, plan->c, c, plan->c,
-                            &plan->algorithm, scratch, WORKSPACE_BYTES, cuda_device.stream));
+  if (bias)
+    BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
+  BLAS_CHECK(cublasLtMatmul(handle, plan->product, &one, b.data, plan->b, a.data, plan->a, &keep, c, plan->c, c,
+                            plan->c, &plan->algorithm, scratch, WORKSPACE_BYTES, cuda_device.stream));
 }

@@ -18,6 +18,7 @@ static inline Factor factor_of(const Tensor *t, bool transposed) {
 size_t matmul_scratch();
 /* Made once a device. */
 void matmul_open();
-/* c (m, n; rows of ldc) = a (m, k) b (k, n) + (adds ? c : 0). Both factors have one type; c is theirs or float32. */
-void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, void *c, int64_t ldc, bool c_is_bf16, bool adds,
-            void *scratch);
+/* c (m, n; rows of ldc) = a (m, k) b (k, n) + (adds ? c : 0) + bias (n; NULL: none). Both factors have one type; c is
+ * theirs or float32, and so is bias. The sum is rounded once. */
+void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, const void *bias, void *c, int64_t ldc, bool c_is_bf16,
+            bool adds, void *scratch);

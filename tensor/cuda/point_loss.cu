@@ -16,7 +16,8 @@ static __device__ float slope(PointLossKind kind, float e, float delta) {
   return fmaxf(-delta, fminf(delta, e));
 }
 
-static __global__ void forward(PointLossKind kind, float delta, int64_t width, Rows prediction, Rows target, Rows loss) {
+static __global__ void forward(PointLossKind kind, float delta, int64_t width, Rows prediction, Rows target,
+                               Rows loss) {
   const int64_t t = blockIdx.x;
   float sum = 0;
   for (int64_t i = threadIdx.x; i < width; i += WARP)
@@ -25,8 +26,8 @@ static __global__ void forward(PointLossKind kind, float delta, int64_t width, R
   if (threadIdx.x == 0) loss.put(t, 0, sum / (float)width);
 }
 
-static __global__ void backward(PointLossKind kind, float delta, int64_t width, Rows prediction, Rows target, Rows dloss,
-                                Rows dprediction) {
+static __global__ void backward(PointLossKind kind, float delta, int64_t width, Rows prediction, Rows target,
+                                Rows dloss, Rows dprediction) {
   const int64_t t = blockIdx.x;
   const float scale = dloss.get(t, 0) / (float)width;
   for (int64_t i = threadIdx.x; i < width; i += WARP)

@@ -25,7 +25,8 @@ static __global__ void forward(Quantiles q, int64_t width, Rows prediction, Rows
   if (threadIdx.x == 0) loss.put(t, 0, sum / (float)width);
 }
 
-static __global__ void backward(Quantiles q, int64_t width, Rows prediction, Rows target, Rows dloss, Rows dprediction) {
+static __global__ void backward(Quantiles q, int64_t width, Rows prediction, Rows target, Rows dloss,
+                                Rows dprediction) {
   const int64_t t = blockIdx.x;
   const float scale = dloss.get(t, 0) / (float)width;
   for (int64_t i = threadIdx.x; i < width; i += WARP) {

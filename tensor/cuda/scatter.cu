@@ -12,7 +12,8 @@ struct Found {
 };
 
 /* The rows among [first, first + THREADS) whose index is `wanted`, in order. All threads call. */
-static __device__ void find(const int32_t *index, int64_t n, int64_t first, int32_t wanted, unsigned *votes, Found *found) {
+static __device__ void find(const int32_t *index, int64_t n, int64_t first, int32_t wanted, unsigned *votes,
+                            Found *found) {
   const int thread = threadIdx.x, warp = thread / WARP, lane = thread % WARP;
   const int64_t i = first + thread;
   const unsigned vote = __ballot_sync(ALL_LANES, i < n && global_load(index + (i < n ? i : 0)) == wanted);

@@ -17,7 +17,9 @@ static Dt dt_of(const SsmDt *p) {
           rows_of(p->dt_raw), rows_of(p->dt_bias), rows_of(p->A_log), rows_of(p->A_raw), rows_of(p->trap)};
 }
 
-static __device__ float clamp(const Dt &k, float dt) { return dt < k.dt_min ? k.dt_min : dt > k.dt_max ? k.dt_max : dt; }
+static __device__ float clamp(const Dt &k, float dt) {
+  return dt < k.dt_min ? k.dt_min : dt > k.dt_max ? k.dt_max : dt;
+}
 /* f of Mamba-3's A = -f(A_raw), and its derivative. */
 static __device__ float decay_rate(bool is_softplus, float u) {
   return is_softplus ? softplus(u) : u >= 0 ? 1 + u : 1 / (1 - u);
@@ -42,7 +44,8 @@ static __global__ void forward(Dt k, Rows dt, Rows a, Rows lambda) {
   lambda.put(t, h, sigmoid(k.trap.get(t, h)));
 }
 
-static __global__ void backward(Dt k, Rows ddt, Rows da, Rows dlambda, Rows ddt_raw, Rows dA_raw, Rows dtrap, float *parts) {
+static __global__ void backward(Dt k, Rows ddt, Rows da, Rows dlambda, Rows ddt_raw, Rows dA_raw, Rows dtrap,
+                                float *parts) {
   const int64_t h = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
   if (h >= k.n_h) return;
   const int64_t first = sum_block_start(k.n_t, blockIdx.x), end = sum_block_start(k.n_t, blockIdx.x + 1);

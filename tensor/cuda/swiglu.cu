@@ -11,7 +11,8 @@ static __global__ void forward(int64_t n_rows, int64_t width, Rows value, Rows g
   y.put_run(at.row, at.col, at.n, v);
 }
 
-static __global__ void backward(int64_t n_rows, int64_t width, Rows value, Rows gate, Rows dy, Rows dvalue, Rows dgate) {
+static __global__ void backward(int64_t n_rows, int64_t width, Rows value, Rows gate, Rows dy, Rows dvalue,
+                                Rows dgate) {
   Place at;
   if (!place_of(n_rows, width, &at)) return;
   float v[Rows::RUN], g[Rows::RUN], d[Rows::RUN];

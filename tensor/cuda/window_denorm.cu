@@ -8,8 +8,8 @@ struct Window {
   bool row_per_series;
 };
 static Window window_of(const WindowDenorm *p) {
-  return {p->length, tensor_rows(p->y), p->cycle ? p->cycle->dim[0] : 0, p->horizon, p->n_out, p->n_q, p->first,
-          p->row_per_series};
+  return {p->length, tensor_rows(p->y), p->cycle ? p->cycle->dim[0] : 0, p->horizon, p->n_out, p->n_q,
+          p->first,  p->row_per_series};
 }
 
 /* One forecast: its window, step, output and quantile; where x has it. */
@@ -17,7 +17,8 @@ struct Forecast {
   int64_t s, h, j, q, row, col;
 };
 static __device__ bool forecast_of(Window w, Forecast *f) {
-  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, of_step = at / w.n_q, of_window = of_step / w.n_out;
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, of_step = at / w.n_q,
+                of_window = of_step / w.n_out;
   f->q = at % w.n_q, f->j = of_step % w.n_out, f->h = of_window % w.horizon, f->s = of_window / w.horizon;
   f->row = w.row_per_series ? f->s * w.n_out + f->j : f->s;
   f->col = (w.row_per_series ? f->h : f->h * w.n_out + f->j) * w.n_q + f->q;

@@ -8,8 +8,13 @@ struct Window {
   int64_t length, n_seq, n_in, n_c, n_cycle;
 };
 static Window window_of(const WindowNorm *p) {
-  return {p->statistic,     (float)p->eps,        p->length, tensor_rows(p->x) / p->length, tensor_last(p->x),
-          tensor_last(p->mean), p->cycle ? p->cycle->dim[0] : 0};
+  return {p->statistic,
+          (float)p->eps,
+          p->length,
+          tensor_rows(p->x) / p->length,
+          tensor_last(p->x),
+          tensor_last(p->mean),
+          p->cycle ? p->cycle->dim[0] : 0};
 }
 
 static __global__ void forward(Window w, const int32_t *phase, Rows x, Rows cycle, Rows y, Rows mean, Rows std) {

@@ -5,6 +5,8 @@
 
 struct SimtProduct {
   cublasOperation_t a, b;
+  cublasLtEpilogue_t epilogue;
+  const void *bias; /* of c's type, one for each of its rows */
 };
 struct SimtLayout {
   cudaDataType_t type;
@@ -18,13 +20,22 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) { return *handle = nullp
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *product, cublasComputeType_t, cudaDataType_t scale) {
   if (scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-  return *product = new SimtProduct{CUBLAS_OP_N, CUBLAS_OP_N}, CUBLAS_STATUS_SUCCESS;
+  return *product = new SimtProduct{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr},
+         CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t key,
                                               const void *value, size_t bytes) {
-  cublasOperation_t *to = key == CUBLASLT_MATMUL_DESC_TRANSA ? &product->a : &product->b;
-  if (bytes != sizeof *to) return CUBLAS_STATUS_INVALID_VALUE;
-  return memcpy(to, value, bytes), CUBLAS_STATUS_SUCCESS;
+  const struct {
+    cublasLtMatmulDescAttributes_t key;
+    void *to;
+    size_t bytes;
+  } fields[] = {{CUBLASLT_MATMUL_DESC_TRANSA, &product->a, sizeof product->a},
+                {CUBLASLT_MATMUL_DESC_TRANSB, &product->b, sizeof product->b},
+                {CUBLASLT_MATMUL_DESC_EPILOGUE, &product->epilogue, sizeof product->epilogue},
+                {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product->bias, sizeof product->bias}};
+  for (const auto &field : fields)
+    if (field.key == key && field.bytes == bytes) return memcpy(field.to, value, bytes), CUBLAS_STATUS_SUCCESS;
+  return CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product) { return delete product, CUBLAS_STATUS_SUCCESS; }
 
@@ -32,7 +43,9 @@ cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDa
                                           uint64_t cols, int64_t ld) {
   return *layout = new SimtLayout{type, (int64_t)rows, (int64_t)cols, ld}, CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) { return delete layout, CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+  return delete layout, CUBLAS_STATUS_SUCCESS;
+}
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference) {
   return *preference = new SimtPreference{{256, 256, 256}}, CUBLAS_STATUS_SUCCESS;
@@ -55,13 +68,14 @@ static bool fits(const SimtProduct *product, const SimtLayout *a, const SimtLayo
   const int64_t n = product->b == CUBLAS_OP_N ? b->cols : b->rows, k_b = product->b == CUBLAS_OP_N ? b->rows : b->cols;
   for (const SimtLayout *layout : {a, b, c})
     if (layout->ld < layout->rows) return false;
-  return a->type == b->type && k == k_b && c->rows == m && c->cols == n && (c->type == a->type || c->type == CUDA_R_32F);
+  return a->type == b->type && k == k_b && c->rows == m && c->cols == n &&
+         (c->type == a->type || c->type == CUDA_R_32F);
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t preference, int n_wanted,
-                                              cublasLtMatmulHeuristicResult_t *found, int *n_found) {
+                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
+                                              int n_wanted, cublasLtMatmulHeuristicResult_t *found, int *n_found) {
   *n_found = 0;
   if (n_wanted < 1 || c != d || !fits(product, a, b, c)) return CUBLAS_STATUS_INVALID_VALUE;
   found->algo = {preference->align[0], preference->align[1], preference->align[2]};
@@ -91,8 +105,8 @@ static void store(void *data, cudaDataType_t type, int64_t at, float x) {
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *,
-                              size_t, cudaStream_t) {
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *, size_t,
+                              cudaStream_t) {
   const bool aligned = (uintptr_t)a % algorithm->align_a == 0 && (uintptr_t)b % algorithm->align_b == 0 &&
                        (uintptr_t)d % algorithm->align_c == 0;
   if (!aligned || c != d || c_layout != d_layout || !fits(product, a_layout, b_layout, c_layout))
@@ -113,7 +127,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
       for (int64_t l = 0; l < k; l++) sum += (double)row[(size_t)(i * k + l)] * (double)column[(size_t)l];
       const int64_t at = j * c_layout->ld + i;
       const float before = keep != 0 ? keep * load(c, c_layout->type, at) : 0;
-      store(d, d_layout->type, at, scale * (float)sum + before);
+      const float bias = product->epilogue == CUBLASLT_EPILOGUE_BIAS ? load(product->bias, d_layout->type, i) : 0;
+      store(d, d_layout->type, at, scale * (float)sum + before + bias);
     }
   }
   return CUBLAS_STATUS_SUCCESS;

@@ -101,7 +101,8 @@ void entry() {
   block.body(block.arguments);
   now->finished = true;
   block.n_alive--;
-  if (block.n_alive > 0 && block.n_at_barrier == block.n_alive) release_barrier(); /* as the hardware counts the living */
+  if (block.n_alive > 0 && block.n_at_barrier == block.n_alive)
+    release_barrier(); /* as the hardware counts the living */
   leave(true);
 }
 
@@ -132,7 +133,8 @@ void run_block() {
   for (int i = 0; i < block.n_threads; i++) {
     Thread *t = &block.thread[i];
     if (!t->stack) {
-      t->stack = (char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      t->stack = (char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                              -1, 0);
       if (t->stack == MAP_FAILED) FAULT("no memory for a stack");
     }
     t->started = t->finished = false, t->number = i, t->groups.assign(1, {});
@@ -286,7 +288,8 @@ static void shuffle(SimtLane *lanes, unsigned mask) {
   uint32_t x[LANES];
   for (int i = 0; i < LANES; i++) {
     if (!(mask >> i & 1)) continue;
-    if (!(mask >> lanes[i].from & 1)) FAULT("%s: a shuffle from lane %d, which does not take part", block.kernel, lanes[i].from);
+    if (!(mask >> lanes[i].from & 1))
+      FAULT("%s: a shuffle from lane %d, which does not take part", block.kernel, lanes[i].from);
     x[i] = lanes[lanes[i].from].u[0];
   }
   for (int i = 0; i < LANES; i++)

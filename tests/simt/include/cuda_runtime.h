@@ -34,7 +34,11 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
 
 typedef struct SimtStream *cudaStream_t;
 typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 } cudaError_t;
-typedef enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 } cudaMemcpyKind;
+typedef enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice = 1,
+  cudaMemcpyDeviceToHost = 2,
+  cudaMemcpyDeviceToDevice = 3
+} cudaMemcpyKind;
 typedef enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
   cudaDevAttrMultiProcessorCount = 16,
@@ -75,7 +79,8 @@ template <class... Parameters, class... Arguments>
 static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared,
                                       void (*kernel)(Parameters...), Arguments... arguments) {
   auto body = [=] { kernel(arguments...); };
-  simt_launch(name, grid, block, shared, [](void *b) { (*static_cast<decltype(body) *>(b))(); }, &body);
+  simt_launch(
+      name, grid, block, shared, [](void *b) { (*static_cast<decltype(body) *>(b))(); }, &body);
 }
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
   simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), kernel, __VA_ARGS__)
@@ -106,7 +111,9 @@ template <class T> static inline T simt_shuffle_as(unsigned mask, T x, int from)
   memcpy(&x, &bits, 4);
   return x;
 }
-template <class T> static inline T __shfl_sync(unsigned mask, T x, int from) { return simt_shuffle_as(mask, x, from % 32); }
+template <class T> static inline T __shfl_sync(unsigned mask, T x, int from) {
+  return simt_shuffle_as(mask, x, from % 32);
+}
 template <class T> static inline T __shfl_xor_sync(unsigned mask, T x, int step) {
   return simt_shuffle_as(mask, x, simt_lane() ^ step);
 }

@@ -23,7 +23,7 @@ dim3 blockIdx, blockDim, gridDim, simt_thread_index;
 
 namespace {
 
-enum { LANES = 32, STACK_BYTES = 256 << 10, MOST_THREADS = 1024, SHARED_BYTES = 227 << 10 };
+enum { LANES = 32, STACK_BYTES = 256 << 10, MOST_THREADS = 1024, SHARED_BYTES = 227 << 10, GUARD_BYTES = 256 };
 
 /* xorshift64*: all that is wanted is another order for another seed */
 struct Draw {
@@ -57,9 +57,10 @@ struct Warp {
 struct Block {
   Thread thread[MOST_THREADS];
   Warp warp[MOST_THREADS / LANES];
-  int n_threads, n_alive, n_at_barrier;
+  int n_threads, n_alive, n_at_barrier, barrier_line;
+  const char *barrier_file;
   int ready[MOST_THREADS], n_ready, waiting[MOST_THREADS];
-  alignas(16) unsigned char shared[SHARED_BYTES];
+  alignas(16) unsigned char shared[SHARED_BYTES + GUARD_BYTES];
   size_t shared_bytes;
   void (*body)(void *);
   void *arguments;
@@ -129,6 +130,9 @@ void run(Thread *thread) {
 
 void run_block() {
   memset(block.shared, 0xff, block.shared_bytes); /* NaN as float and as BF16 */
+#ifndef __SANITIZE_ADDRESS__ /* which guards better */
+  memset(block.shared + block.shared_bytes, 0xff, GUARD_BYTES);
+#endif
   block.n_alive = block.n_threads, block.n_at_barrier = block.n_ready = 0;
   for (int i = 0; i < block.n_threads; i++) {
     Thread *t = &block.thread[i];
@@ -151,6 +155,12 @@ void run_block() {
   if (block.n_alive > 0)
     FAULT("%s, block (%u, %u, %u): %d of %d threads wait at a barrier or for lanes that never come", block.kernel,
           blockIdx.x, blockIdx.y, blockIdx.z, block.n_alive, block.n_threads);
+#ifndef __SANITIZE_ADDRESS__
+  for (int i = 0; i < GUARD_BYTES; i++)
+    if (block.shared[block.shared_bytes + i] != 0xff)
+      FAULT("%s: byte %zu of %zu bytes of shared memory is written", block.kernel, block.shared_bytes + i,
+            block.shared_bytes);
+#endif
 }
 
 /* ---- global memory: a granule is two bytes, the smallest element */
@@ -229,8 +239,8 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
   blockDim = block_dim, gridDim = grid;
   launch_number++, traffic.launches++;
 #ifdef __SANITIZE_ADDRESS__
-  ASAN_UNPOISON_MEMORY_REGION(block.shared, SHARED_BYTES);
-  ASAN_POISON_MEMORY_REGION(block.shared + shared_bytes, SHARED_BYTES - shared_bytes);
+  ASAN_UNPOISON_MEMORY_REGION(block.shared, sizeof block.shared);
+  ASAN_POISON_MEMORY_REGION(block.shared + shared_bytes, sizeof block.shared - shared_bytes);
 #endif
   std::vector<unsigned> order(n_blocks);
   for (unsigned i = 0; i < n_blocks; i++) order[i] = i;
@@ -251,7 +261,11 @@ void *simt_shared() { return block.shared; }
 
 /* ---- barriers and warps */
 
-void __syncthreads() {
+void simt_barrier(const char *file, int line) {
+  if (block.n_at_barrier > 0 && (block.barrier_line != line || strcmp(block.barrier_file, file) != 0))
+    FAULT("%s: some threads wait at %s:%d, others at %s:%d", block.kernel, block.barrier_file, block.barrier_line, file,
+          line);
+  block.barrier_file = file, block.barrier_line = line;
   block.waiting[block.n_at_barrier++] = now->number;
   if (block.n_at_barrier == block.n_alive) release_barrier();
   leave(false);

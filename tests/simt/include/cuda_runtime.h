@@ -85,7 +85,9 @@ static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, s
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
   simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), kernel, __VA_ARGS__)
 
-void __syncthreads();
+/* All threads must come to the same barrier of the source. */
+void simt_barrier(const char *file, int line);
+#define __syncthreads() simt_barrier(__FILE__, __LINE__)
 void __syncwarp(unsigned mask = 0xffffffffu);
 
 /* What a lane brings to a warp operation and takes from it. */

@@ -1,0 +1,105 @@
+/* faults: see faults.h. */
+#include "tests/simt/faults.h"
+
+#include <cuda_runtime.h>
+
+static __global__ void reverse_block(bool faulty, float *out) { /* through shared memory */
+  SHARED(float, shared);
+  const int i = threadIdx.x;
+  shared[FAULT_N - 1 - i] = (float)(FAULT_N - 1 - i);
+  if (!faulty) __syncthreads();
+  out[i] = shared[i];
+}
+
+static __global__ void reverse_warp(bool faulty, float *out) {
+  SHARED(float, shared);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x - lane, to = warp + 31 - lane;
+  shared[to] = (float)to;
+  if (!faulty) __syncwarp();
+  out[threadIdx.x] = shared[threadIdx.x];
+}
+
+static __global__ void write_shared(bool faulty, float *out) {
+  SHARED(float, shared);
+  const int i = threadIdx.x;
+  shared[faulty && i == FAULT_N - 1 ? FAULT_N : i] = (float)i;
+  __syncthreads();
+  out[i] = shared[i];
+}
+
+static __global__ void read_global(bool faulty, const float *in, float *out) {
+  const int i = threadIdx.x, from = faulty && i == FAULT_N - 1 ? FAULT_N : i;
+  simt_read(in + from, sizeof *in);
+  out[i] = in[from];
+}
+
+/* Block b makes its half; the faulty one takes the other's first element along. */
+static __global__ void two_blocks(bool faulty, float *between, float *out) {
+  const int half = FAULT_N / 2, i = (int)blockIdx.x * half + (int)threadIdx.x;
+  simt_write(between + i, sizeof *between);
+  between[i] = (float)i;
+  const int from = faulty && threadIdx.x == 0 ? (i + half) % FAULT_N : i;
+  simt_read(between + from, sizeof *between);
+  out[i] = between[from];
+}
+
+static __global__ void copy_ahead(bool faulty, const float *in, float *out) {
+  SHARED(float, shared);
+  const int i = threadIdx.x;
+  if (i % 4 == 0) copy_async(shared + i, in + i);
+  copy_async_commit();
+  if (!faulty) copy_async_wait<0>();
+  __syncthreads();
+  out[i] = shared[i];
+  copy_async_wait<0>();
+}
+
+static __global__ void half_waits(bool faulty, float *out) {
+  const int i = threadIdx.x;
+  out[i] = (float)i;
+  if (!faulty || i < FAULT_N / 2) __syncthreads();
+  else
+    __syncthreads();
+}
+
+static __global__ void some_lanes(bool faulty, float *out) {
+  const int i = threadIdx.x;
+  float x = (float)i;
+  if (!faulty || i % 32 < 16) x = __shfl_xor_sync(0xffffffffu, x, 1);
+  x = __shfl_xor_sync(0xffffffffu, x, faulty ? 2 : 1);
+  out[i] = x;
+}
+
+const char *fault_name(Fault fault) {
+  static const char *const NAMES[N_FAULTS] = {"a missing barrier",
+                                              "a missing barrier of a warp",
+                                              "an index too far in shared memory",
+                                              "an index too far in global memory",
+                                              "a race between blocks",
+                                              "an asynchronous copy read too early",
+                                              "two barriers, each for half of the threads",
+                                              "a shuffle that some lanes do not reach"};
+  return NAMES[fault];
+}
+
+void fault_run(Fault fault, int faulty, float *out) {
+  const bool bad = faulty != 0;
+  void *memory = nullptr, *between = nullptr;
+  const size_t bytes = FAULT_N * sizeof(float);
+  if (cudaMalloc(&memory, bytes) != cudaSuccess || cudaMalloc(&between, bytes) != cudaSuccess) return;
+  float *in = (float *)memory;
+  for (int i = 0; i < FAULT_N; i++) in[i] = (float)i;
+  switch (fault) {
+  case FAULT_BARRIER: LAUNCH(reverse_block, 1, FAULT_N, bytes, bad, out); break;
+  case FAULT_WARP_BARRIER: LAUNCH(reverse_warp, 1, FAULT_N, bytes, bad, out); break;
+  case FAULT_SHARED_INDEX: LAUNCH(write_shared, 1, FAULT_N, bytes, bad, out); break;
+  case FAULT_GLOBAL_INDEX: LAUNCH(read_global, 1, FAULT_N, 0, bad, in, out); break;
+  case FAULT_BLOCK_RACE: LAUNCH(two_blocks, 2, FAULT_N / 2, 0, bad, (float *)between, out); break;
+  case FAULT_ASYNC_COPY: LAUNCH(copy_ahead, 1, FAULT_N, bytes, bad, in, out); break;
+  case FAULT_DIVERGENCE: LAUNCH(half_waits, 1, FAULT_N, 0, bad, out); break;
+  case FAULT_LANES: LAUNCH(some_lanes, 1, FAULT_N, 0, bad, out); break;
+  case N_FAULTS: break;
+  }
+  cudaFree(memory);
+  cudaFree(between);
+}

@@ -1,0 +1,26 @@
+/* faults: kernels with one mistake each, which the twin of the CUDA runtime must show. Each fills FAULT_N floats. */
+#pragma once
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { FAULT_N = 256 };
+/* Each kernel comes right (faulty 0) and with its mistake. Where it is right, out[i] becomes i. */
+typedef enum Fault {
+  FAULT_BARRIER,      /* a barrier is missing: another thread's value is read before it is there */
+  FAULT_WARP_BARRIER, /* the same inside a warp */
+  FAULT_SHARED_INDEX, /* one element too far in shared memory is written */
+  FAULT_GLOBAL_INDEX, /* one element too far in global memory is read */
+  FAULT_BLOCK_RACE,   /* a block reads what another of the same launch writes */
+  FAULT_ASYNC_COPY,   /* read before its wait */
+  FAULT_DIVERGENCE,   /* half of the threads wait at another barrier */
+  FAULT_LANES,        /* a shuffle that some lanes of its mask do not reach */
+  N_FAULTS
+} Fault;
+const char *fault_name(Fault fault);
+void fault_run(Fault fault, int faulty, float *out);
+
+#ifdef __cplusplus
+}
+#endif

@@ -75,14 +75,16 @@ static Tensor block_part(const Tensor *block, int64_t offset, const Tensor *valu
 
 void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare) {
   const Dtype real = device->backend->real;
-  table->device = device;
+  free(table->device);
+  table->device = base_alloc(sizeof *table->device);
+  *table->device = *device;
 
   int64_t value_bytes = 0;
   int64_t n_flat = 0;
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
     param->value.dtype = param->keep_real ? real : act;
-    param->device = device;
+    param->device = table->device;
     value_bytes += flat_count(param) * (int64_t)dtype_bytes(param->value.dtype);
     n_flat += flat_count(param);
   }
@@ -221,5 +223,6 @@ void params_free(ParamTable *table) {
   for (int i = 0; i < table->n_params; i++) free(table->params[i]);
   free(table->params);
   free(table->spare_grads);
+  free(table->device);
   *table = (ParamTable){0};
 }

@@ -32,7 +32,7 @@ typedef struct Param {
   Tensor grad;     /* real */
   Tensor m, v;     /* real; AdamW */
   int16_t *low;    /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
-  Device *device;  /* where all this lies */
+  Device *device;  /* the table's */
   Tensor exact;    /* the header of what the host was given of it last (param_exact) */
 } Param;
 
@@ -42,7 +42,7 @@ typedef struct ParamTable {
   Tensor grads_flat;     /* all gradients as one (n) real tensor */
   Tensor *spare_grads;   /* n_spare more like it: the tree of the virtual ranks */
   int n_spare;
-  Device *device;        /* where the table was laid out */
+  Device *device;        /* where the table was laid out: a copy, since callers move theirs and memory stays */
 } ParamTable;
 
 /* Adds a parameter; the Tensor's address is stable, its memory comes with params_alloc.

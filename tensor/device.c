@@ -114,9 +114,17 @@ static void close_arena(Arena *arena, const BackendMemory *memory) {
   if (own) memory->close(own);
 }
 
+static DeviceSizes roomy(const BackendMemory *memory) {
+  const size_t most = (size_t)24 << 30, free_bytes = memory ? memory->available() : most;
+  const size_t sixth = (free_bytes < most ? free_bytes / 8 * 7 : most) / 6 / ARENA_ALIGN * ARENA_ALIGN;
+  return (DeviceSizes){sixth, 4 * sixth, sixth};
+}
+
 Status device_open(Device *device, const char *name, Dtype real, DeviceSizes sizes) {
   *device = (Device){0};
   TRY(choose_backend(name, real, &device->backend));
+  const BackendMemory *memory = device->backend->memory;
+  if (sizes.step_bytes == SIZE_MAX) sizes = roomy(memory);
   Status status = STATUS_OK;
   const struct {
     Arena *arena;
@@ -126,7 +134,7 @@ Status device_open(Device *device, const char *name, Dtype real, DeviceSizes siz
                 {&device->step, "step", sizes.step_bytes},
                 {&device->scratch, "scratch", sizes.scratch_bytes}};
   for (int i = 0; i < 3 && status.code == CODE_OK; i++)
-    status = open_arena(arenas[i].arena, arenas[i].name, arenas[i].bytes, device->backend->memory);
+    status = open_arena(arenas[i].arena, arenas[i].name, arenas[i].bytes, memory);
   if (status.code != CODE_OK) device_close(device);
   return status;
 }
@@ -141,7 +149,7 @@ Status device_open_dry(Device *device, const char *name, Dtype real) {
 }
 
 void device_close(Device *device) {
-  const BackendMemory *memory = device->backend->memory;
+  const BackendMemory *memory = device->backend ? device->backend->memory : NULL;
   close_arena(&device->weights, memory);
   close_arena(&device->step, memory);
   close_arena(&device->scratch, memory);
@@ -185,6 +193,12 @@ void device_push(Device *device, const Tensor *t) {
   if (!memory || tensor_count(t) == 0) return;
   const Tensor host = device_mirror(device, t);
   for (int64_t i = 0; i < n_runs(t); i++) memory->write(run_at(t, i), run_at(&host, i), run_bytes(t));
+}
+
+void device_fill(Device *device, Tensor *to, const Tensor *from) {
+  Tensor host = device_mirror(device, to);
+  tensor_copy(&host, from);
+  device_push(device, to);
 }
 
 void device_zero(Device *device, Tensor *t) {

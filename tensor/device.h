@@ -15,6 +15,7 @@ typedef struct BackendMemory {
   bool out_of_reach; /* no host address: arena_open_over */
   Status (*open)(const char *name, size_t bytes, void **memory); /* fails with CODE_MEMORY */
   void (*close)(void *memory);
+  size_t (*available)(void); /* bytes that open can still give */
   void (*zero)(void *at, size_t bytes);
   void (*write)(void *to, const void *from_host, size_t bytes); /* `from_host` may be changed once it returns */
   void (*read)(void *to_host, const void *from, size_t bytes);  /* waits for what was launched before */
@@ -54,10 +55,11 @@ typedef struct DeviceSizes {
   size_t weights_bytes, step_bytes, scratch_bytes;
 } DeviceSizes;
 
-/* Capacity for programs without a plan (tests, checks): address space, not memory. */
-#define DEVICE_SIZES_ROOMY ((DeviceSizes){(size_t)4 << 30, (size_t)16 << 30, (size_t)4 << 30})
+/* For programs without a plan (tests, checks): address space on the CPU; shares of what a GPU has free. */
+#define DEVICE_SIZES_ROOMY ((DeviceSizes){SIZE_MAX, SIZE_MAX, SIZE_MAX})
 
-/* name: "auto" or "cpu" (real must be F32 or F64). "cuda" is refused with CODE_USAGE where there is none. */
+/* name: "auto", "cpu" (real F32 or F64), "cuda" or another plug-in. CODE_USAGE where that cannot run here, with the reason
+ * (plugin.h); "auto" is the GPU where there is one, else the CPU. */
 Status device_open(Device *device, const char *name, Dtype real, DeviceSizes sizes);
 Status device_open_dry(Device *device, const char *name, Dtype real);
 void device_close(Device *device);
@@ -69,6 +71,8 @@ Tensor device_mirror(Device *device, const Tensor *t);
 Tensor device_pull(Device *device, const Tensor *t);
 /* Copies the host's copy to the tensor; nothing to do on the CPU. */
 void device_push(Device *device, const Tensor *t);
+/* Fills the tensor from the host's, converting between types (tensor_copy). */
+void device_fill(Device *device, Tensor *to, const Tensor *from);
 /* Zeroes the tensor (a view: its elements alone); nothing on a dry device. */
 void device_zero(Device *device, Tensor *t);
 

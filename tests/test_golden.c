@@ -135,6 +135,8 @@ Test(golden, comparing_sees_a_wrong_entry_a_missing_tensor_and_angles_modulo_two
   GoldenCase c = {.device = &device, .act = F32, .path = path, .result = &result};
   Status status = device_open(&device, "cpu", F32, SIZES);
   cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+  status = arena_open(&c.host, "golden", 1 << 20);
+  cr_assert_eq(status.code, CODE_OK, "%s", status.line);
   status = h5_create(path, 1000, false, CODE_CHECKPOINT, &c.file);
   cr_assert_eq(status.code, CODE_OK, "%s", status.line);
   const double values[] = {0.5, -2, 6.25};

@@ -69,9 +69,7 @@ Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, i
 static void fill(Tape *tape, Tensor *to, const void *values, Dtype dtype) {
   if (tape->device->dry) return;
   const Tensor from = tensor_over((void *)values, dtype, to->n_dim, to->dim);
-  Tensor host = device_mirror(tape->device, to);
-  tensor_copy(&host, &from);
-  device_push(tape->device, to);
+  device_fill(tape->device, to, &from);
 }
 
 Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape) {

@@ -18,7 +18,7 @@ static Status trainee_open(Trainee *t, const Bench *bench) {
   const Config *config = bench->config;
   *t = (Trainee){0};
   const PlanShape shape = {.train_length = bench->length};
-  TRY(plan_make(config, &shape, plan_memory_available(), &t->plan));
+  TRY(plan_make(config, &shape, plan_memory_available(config->device), &t->plan));
   TRY(device_open(&t->device, config->device, F32, t->plan.sizes));
   t->model = model_new(&config->model);
   t->model->recompute = config->train.recompute;

@@ -94,7 +94,7 @@ static bool needs_data(const Config *config) {
 /* The vocabulary and lengths come from the data where it is there; a text that is not there yet is planned for by the
  * tokenizer's size. */
 static Status plan_config(Config *config, const Command *command) {
-  size_t memory = plan_memory_available();
+  size_t memory = plan_memory_available(config->device);
   TRY(read_bytes(command, "device-memory", &memory));
   const int64_t length = sequence_length(config);
   PlanShape shape = {.train_length = length,

@@ -68,34 +68,37 @@ static Status read_shape(GoldenCase *c, const char *name, H5Shape *shape) {
 Status golden_read(GoldenCase *c, const char *name, Tensor **out) {
   H5Shape shape;
   TRY(read_shape(c, name, &shape));
-  *out = tensor_new(&c->device->step, F64, shape.n_dim, shape.dim);
+  *out = tensor_new(&c->host, F64, shape.n_dim, shape.dim);
   return shape.count > 0 ? h5_read_f64(c->file, name, (*out)->data, shape.count) : STATUS_OK;
 }
 
 Status golden_read_ints(GoldenCase *c, const char *name, Tensor **out) {
   H5Shape shape;
   TRY(read_shape(c, name, &shape));
-  *out = tensor_new(&c->device->step, I32, shape.n_dim, shape.dim);
+  *out = tensor_new(&c->host, I32, shape.n_dim, shape.dim);
   return shape.count > 0 ? h5_read_i32(c->file, name, (*out)->data, shape.count) : STATUS_OK;
 }
 
 Status golden_read_seqlens(GoldenCase *c, int64_t n_tokens, Tensor **out) {
   *out = NULL;
   if (!h5_has(c->file, "cu_seqlens")) return STATUS_OK;
-  TRY(golden_read_ints(c, "cu_seqlens", out));
-  const int64_t n = tensor_count(*out);
-  const int32_t *start = (*out)->data;
-  bool rises = n >= 2 && (*out)->n_dim == 1 && start[0] == 0 && start[n - 1] == n_tokens;
+  Tensor *host;
+  TRY(golden_read_ints(c, "cu_seqlens", &host));
+  const int64_t n = tensor_count(host);
+  const int32_t *start = host->data;
+  bool rises = n >= 2 && host->n_dim == 1 && start[0] == 0 && start[n - 1] == n_tokens;
   for (int64_t i = 1; rises && i < n; i++) rises = start[i] > start[i - 1];
   if (!rises)
     return status_fail(CODE_CHECKPOINT, "%s: cu_seqlens must rise from 0 to the %lld tokens, without empty pieces",
                        c->path, (long long)n_tokens);
+  *out = tensor_new1(&c->device->step, I32, n);
+  device_fill(c->device, *out, host);
   return STATUS_OK;
 }
 
-Status golden_compare(GoldenCase *c, GoldenKind kind, const char *name, const Tensor *got) {
+static Status compare(GoldenCase *c, GoldenKind kind, const char *name, const Tensor *got) {
   if (golden_skips(c, kind)) return STATUS_OK;
-  const size_t mark = arena_mark(&c->device->step);
+  const size_t mark = arena_mark(&c->host);
   Tensor *want;
   TRY(golden_read(c, name, &want));
   const int64_t n = tensor_count(want);
@@ -112,8 +115,14 @@ Status golden_compare(GoldenCase *c, GoldenKind kind, const char *name, const Te
   }
   /* A reference of nothing but rounding noise is zero: there only the absolute error means something. */
   golden_record(c, kind, largest > 1e-12 ? worst / largest : worst, name, 0);
-  arena_rewind(&c->device->step, mark);
+  arena_rewind(&c->host, mark);
   return STATUS_OK;
+}
+
+Status golden_compare(GoldenCase *c, GoldenKind kind, const char *name, const Tensor *got) {
+  if (!got) return compare(c, kind, name, NULL);
+  const Tensor host = device_pull(c->device, got);
+  return compare(c, kind, name, &host);
 }
 
 /* The group holds exactly the table's names. */
@@ -135,7 +144,7 @@ static Status same_names(GoldenCase *c, ParamTable *params, const char *group) {
 
 Status golden_load_params(GoldenCase *c, ParamTable *params, const char *group) {
   TRY(same_names(c, params, group));
-  const size_t mark = arena_mark(&c->device->step);
+  const size_t mark = arena_mark(&c->host);
   for (int i = 0; i < params->n_params; i++) {
     Param *param = params->params[i];
     char name[2 * PARAM_NAME_BYTES];
@@ -147,7 +156,7 @@ Status golden_load_params(GoldenCase *c, ParamTable *params, const char *group) 
                          tensor_shape_text(&param->value));
     tensor_copy(param_exact(param), value);
     param_refresh(param);
-    arena_rewind(&c->device->step, mark);
+    arena_rewind(&c->host, mark);
   }
   return STATUS_OK;
 }
@@ -159,7 +168,8 @@ Status golden_compare_params(GoldenCase *c, ParamTable *params, const char *grou
     Param *param = params->params[i];
     char name[2 * PARAM_NAME_BYTES];
     snprintf(name, sizeof name, "%s/%s", group, param->name);
-    TRY(golden_compare(c, kind, name, kind == GOLDEN_GRADIENT ? &param->grad : param_exact(param)));
+    if (kind == GOLDEN_GRADIENT) TRY(golden_compare(c, kind, name, &param->grad));
+    else TRY(compare(c, kind, name, param_exact(param)));
   }
   return STATUS_OK;
 }
@@ -196,6 +206,9 @@ static bool path_is_folder(const char *path) {
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+/* Address space for what is read of a case. */
+#define HOST_BYTES ((size_t)4 << 30)
+
 Status golden_check(Device *device, Dtype act, double tolerance, const char *path, GoldenResult *result) {
   const char *slash = strrchr(path, '/');
   const bool is_folder = path_is_folder(path);
@@ -206,12 +219,17 @@ Status golden_check(Device *device, Dtype act, double tolerance, const char *pat
   char *file_path = is_folder ? base_format("%s/golden.h5", path) : base_strdup(path);
   Status status = h5_open_read(file_path, CODE_CHECKPOINT, &c.file);
   free(file_path);
-  if (status.code != CODE_OK) return status;
+  if (status.code == CODE_OK) status = arena_open(&c.host, "golden", HOST_BYTES);
+  if (status.code != CODE_OK) {
+    if (c.file) h5_close(c.file);
+    return status;
+  }
 
   const size_t step_mark = arena_mark(&device->step), weights_mark = arena_mark(&device->weights);
   status = kind->check(&c);
   arena_rewind(&device->step, step_mark);
   arena_rewind(&device->weights, weights_mark);
+  arena_close(&c.host);
   h5_close(c.file);
   return status;
 }

@@ -35,6 +35,7 @@ typedef struct GoldenCase {
   double tolerance; /* one for all kinds but tokens; 0: the dtype's own */
   const char *path;
   H5File *file;
+  Arena host; /* what is read of the file */
   GoldenResult *result;
 } GoldenCase;
 
@@ -51,10 +52,10 @@ Status golden_check_mixer(GoldenCase *c);
 Status golden_check_lm(GoldenCase *c); /* c->path: the folder */
 Status golden_check_forecaster(GoldenCase *c);
 
-/* A dataset as F64 (or I32) tensor in the step arena, at most four dimensions; a scalar has one of 1. */
+/* A dataset as F64 (or I32) tensor of the host, in c->host, at most four dimensions; a scalar has one of 1. */
 Status golden_read(GoldenCase *c, const char *name, Tensor **out);
 Status golden_read_ints(GoldenCase *c, const char *name, Tensor **out);
-/* cu_seqlens of the file, or NULL when it has none; checked to start at 0, rise, and end at n_tokens. */
+/* cu_seqlens of the file, on the device, or NULL when it has none; checked to start at 0, rise, and end at n_tokens. */
 Status golden_read_seqlens(GoldenCase *c, int64_t n_tokens, Tensor **out);
 /* Every parameter of the table from <group>/<name>; the group must hold these and no others. */
 Status golden_load_params(GoldenCase *c, ParamTable *params, const char *group);

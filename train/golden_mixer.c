@@ -36,7 +36,7 @@ static Status read_into(GoldenCase *c, const char *name, Tensor *to) {
   if (tensor_count(value) != tensor_count(to))
     return status_fail(CODE_CHECKPOINT, "%s: %s is %s, expected %s", c->path, name, tensor_shape_text(value),
                        tensor_shape_text(to));
-  tensor_copy(to, value);
+  device_fill(c->device, to, value);
   return STATUS_OK;
 }
 
@@ -50,7 +50,7 @@ static Status read_input(GoldenCase *c, Tape *tape, const MixerConfig *config, T
   const int64_t n_tokens = value->dim[0] * value->dim[1];
   *u = tape_tensor(tape, c->act, n_tokens, config->d_model);
   (*u)->needs_grad = true;
-  tensor_copy(*u, value);
+  device_fill(c->device, *u, value);
   TRY(golden_read_seqlens(c, n_tokens, cu_seqlens));
   if (!*cu_seqlens) *cu_seqlens = model_equal_seqlens(tape, value->dim[0], value->dim[1]);
   return STATUS_OK;

@@ -66,12 +66,14 @@ static Status check_training(GoldenCase *c, Model *model, BatchGradient *gradien
 /* Seeds the gradient of the mean of `loss` (T, 1) and plays the tape back; returns the mean, summed in order. */
 static double backward_of_mean(Tape *tape, Tensor *loss) {
   const int64_t n = tensor_count(loss);
-  Tensor *dloss = tape_grad(tape, loss);
+  Tensor *dloss = tape_grad(tape, loss), seeds = device_mirror(tape->device, dloss);
+  const Tensor losses = device_pull(tape->device, loss);
   double sum = 0;
   for (int64_t i = 0; i < n; i++) {
-    sum += tensor_get(loss, i);
-    tensor_set(dloss, i, 1.0 / (double)n);
+    sum += tensor_get(&losses, i);
+    tensor_set(&seeds, i, 1.0 / (double)n);
   }
+  device_push(tape->device, dloss);
   tape_backward(tape);
   return sum / (double)n;
 }
@@ -95,7 +97,7 @@ static Status config_status(GoldenCase *c, const ModelConfig *config) {
 
 typedef struct LmBatches {
   const Tensor *tokens;     /* (steps, B, L + 1), or (B, L + 1) */
-  const Tensor *cu_seqlens; /* NULL: the rows are the sequences */
+  Tensor *cu_seqlens;       /* on the device; NULL: the rows are the sequences */
 } LmBatches;
 
 /* Tokens and targets of batch `step`, in the step arena. */
@@ -109,15 +111,14 @@ static LmInput lm_input(Tape *tape, const LmBatches *batches, int64_t step) {
   Arena *arena = &tape->device->step;
   LmInput in = {.token = tensor_new1(arena, I32, n_b * n_l), .target = tensor_new1(arena, I32, n_b * n_l)};
   const int32_t *from = (const int32_t *)tokens->data + step * n_b * (n_l + 1);
+  const Tensor token = device_mirror(tape->device, in.token), target = device_mirror(tape->device, in.target);
   for (int64_t b = 0; b < n_b; b++) {
-    memcpy((int32_t *)in.token->data + b * n_l, from + b * (n_l + 1), (size_t)n_l * sizeof *from);
-    memcpy((int32_t *)in.target->data + b * n_l, from + b * (n_l + 1) + 1, (size_t)n_l * sizeof *from);
+    memcpy((int32_t *)token.data + b * n_l, from + b * (n_l + 1), (size_t)n_l * sizeof *from);
+    memcpy((int32_t *)target.data + b * n_l, from + b * (n_l + 1) + 1, (size_t)n_l * sizeof *from);
   }
-  in.cu_seqlens = model_equal_seqlens(tape, n_b, n_l);
-  if (batches->cu_seqlens) {
-    in.cu_seqlens = tensor_new1(arena, I32, tensor_count(batches->cu_seqlens));
-    tensor_copy(in.cu_seqlens, batches->cu_seqlens);
-  }
+  device_push(tape->device, in.token);
+  device_push(tape->device, in.target);
+  in.cu_seqlens = batches->cu_seqlens ? batches->cu_seqlens : model_equal_seqlens(tape, n_b, n_l);
   return in;
 }
 
@@ -265,7 +266,7 @@ static Status read_series(GoldenCase *c, const Model *model, const char *at, int
 static Tensor *series_batch(Tape *tape, const Tensor *all, int64_t step, int64_t n_rows, int64_t n_cols) {
   Tensor *batch = tape_tensor(tape, tape_real(tape), n_rows, n_cols);
   Tensor part = tensor_over((double *)all->data + step * n_rows * n_cols, F64, 2, batch->dim);
-  tensor_copy(batch, &part);
+  device_fill(tape->device, batch, &part);
   return batch;
 }
 

@@ -76,7 +76,7 @@ Status open_load(OpenModel *open, const PlanShape *shape) {
   Plan plan;
   Config *config = &open->config;
   TRY(plan_measure(config, shape, &(GradientShape){1, 1, 1}, &plan));
-  size_t available = plan_memory_available();
+  size_t available = plan_memory_available(config->device);
   if (plan_total_bytes(&plan) > available)
     return status_fail(CODE_MEMORY, "%s: needs %.0f MiB, %.0f MiB are available", open->path,
                        (double)plan_total_bytes(&plan) / 1048576.0, (double)available / 1048576.0);

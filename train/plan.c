@@ -110,7 +110,13 @@ static size_t read_number(const char *path, const char *format, size_t unit, siz
   return result;
 }
 
-size_t plan_memory_available(void) {
+size_t plan_memory_available(const char *device) {
+  Device dry;
+  Status status = device_open_dry(&dry, device, F32);
+  const BackendMemory *memory = status.code == CODE_OK ? dry.backend->memory : NULL;
+  if (status.code == CODE_OK) device_close(&dry);
+  status_clear(&status); /* whoever opens the device for good says it */
+  if (memory) return memory->available();
   size_t bytes = read_number("/proc/meminfo", "MemAvailable: %llu kB", 1024, SIZE_MAX);
   size_t group = read_number("/sys/fs/cgroup/memory.max", "%llu", 1, SIZE_MAX);
   struct rlimit limit;

@@ -32,8 +32,9 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
  * part that makes 2048 tokens, or the largest below it whose plan fits into memory_bytes. So bits depend on a machine's
  * memory only where it is too small for that. CODE_MEMORY with the figures when not even 1 fits. */
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan);
-/* Bytes this process may use: what the system calls available, within the control group's and the process's limits. */
-size_t plan_memory_available(void);
+/* Bytes this process may use on the device of a config: of a GPU what is free; of the host what the system calls available,
+ * within the control group's and the process's limits. */
+size_t plan_memory_available(const char *device);
 
 static inline size_t plan_total_bytes(const Plan *plan) {
   return plan->sizes.weights_bytes + plan->sizes.step_bytes + plan->sizes.scratch_bytes;

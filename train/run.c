@@ -106,7 +106,7 @@ static Status open_model(Run *run) {
                      .eval_length = dataset_max_length(run->dataset, PART_VAL),
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
                      .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
-  TRY(plan_make(config, &shape, plan_memory_available(), &run->plan));
+  TRY(plan_make(config, &shape, plan_memory_available(config->device), &run->plan));
   /* The resolved config says what was resolved: a resumed run's must be the same text. */
   config->train.virtual_ranks = run->plan.gradient.virtual_ranks;
   config->train.micro_batch_size = run->plan.gradient.micro_batch_size;

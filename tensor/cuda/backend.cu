@@ -19,6 +19,11 @@ static Status memory_open(const char *name, size_t bytes, void **memory) {
                      (double)bytes / 1048576.0, name, cudaGetErrorString(error));
 }
 static void memory_close(void *memory) { CUDA_CHECK(cudaFree(memory)); }
+static size_t memory_available() {
+  size_t free_bytes = 0, all_bytes = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free_bytes, &all_bytes));
+  return free_bytes;
+}
 static void memory_zero(void *at, size_t bytes) { CUDA_CHECK(cudaMemsetAsync(at, 0, bytes, cuda_device.stream)); }
 /* From memory that is not pinned the runtime returns once it has taken a copy. */
 static void memory_write(void *to, const void *from, size_t bytes) {
@@ -34,7 +39,7 @@ static const BackendMemory MEMORY = {
 #else
     false, /* the host's twin of a device */
 #endif
-    memory_open, memory_close, memory_zero, memory_write, cuda_read};
+    memory_open, memory_close, memory_available, memory_zero, memory_write, cuda_read};
 
 /* ---- sums over rows */
 

@@ -29,7 +29,10 @@ GatedNorm op_gated_norm(Tape *tape, GatedNorm in);
 Conv1d op_conv1d(Tape *tape, Conv1d in, bool want_state);
 SsmDt op_ssm_dt(Tape *tape, SsmDt in);
 SsdScan op_ssd_scan(Tape *tape, SsdScan in, bool want_state);
+/* key_out and value_out are made by the caller, who knows their room. */
 Attention op_attention(Tape *tape, Attention in);
+/* Not recorded: the state is updated in place. gate.out is made. */
+SsmStep op_ssm_step(Tape *tape, SsmStep in);
 /* nll (T, 1) real of targets (T) I32 under the classifier w over x; the gradient is seeded through
  * tape_grad(nll); or, where tape->dloss tells it, those of x and w are complete when this returns, and nll has none */
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int vocab_size);

@@ -96,7 +96,10 @@ static void scope_rule(Tape *tape, void *params) {
   Device *device = tape->device;
   tape_grad(tape, r.scope.in);
   const size_t entry = arena_mark(&device->step), owed = tape->owed;
+  /* Gradients that older tensors got since the scope began are still to be played: they stay, whatever is inside. */
+  const bool whole = !tape->pinned && owed >= r.start, pinned = tape->pinned;
 
+  tape->pinned = !whole;
   tape->owed = SIZE_MAX;
   TapeNode *inner = r.inner;
   if (r.scope.kind == SCOPE_REPLAY) {
@@ -112,8 +115,7 @@ static void scope_rule(Tape *tape, void *params) {
   play(tape, inner);
   CHECK(tape->owed >= r.start, "a scope's body adds to the gradient of a tensor outside of it that is not its input");
 
-  /* Gradients that older tensors got since the scope began are still to be played: they stay. */
-  const bool whole = owed >= r.start;
+  tape->pinned = pinned;
   arena_rewind(&device->step, whole ? r.start : entry);
   tape->owed = whole ? r.owed : older(owed, r.owed);
 }

@@ -23,10 +23,12 @@ typedef struct Tape {
   Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
   bool recording; /* off: evaluation; nothing is saved for backward */
   TapeDraws draws;
-  const double *dloss; /* what the gradient of every token's nll will be, where that is known before; NULL: it is seeded */
+  const double
+      *dloss; /* what the gradient of every token's nll will be, where that is known before; NULL: it is seeded */
   TapeNode *last;
   const Tensor *known; /* the output of the scope being replayed */
   size_t owed;         /* place of the oldest tensor that got its gradient since the last scope began; SIZE_MAX: none */
+  bool pinned;         /* inside of a scope that may not give back what it began with */
 } Tape;
 
 /* A backward rule: fills the gradient fields of its params struct with tape_grad and calls <op>_bwd. */

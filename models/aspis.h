@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "nn/mixer.h"
+#include "models/state.h"
 
 typedef enum Task { TASK_LM, TASK_FORECAST } Task;
 typedef enum ForecastHead { HEAD_LAST, HEAD_FLATTEN } ForecastHead;
@@ -71,7 +71,7 @@ typedef struct Block {
 /* What backward makes again instead of keeping (models/backbone.c): changes memory and time, no bit of the result. */
 typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_MIXER, RECOMPUTE_BLOCK } Recompute;
 
-typedef struct Model {
+struct Model {
   ModelConfig config;
   Recompute recompute; /* none, unless set after model_new */
   ParamTable params;
@@ -79,19 +79,11 @@ typedef struct Model {
   Tensor *embedding, *norm_f, *lm_head; /* lm_head is the embedding when tied */
   Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias, *cycle, *linear;
   uint64_t dropout_seed; /* what the training tape draws by; the run's seed */
-} Model;
+};
 
 /* Builds the parameter table; no memory for values yet (params_alloc(&model->params, ...)). config must be valid. */
 Model *model_new(const ModelConfig *config);
 void model_free(Model *model);
-
-/* The states of all layers. */
-typedef struct ModelState {
-  LayerState *layers; /* n_layer; an attention layer's is empty */
-} ModelState;
-
-/* Zero states of every layer for n_seq sequences, in `arena`; an attention layer's is empty. */
-ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq);
 
 /* cu_seqlens for n_seq sequences of equal length, (n_seq + 1) I32 in the tape's step arena. */
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length);
@@ -103,6 +95,8 @@ enum { DROPOUT_SITE_INPUT, DROPOUT_SITE_HEAD, DROPOUT_SITE_LAYERS };
  * get the residual stream after each layer (the tape must not be recording). */
 Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
                          ModelState *state_out, Tensor **hidden);
+/* The same for one token of each sequence, h (n_seq, D), the state moving on in place. Not recorded. */
+Tensor *backbone_step(Model *model, Tape *tape, Tensor *h, ModelState *state);
 /* token (T) I32 -> per-token nll (T, 1) real of target (T) I32 (CROSS_ENTROPY_IGNORE: 0). */
 Tensor *lm_nll(Model *model, Tape *tape, Tensor *token, Tensor *target, Tensor *cu_seqlens, const ModelState *state_in,
                ModelState *state_out);
@@ -111,6 +105,27 @@ Tensor *lm_logits(Model *model, Tape *tape, Tensor *token, Tensor *cu_seqlens, c
                   ModelState *state_out, Tensor **hidden);
 /* The logits (1, V padded) real after the last token of one sequence. */
 Tensor *lm_last_logits(Model *model, Tape *tape, Tensor *token, const ModelState *state_in, ModelState *state_out);
+/* One more token (n_seq) I32 of each sequence -> the logits (n_seq, V padded) real after it. The state moves on in place;
+ * attention needs room for one more. */
+Tensor *lm_step(Model *model, Tape *tape, Tensor *token, ModelState *state);
+
+/* Decoding: sequences that are continued token by token. The state lies in the device's weights arena; calls rewind the
+ * step arena, and are made on a dry device to plan for them (then nothing is read or written). */
+typedef struct Decoder {
+  Model *model;
+  Device *device;
+  Dtype act;
+  ModelState state;
+} Decoder;
+/* room: tokens of the longest sequence, for attention. */
+Decoder decoder_open(Model *model, Device *device, Dtype act, int64_t n_seq, int64_t room);
+/* What such a decoder needs of a dry device, with prompts of up to n_prompt tokens. */
+void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n_prompt, int64_t room);
+/* Sequence s reads n >= 1 tokens, however long it is already: scanned in pieces, so that memory is bounded. The logits after
+ * the last one are left in `logits`: V padded floats, or NULL. Each piece is a part of the whole, to rounding. */
+void decoder_read(Decoder *decoder, int64_t s, const int32_t *token, int64_t n, float *logits);
+/* Every sequence reads one token: token (n_seq) -> logits (n_seq, V padded). */
+void decoder_step(Decoder *decoder, const int32_t *token, float *logits);
 
 /* n_seq windows of equal length; length is config.context unless head is `last` and tokens are rows. */
 typedef struct Windows {
@@ -139,19 +154,34 @@ int64_t forecaster_head_width(const ModelConfig *config);
 int64_t forecaster_out_width(const ModelConfig *config);
 int64_t forecaster_window_width(const ModelConfig *config);
 
-/* Sampling. temperature 0 is greedy; top_k 0 and top_p 1: off. Draw i of sample s uses Philox (seed, SAMPLE, s, i). */
+/* Sampling. temperature 0 is greedy; top_k 0 and top_p 1: off; repetition_penalty 1 (or 0): off, else the logits of tokens
+ * that came before are divided by it where positive and multiplied where not (Keskar et al. 2019). Draw i of sequence s uses
+ * Philox (seed, SAMPLE, s, i). */
 typedef struct SampleOptions {
-  double temperature, top_p;
+  double temperature, top_p, repetition_penalty;
   int top_k;
   uint64_t seed;
 } SampleOptions;
-/* One token from a row of logits (vocab_size of them); -1 when one of them is not finite. The row is the sample s. */
+/* One token from a row of logits (vocab_size of them); -1 when one of them is not finite. The row is the sequence s. */
 int sample_token(const Tensor *logits, int64_t row, int vocab_size, const SampleOptions *options, uint64_t draw);
-/* Continues prompt (n >= 1 tokens) by up to n_new tokens, recomputing the prefix; on_token is told each one as it is
- * made and returns false to stop. The tape's step arena is rewound between tokens. Returns the number made, or
+/* The penalty, on logits of a row: each token of before (n) counts once. */
+void sample_penalize(Tensor *logits, int64_t row, double penalty, const int32_t *before, int64_t n);
+
+/* Sequences to be continued, and what is told of them. */
+typedef struct Generate {
+  const int32_t *const *prompt; /* of each sequence of the decoder */
+  const int64_t *n_prompt;      /* at least 1 */
+  int64_t n_new;                /* tokens to make of each, at most */
+  SampleOptions sample;
+  /* Told each token as it is made; false ends that sequence. */
+  bool (*on_token)(void *user, int64_t s, int32_t token);
+  void *user;
+} Generate;
+/* Reads the prompts (equal ones once) and continues every sequence. Returns the number of tokens made, of all together, or
  * -1 when logits were not finite (CODE_NONFINITE is the caller's to report). */
-int generate_tokens(Model *model, Device *device, Dtype act, const int32_t *prompt, int n_prompt, int n_new,
-                    const SampleOptions *options, bool (*on_token)(void *user, int32_t token), void *user);
+int64_t generate_tokens(Decoder *decoder, const Generate *generate);
+/* The same for one sequence without a state: the prefix is computed anew for every token. */
+int64_t generate_uncached(Model *model, Device *device, Dtype act, const Generate *generate);
 
 /* Weights: a directory with config.json and model.safetensors (canonical names). Strict: every missing, unexpected or
  * misshapen tensor is listed and the whole refused (CODE_CHECKPOINT). A tied file may hold lm_head.weight if it equals

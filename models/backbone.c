@@ -24,6 +24,7 @@ typedef struct Branch {
   Tensor *cu_seqlens;
   const LayerState *state_in;
   LayerState *state_out;
+  LayerState *step; /* of one token a sequence, and this is to move on in place */
 } Branch;
 
 static Tensor *mlp_mix(Tape *tape, Tensor *both) {
@@ -47,8 +48,9 @@ typedef struct Rest {
 static void rest(Tape *tape, const void *args, Tensor *proj, Tensor *next) {
   const Rest *r = args;
   const Branch *b = r->branch;
-  Tensor *mixed =
-      b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, b->state_out) : mlp_mix(tape, proj);
+  Tensor *mixed = b->step    ? mixer_step(b->mixer, tape, proj, b->cu_seqlens, b->step)
+                  : b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, b->state_out)
+                             : mlp_mix(tape, proj);
   next->grad = tape_grad(tape, r->h); /* the stream's one gradient */
   const MixerProducts *p = &b->products;
   if (b->dropout == 0) {
@@ -98,31 +100,62 @@ static Tensor *branch_forward(const Branch *b, Tape *tape, Tensor *h) {
                                       .n_cols = h->dim[1]});
 }
 
-Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
-                         ModelState *state_out, Tensor **hidden) {
-  CHECK(!hidden || !tape->recording, "hidden states have no gradient of their own");
+/* The layers one after the other; `proto` says what all mixers' branches share. */
+static Tensor *layers_forward(Model *model, Tape *tape, Tensor *h, Branch proto, const ModelState *state_in,
+                              ModelState *state_out, ModelState *step, Tensor **hidden) {
   tape_grad(tape, h); /* made here, below every scope */
   for (int i = 0; i < model->config.n_layer; i++) {
     Block *block = &model->blocks[i];
-    Branch branch = {.recompute = model->recompute,
-                     .norm = block->norm,
-                     .products = mixer_products(&block->mixer),
-                     .mixer = &block->mixer,
-                     .dropout = model->config.dropout,
-                     .dropout_site = (uint32_t)(DROPOUT_SITE_LAYERS + 2 * i),
-                     .cu_seqlens = cu_seqlens,
-                     .state_in = state_in ? &state_in->layers[i] : NULL,
-                     .state_out = state_out ? &state_out->layers[i] : NULL};
+    Branch branch = proto;
+    branch.norm = block->norm, branch.products = mixer_products(&block->mixer), branch.mixer = &block->mixer;
+    branch.dropout_site = (uint32_t)(DROPOUT_SITE_LAYERS + 2 * i);
+    branch.state_in = state_in ? &state_in->layers[i] : NULL;
+    branch.state_out = state_out ? &state_out->layers[i] : NULL;
+    branch.step = step ? &step->layers[i] : NULL;
     h = branch_forward(&branch, tape, h);
     if (block->fc1) {
-      branch = (Branch){.recompute = model->recompute,
+      branch = (Branch){.recompute = proto.recompute,
                         .norm = block->norm2,
                         .products = {.in_proj = block->fc1, .out_proj = block->fc2},
-                        .dropout = model->config.dropout,
+                        .dropout = proto.dropout,
                         .dropout_site = (uint32_t)(DROPOUT_SITE_LAYERS + 2 * i + 1)};
       h = branch_forward(&branch, tape, h);
     }
     if (hidden) hidden[i] = h;
   }
   return op_rms_norm(tape, h, model->norm_f, NORM_EPS);
+}
+
+/* The tokens behind the call, of each sequence. */
+static void count_tokens(Tape *tape, const Tensor *cu_seqlens, const ModelState *state_in,
+                         const ModelState *state_out) {
+  if (!state_out || !state_out->length || tape->device->dry) return;
+  const int32_t *start = cu_seqlens->data, *past = state_in ? state_in->length->data : NULL;
+  for (int64_t s = 0; s < state_out->n_seq; s++)
+    ((int32_t *)state_out->length->data)[s] = (past ? past[s] : 0) + start[s + 1] - start[s];
+}
+
+/* The gradients of a state are made here, below every scope that adds to them. */
+static void own_gradients(const Model *model, Tape *tape, const ModelState *state) {
+  for (int i = 0; state && tape->recording && i < model->config.n_layer; i++)
+    for (int f = 0; f < STATE_N_FIELDS; f++) tape_grad(tape, *state_field(&state->layers[i], f));
+}
+
+Tensor *backbone_forward(Model *model, Tape *tape, Tensor *h, Tensor *cu_seqlens, const ModelState *state_in,
+                         ModelState *state_out, Tensor **hidden) {
+  CHECK(!hidden || !tape->recording, "hidden states have no gradient of their own");
+  own_gradients(model, tape, state_in);
+  count_tokens(tape, cu_seqlens, state_in, state_out);
+  const Branch proto = {.recompute = model->recompute, .dropout = model->config.dropout, .cu_seqlens = cu_seqlens};
+  return layers_forward(model, tape, h, proto, state_in, state_out, NULL, hidden);
+}
+
+Tensor *backbone_step(Model *model, Tape *tape, Tensor *h, ModelState *state) {
+  CHECK(!tape->recording && h->dim[0] == state->n_seq, "a step of %lld tokens for %lld sequences", (long long)h->dim[0],
+        (long long)state->n_seq);
+  const Branch proto = {.cu_seqlens = model_equal_seqlens(tape, state->n_seq, 1)};
+  Tensor *y = layers_forward(model, tape, h, proto, NULL, NULL, state, NULL);
+  for (int64_t s = 0; s < state->n_seq && state->length && !tape->device->dry; s++)
+    ((int32_t *)state->length->data)[s]++;
+  return y;
 }

@@ -27,3 +27,9 @@ Tensor *lm_last_logits(Model *model, Tape *tape, Tensor *token, const ModelState
   Tensor *last = tensor_every(&tape->device->step, y, n_t - 1, 1, 1);
   return op_linear(tape, last, model->lm_head, NULL, tape_real(tape));
 }
+
+Tensor *lm_step(Model *model, Tape *tape, Tensor *token, ModelState *state) {
+  CHECK(model->config.task == TASK_LM, "a forecaster has no tokens");
+  Tensor *y = backbone_step(model, tape, op_embedding(tape, model->embedding, token), state);
+  return op_linear(tape, y, model->lm_head, NULL, tape_real(tape));
+}

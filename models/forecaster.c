@@ -178,7 +178,7 @@ char *forecaster_stream_problem(const ModelConfig *c) {
 }
 
 ModelState forecaster_zero_state(const Model *model, Arena *arena, Dtype real) {
-  return model_zero_state(model, arena, real, n_series(&model->config));
+  return model_zero_state(model, arena, real, n_series(&model->config), 0);
 }
 
 Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target) {

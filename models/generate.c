@@ -1,91 +1,121 @@
-/* generate: choosing tokens from logits, and continuing a prompt.
- *
- * The random number of a draw is a pure function of (seed, sample, draw), so the same options give the same text
- * whatever was generated before. */
-#include <math.h>
+/* generate: continuing prompts token by token. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "models/aspis.h"
-#include "tensor/rng.h"
 
-typedef struct Candidate {
-  double logit;
-  int token;
-} Candidate;
+/* What the continued sequences are made of. */
+typedef struct Progress {
+  const Generate *g;
+  int64_t n_seq, n_made;
+  int32_t **tokens; /* of each: the prompt and what was made */
+  int64_t *n;
+  bool *ended;
+} Progress;
 
-/* Most likely first; equal logits by token, so that the order is a function of the logits alone. */
-static int compare_candidates(const void *a, const void *b) {
-  const Candidate *x = a, *y = b;
-  if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
-  return x->token < y->token ? -1 : x->token > y->token;
+static Progress progress_new(const Generate *g, int64_t n_seq) {
+  Progress p = {.g = g,
+                .n_seq = n_seq,
+                .tokens = base_alloc((size_t)n_seq * sizeof *p.tokens),
+                .n = base_alloc((size_t)n_seq * sizeof *p.n),
+                .ended = base_zalloc((size_t)n_seq * sizeof *p.ended)};
+  for (int64_t s = 0; s < n_seq; s++) {
+    CHECK(g->n_prompt[s] >= 1, "generation continues a prompt of at least one token");
+    p.n[s] = g->n_prompt[s];
+    p.tokens[s] = base_alloc((size_t)(p.n[s] + g->n_new) * sizeof **p.tokens);
+    memcpy(p.tokens[s], g->prompt[s], (size_t)p.n[s] * sizeof **p.tokens);
+  }
+  return p;
 }
 
-/* How many of the sorted candidates remain under top_k and top_p; turns their logits into unnormalised probabilities. */
-static int keep_candidates(Candidate *candidates, int n, const SampleOptions *options, double *mass) {
-  if (options->top_k > 0 && options->top_k < n) n = options->top_k;
-  const double best = candidates[0].logit;
-  double total = 0;
-  for (int i = 0; i < n; i++) {
-    candidates[i].logit = exp((candidates[i].logit - best) / options->temperature);
-    total += candidates[i].logit;
-  }
-  *mass = 0;
-  for (int i = 0; i < n; i++) {
-    *mass += candidates[i].logit;
-    if (*mass >= options->top_p * total) return i + 1;
-  }
-  return n;
+static void progress_free(Progress *p) {
+  for (int64_t s = 0; s < p->n_seq; s++) free(p->tokens[s]);
+  free(p->tokens), free(p->n), free(p->ended);
 }
 
-int sample_token(const Tensor *logits, int64_t row, int vocab_size, const SampleOptions *options, uint64_t draw) {
-  CHECK(vocab_size >= 1 && vocab_size <= tensor_last(logits), "vocabulary of %d in logits %s", vocab_size,
-        tensor_shape_text(logits));
-  const int64_t first = row * tensor_last(logits);
-  int best = 0;
-  double highest = -INFINITY;
-  for (int i = 0; i < vocab_size; i++) {
-    double logit = tensor_get(logits, first + i);
-    if (!isfinite(logit)) return -1;
-    if (logit > highest) highest = logit, best = i;
+/* The next token of every sequence from its row of logits. False: they are not finite. */
+static bool choose(Progress *p, Tensor *logits, int vocab_size, int64_t draw) {
+  const SampleOptions *sample = &p->g->sample;
+  for (int64_t s = 0; s < p->n_seq; s++) {
+    if (p->ended[s]) continue;
+    if (sample->repetition_penalty > 0 && sample->repetition_penalty != 1)
+      sample_penalize(logits, s, sample->repetition_penalty, p->tokens[s], p->n[s]);
+    const int token = sample_token(logits, s, vocab_size, sample, (uint64_t)draw);
+    if (token < 0) return false;
+    p->tokens[s][p->n[s]++] = token;
+    p->n_made++;
+    p->ended[s] = p->g->on_token && !p->g->on_token(p->g->user, s, token);
   }
-  if (options->temperature <= 0) return best;
-
-  Candidate *candidates = base_alloc((size_t)vocab_size * sizeof *candidates);
-  for (int i = 0; i < vocab_size; i++) candidates[i] = (Candidate){tensor_get(logits, first + i), i};
-  qsort(candidates, (size_t)vocab_size, sizeof *candidates, compare_candidates);
-  double mass;
-  const int n = keep_candidates(candidates, vocab_size, options, &mass);
-  Rng rng = rng_make(options->seed, RNG_SAMPLE, (uint32_t)row, draw);
-  double left = rng_uniform(&rng) * mass;
-  int chosen = 0;
-  while (chosen + 1 < n && left >= candidates[chosen].logit) left -= candidates[chosen++].logit;
-  const int token = candidates[chosen].token;
-  free(candidates);
-  return token;
+  return true;
 }
 
-int generate_tokens(Model *model, Device *device, Dtype act, const int32_t *prompt, int n_prompt, int n_new,
-                    const SampleOptions *options, bool (*on_token)(void *user, int32_t token), void *user) {
-  CHECK(n_prompt >= 1, "generation continues a prompt of at least one token");
-  int32_t *tokens = base_alloc((size_t)(n_prompt + n_new) * sizeof *tokens);
-  memcpy(tokens, prompt, (size_t)n_prompt * sizeof *tokens);
-  int made = 0;
-  while (made < n_new) {
-    const size_t mark = arena_mark(&device->step);
-    Tape tape = tape_make(device, act, false);
-    Tensor *prefix = tensor_new1(&device->step, I32, n_prompt + made);
-    memcpy(prefix->data, tokens, tensor_bytes(prefix));
-    Tensor *logits = lm_last_logits(model, &tape, prefix, NULL, NULL);
-    const int token = sample_token(logits, 0, model->config.vocab_size, options, (uint64_t)made);
-    tape_reset(&tape, mark);
-    if (token < 0) {
-      made = -1;
+static bool all_ended(const Progress *p) {
+  for (int64_t s = 0; s < p->n_seq; s++)
+    if (!p->ended[s]) return false;
+  return true;
+}
+
+/* A sequence before s with the same prompt and, as at the start, the same state; -1: none. */
+static int64_t same_prompt(const Generate *g, int64_t s) {
+  for (int64_t i = 0; i < s; i++)
+    if (g->n_prompt[i] == g->n_prompt[s] &&
+        memcmp(g->prompt[i], g->prompt[s], (size_t)g->n_prompt[s] * sizeof **g->prompt) == 0)
+      return i;
+  return -1;
+}
+
+static void read_prompts(Decoder *d, const Generate *g, float *logits, int64_t width) {
+  for (int64_t s = 0; s < d->state.n_seq; s++) {
+    const int64_t same = same_prompt(g, s);
+    if (same < 0) {
+      decoder_read(d, s, g->prompt[s], g->n_prompt[s], logits + s * width);
+      continue;
+    }
+    model_state_put(d->model, &d->state, s, &d->state, same);
+    memcpy(logits + s * width, logits + same * width, (size_t)width * sizeof *logits);
+  }
+}
+
+int64_t generate_tokens(Decoder *d, const Generate *g) {
+  const int64_t n_seq = d->state.n_seq, width = model_padded_vocab(&d->model->config);
+  const int vocab_size = d->model->config.vocab_size;
+  float *row = base_alloc((size_t)(n_seq * width) * sizeof *row);
+  int32_t *last = base_zalloc((size_t)n_seq * sizeof *last);
+  Tensor logits = tensor_over(row, F32, 2, (const int64_t[]){n_seq, width});
+  Progress p = progress_new(g, n_seq);
+  read_prompts(d, g, row, width);
+  for (int64_t i = 0; i < g->n_new; i++) {
+    if (i > 0) {
+      for (int64_t s = 0; s < n_seq; s++) last[s] = p.tokens[s][p.n[s] - 1];
+      decoder_step(d, last, row);
+    }
+    if (!choose(&p, &logits, vocab_size, i)) {
+      p.n_made = -1;
       break;
     }
-    tokens[n_prompt + made++] = token;
-    if (on_token && !on_token(user, token)) break;
+    if (all_ended(&p)) break;
   }
-  free(tokens);
-  return made;
+  const int64_t n_made = p.n_made;
+  progress_free(&p);
+  free(last), free(row);
+  return n_made;
+}
+
+int64_t generate_uncached(Model *model, Device *device, Dtype act, const Generate *g) {
+  Progress p = progress_new(g, 1);
+  for (int64_t i = 0; i < g->n_new && !p.ended[0]; i++) {
+    const size_t mark = arena_mark(&device->step);
+    Tape tape = tape_make(device, act, false);
+    Tensor *prefix = tensor_new1(&device->step, I32, p.n[0]);
+    memcpy(prefix->data, p.tokens[0], tensor_bytes(prefix));
+    const bool finite = choose(&p, lm_last_logits(model, &tape, prefix, NULL, NULL), model->config.vocab_size, i);
+    tape_reset(&tape, mark);
+    if (!finite) {
+      p.n_made = -1;
+      break;
+    }
+  }
+  const int64_t n_made = p.n_made;
+  progress_free(&p);
+  return n_made;
 }

@@ -171,16 +171,6 @@ void model_free(Model *model) {
   free(model);
 }
 
-ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq) {
-  const int n_layer = model->config.n_layer;
-  ModelState state = {arena_header(arena, (size_t)n_layer * sizeof *state.layers)};
-  for (int i = 0; i < n_layer; i++)
-    state.layers[i] = mixer_has_state(&model->blocks[i].mixer)
-                          ? mixer_zero_state(&model->config.ssm_cfg, arena, real, n_seq)
-                          : (LayerState){0};
-  return state;
-}
-
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length) {
   CHECK(n_seq * length <= INT32_MAX, "%lld sequences of %lld tokens", (long long)n_seq, (long long)length);
   Tensor *cu_seqlens = tensor_new1(&tape->device->step, I32, n_seq + 1);

@@ -29,67 +29,81 @@ void mamba2_init(Mamba2 *m, ParamTable *params, const char *prefix, const MixerC
   if (c->bias) m->out_proj_bias = params_add_vector(params, prefix, "out_proj.bias", c->d_model, INIT_VALUE(0));
 }
 
+/* What the scan and the step share: what each part is told, but what goes from part to part, and the state. */
+static SsmStep parts_of(const Mamba2 *m, Arena *arena, Tensor *proj) {
+  const MixerConfig *c = &m->config;
+  const int64_t n_ssm = mixer_d_ssm(c), n_mlp = mixer_d_inner(c) - n_ssm, n_h = mixer_nheads(c);
+  const int64_t n_bc = 2 * (int64_t)c->ngroups * c->d_state, at = 2 * n_mlp;
+  return (SsmStep){.conv = {.silu = true,
+                            .x = tensor_cols(arena, proj, at + n_ssm, n_ssm + n_bc),
+                            .w = m->conv_w,
+                            .bias = m->conv_bias},
+                   .dt = {.dt_min = c->dt_limit[0],
+                          .dt_max = c->dt_limit[1],
+                          .dt_raw = tensor_cols(arena, proj, at + 2 * n_ssm + n_bc, n_h),
+                          .dt_bias = m->dt_bias,
+                          .A_log = m->A_log},
+                   .scan = {.n_h = (int)n_h,
+                            .n_p = c->headdim,
+                            .n_n = c->d_state,
+                            .n_g = c->ngroups,
+                            .n_r = 1,
+                            .chunk_size = c->chunk_size,
+                            .D = m->D},
+                   .gate = {.norm = !c->rmsnorm           ? GATE_NORM_NONE
+                                    : c->norm_before_gate ? GATE_NORM_BEFORE
+                                                          : GATE_NORM_AFTER,
+                            .n_r = 1,
+                            .n_h = (int)n_h,
+                            .n_p = c->headdim,
+                            .group = (int)n_ssm / c->ngroups,
+                            .eps = NORM_EPS,
+                            .z = tensor_cols(arena, proj, at, n_ssm),
+                            .weight = m->norm}};
+}
+
+/* [silu(z0) x0 | room for the gate's output, a view of it in *out]; NULL without that MLP. */
+static Tensor *beside_mlp(const Mamba2 *m, Tape *tape, Tensor *proj, Tensor **out) {
+  const int64_t n_e = mixer_d_inner(&m->config), n_mlp = n_e - mixer_d_ssm(&m->config);
+  if (n_mlp == 0) return NULL;
+  Arena *arena = &tape->device->step;
+  Tensor *joined = tape_tensor(tape, tape->act, proj->dim[0], n_e);
+  op_swiglu(tape, tensor_cols(arena, proj, n_mlp, n_mlp), tensor_cols(arena, proj, 0, n_mlp),
+            tensor_cols(arena, joined, 0, n_mlp));
+  *out = tensor_cols(arena, joined, n_mlp, n_e - n_mlp);
+  return joined;
+}
+
 Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                    LayerState *state_out) {
   const MixerConfig *c = &m->config;
-  const int64_t n_e = mixer_d_inner(c), n_ssm = mixer_d_ssm(c), n_mlp = n_e - n_ssm, n_h = mixer_nheads(c);
-  const int64_t n_gn = (int64_t)c->ngroups * c->d_state;
+  const int64_t n_ssm = mixer_d_ssm(c), n_gn = (int64_t)c->ngroups * c->d_state;
   const bool has_window = c->d_conv > 1;
   Arena *arena = &tape->device->step;
+  SsmStep part = parts_of(m, arena, proj);
 
-  Tensor *z = tensor_cols(arena, proj, 2 * n_mlp, n_ssm);
-  Tensor *xBC = tensor_cols(arena, proj, 2 * n_mlp + n_ssm, n_ssm + 2 * n_gn);
-  Tensor *dt_raw = tensor_cols(arena, proj, 2 * n_mlp + 2 * n_ssm + 2 * n_gn, n_h);
+  part.conv.cu_seqlens = part.scan.cu_seqlens = cu_seqlens;
+  part.conv.window_in = state_in && has_window ? state_in->conv : NULL;
+  part.scan.ssm_in = state_in ? state_in->ssm : NULL;
+  part.conv = op_conv1d(tape, part.conv, state_out && has_window);
+  part.dt = op_ssm_dt(tape, part.dt);
+  part.scan.x = tensor_cols(arena, part.conv.y, 0, n_ssm);
+  part.scan.B = tensor_cols(arena, part.conv.y, n_ssm, n_gn);
+  part.scan.C = tensor_cols(arena, part.conv.y, n_ssm + n_gn, n_gn);
+  part.scan.dt = part.dt.dt, part.scan.a = part.dt.a;
+  part.scan = op_ssd_scan(tape, part.scan, state_out != NULL);
+  if (state_out) *state_out = (LayerState){.conv = part.conv.window_out, .ssm = part.scan.ssm_out};
 
-  Conv1d conv = op_conv1d(tape,
-                          (Conv1d){.silu = true,
-                                   .cu_seqlens = cu_seqlens,
-                                   .x = xBC,
-                                   .w = m->conv_w,
-                                   .bias = m->conv_bias,
-                                   .window_in = state_in && has_window ? state_in->conv : NULL},
-                          state_out && has_window);
-  SsmDt steps = op_ssm_dt(tape, (SsmDt){.dt_min = c->dt_limit[0],
-                                        .dt_max = c->dt_limit[1],
-                                        .dt_raw = dt_raw,
-                                        .dt_bias = m->dt_bias,
-                                        .A_log = m->A_log});
-  SsdScan scan = op_ssd_scan(tape,
-                             (SsdScan){.n_h = (int)n_h,
-                                       .n_p = c->headdim,
-                                       .n_n = c->d_state,
-                                       .n_g = c->ngroups,
-                                       .n_r = 1,
-                                       .chunk_size = c->chunk_size,
-                                       .cu_seqlens = cu_seqlens,
-                                       .x = tensor_cols(arena, conv.y, 0, n_ssm),
-                                       .B = tensor_cols(arena, conv.y, n_ssm, n_gn),
-                                       .C = tensor_cols(arena, conv.y, n_ssm + n_gn, n_gn),
-                                       .dt = steps.dt,
-                                       .a = steps.a,
-                                       .D = m->D,
-                                       .ssm_in = state_in ? state_in->ssm : NULL},
-                             state_out != NULL);
-  if (state_out) *state_out = (LayerState){.conv = conv.window_out, .ssm = scan.ssm_out};
+  Tensor *joined = beside_mlp(m, tape, proj, &part.gate.out);
+  part.gate.x = part.scan.y;
+  part.gate = op_gated_norm(tape, part.gate);
+  return joined ? joined : part.gate.out;
+}
 
-  GatedNorm gate = {.norm = !c->rmsnorm           ? GATE_NORM_NONE
-                            : c->norm_before_gate ? GATE_NORM_BEFORE
-                                                  : GATE_NORM_AFTER,
-                    .n_r = 1,
-                    .n_h = (int)n_h,
-                    .n_p = c->headdim,
-                    .group = (int)n_ssm / c->ngroups,
-                    .eps = NORM_EPS,
-                    .x = scan.y,
-                    .z = z,
-                    .weight = m->norm};
-  Tensor *joined = NULL;
-  if (n_mlp > 0) {
-    joined = tape_tensor(tape, tape->act, proj->dim[0], n_e);
-    op_swiglu(tape, tensor_cols(arena, proj, n_mlp, n_mlp), tensor_cols(arena, proj, 0, n_mlp),
-              tensor_cols(arena, joined, 0, n_mlp));
-    gate.out = tensor_cols(arena, joined, n_mlp, n_ssm);
-  }
-  gate = op_gated_norm(tape, gate);
-  return joined ? joined : gate.out;
+Tensor *mamba2_step(Mamba2 *m, Tape *tape, Tensor *proj, LayerState *state) {
+  SsmStep step = parts_of(m, &tape->device->step, proj);
+  step.conv.window_in = state->conv, step.scan.ssm_in = state->ssm;
+  Tensor *joined = beside_mlp(m, tape, proj, &step.gate.out);
+  step = op_ssm_step(tape, step);
+  return joined ? joined : step.gate.out;
 }

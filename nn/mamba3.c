@@ -31,60 +31,70 @@ void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerC
   m->out_proj = params_add_linear(params, prefix, "out_proj.weight", c->d_model, n_e, sqrt(n_layer));
 }
 
-Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
-                   LayerState *state_out) {
+/* What the scan and the step share: what each part is told, but what goes from part to part, and the state. */
+static SsmStep parts_of(const Mamba3 *m, Arena *arena, Tensor *proj) {
   const MixerConfig *c = &m->config;
   const int64_t n_e = mixer_d_inner(c), n_h = mixer_nheads(c), n_s = mixer_n_angles(c);
   const int64_t n_bc = (int64_t)mixer_rank(c) * c->ngroups * c->d_state, scalars = 2 * n_e + 2 * n_bc;
-  Arena *arena = &tape->device->step;
+  return (SsmStep){.dt = {.A_softplus = c->A_softplus,
+                          .A_floor = c->A_floor,
+                          .dt_raw = tensor_cols(arena, proj, scalars, n_h),
+                          .dt_bias = m->dt_bias,
+                          .A_raw = tensor_cols(arena, proj, scalars + n_h, n_h),
+                          .trap = tensor_cols(arena, proj, scalars + 2 * n_h, n_h)},
+                   .scan = {.n_h = (int)n_h,
+                            .n_p = c->headdim,
+                            .n_n = c->d_state,
+                            .n_g = c->ngroups,
+                            .n_r = mixer_rank(c),
+                            .n_s = (int)n_s,
+                            .chunk_size = c->chunk_size,
+                            .rotate_halves = c->is_mimo,
+                            .norm_eps = NORM_EPS,
+                            .x = tensor_cols(arena, proj, n_e, n_e),
+                            .B = tensor_cols(arena, proj, 2 * n_e, n_bc),
+                            .C = tensor_cols(arena, proj, 2 * n_e + n_bc, n_bc),
+                            .D = m->D,
+                            .B_norm = m->B_norm,
+                            .C_norm = m->C_norm,
+                            .B_bias = m->B_bias,
+                            .C_bias = m->C_bias,
+                            .angle = n_s > 0 ? tensor_cols(arena, proj, scalars + 3 * n_h, n_s) : NULL,
+                            .mimo_x = m->mimo_x},
+                   .gate = {.norm = c->is_outproj_norm ? GATE_NORM_BEFORE : GATE_NORM_NONE,
+                            .n_r = mixer_rank(c),
+                            .n_h = (int)n_h,
+                            .n_p = c->headdim,
+                            .group = c->headdim,
+                            .eps = NORM_EPS,
+                            .z = tensor_cols(arena, proj, 0, n_e),
+                            .weight = m->norm,
+                            .mimo_z = m->mimo_z,
+                            .mimo_o = m->mimo_o}};
+}
 
-  SsmDt steps = op_ssm_dt(tape, (SsmDt){.A_softplus = c->A_softplus,
-                                        .A_floor = c->A_floor,
-                                        .dt_raw = tensor_cols(arena, proj, scalars, n_h),
-                                        .dt_bias = m->dt_bias,
-                                        .A_raw = tensor_cols(arena, proj, scalars + n_h, n_h),
-                                        .trap = tensor_cols(arena, proj, scalars + 2 * n_h, n_h)});
-  SsdScan scan = {.n_h = (int)n_h,
-                  .n_p = c->headdim,
-                  .n_n = c->d_state,
-                  .n_g = c->ngroups,
-                  .n_r = mixer_rank(c),
-                  .n_s = (int)n_s,
-                  .chunk_size = c->chunk_size,
-                  .rotate_halves = c->is_mimo,
-                  .norm_eps = NORM_EPS,
-                  .cu_seqlens = cu_seqlens,
-                  .x = tensor_cols(arena, proj, n_e, n_e),
-                  .B = tensor_cols(arena, proj, 2 * n_e, n_bc),
-                  .C = tensor_cols(arena, proj, 2 * n_e + n_bc, n_bc),
-                  .dt = steps.dt,
-                  .a = steps.a,
-                  .lambda = steps.lambda,
-                  .D = m->D,
-                  .B_norm = m->B_norm,
-                  .C_norm = m->C_norm,
-                  .B_bias = m->B_bias,
-                  .C_bias = m->C_bias,
-                  .angle = n_s > 0 ? tensor_cols(arena, proj, scalars + 3 * n_h, n_s) : NULL,
-                  .mimo_x = m->mimo_x};
-  if (state_in) {
-    scan.ssm_in = state_in->ssm, scan.k_in = state_in->k, scan.v_in = state_in->v;
-    if (n_s > 0) scan.angle_in = state_in->angle;
-  }
-  scan = op_ssd_scan(tape, scan, state_out != NULL);
+static void start_from(SsdScan *scan, const LayerState *state) {
+  scan->ssm_in = state->ssm, scan->k_in = state->k, scan->v_in = state->v;
+  if (scan->n_s > 0) scan->angle_in = state->angle;
+}
+
+Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                   LayerState *state_out) {
+  SsmStep part = parts_of(m, &tape->device->step, proj);
+  part.dt = op_ssm_dt(tape, part.dt);
+  part.scan.cu_seqlens = cu_seqlens;
+  part.scan.dt = part.dt.dt, part.scan.a = part.dt.a, part.scan.lambda = part.dt.lambda;
+  if (state_in) start_from(&part.scan, state_in);
+  part.scan = op_ssd_scan(tape, part.scan, state_out != NULL);
+  const SsdScan *end = &part.scan;
   if (state_out)
-    *state_out = (LayerState){.ssm = scan.ssm_out, .angle = scan.angle_out, .k = scan.k_out, .v = scan.v_out};
+    *state_out = (LayerState){.ssm = end->ssm_out, .angle = end->angle_out, .k = end->k_out, .v = end->v_out};
+  part.gate.x = part.scan.y;
+  return op_gated_norm(tape, part.gate).out;
+}
 
-  return op_gated_norm(tape, (GatedNorm){.norm = c->is_outproj_norm ? GATE_NORM_BEFORE : GATE_NORM_NONE,
-                                         .n_r = mixer_rank(c),
-                                         .n_h = (int)n_h,
-                                         .n_p = c->headdim,
-                                         .group = c->headdim,
-                                         .eps = NORM_EPS,
-                                         .x = scan.y,
-                                         .z = tensor_cols(arena, proj, 0, n_e),
-                                         .weight = m->norm,
-                                         .mimo_z = m->mimo_z,
-                                         .mimo_o = m->mimo_o})
-      .out;
+Tensor *mamba3_step(Mamba3 *m, Tape *tape, Tensor *proj, LayerState *state) {
+  SsmStep step = parts_of(m, &tape->device->step, proj);
+  start_from(&step.scan, state);
+  return op_ssm_step(tape, step).gate.out;
 }

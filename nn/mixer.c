@@ -116,10 +116,17 @@ Tensor *mixer_mix(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const 
   switch (m->kind) {
   case LAYER_MAMBA2: return mamba2_mix(&m->mamba2, tape, proj, cu_seqlens, state_in, state_out);
   case LAYER_MAMBA3: return mamba3_mix(&m->mamba3, tape, proj, cu_seqlens, state_in, state_out);
-  case LAYER_ATTENTION:
-    CHECK(!state_in, "attention carries no state between calls; the caller refuses hybrids here");
-    if (state_out) *state_out = (LayerState){0};
-    return attention_mix(&m->attention, tape, proj, cu_seqlens);
+  case LAYER_ATTENTION: return attention_mix(&m->attention, tape, proj, cu_seqlens, state_in, state_out);
+  case LAYER_IDENTITY: break;
+  }
+  CHECK(false, "layer kind %d", (int)m->kind);
+}
+
+Tensor *mixer_step(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state) {
+  switch (m->kind) {
+  case LAYER_MAMBA2: return mamba2_step(&m->mamba2, tape, proj, state);
+  case LAYER_MAMBA3: return mamba3_step(&m->mamba3, tape, proj, state);
+  case LAYER_ATTENTION: return attention_step(&m->attention, tape, proj, cu_seqlens, state);
   case LAYER_IDENTITY: break;
   }
   CHECK(false, "layer kind %d", (int)m->kind);
@@ -147,21 +154,38 @@ Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const
   return op_linear(tape, mixed, p.out_proj, p.out_proj_bias, tape->act);
 }
 
-LayerState mixer_zero_state(const MixerConfig *c, Arena *arena, Dtype real, int64_t n_seq) {
+/* One field, zero; NULL where it would have no elements. */
+static Tensor *field_new(Arena *arena, Dtype real, int n_dim, const int64_t *dim) {
+  for (int i = 0; i < n_dim; i++)
+    if (dim[i] == 0) return NULL;
+  Tensor *field = tensor_new(arena, real, n_dim, dim);
+  if (arena->memory) tensor_zero(field); /* a dry arena's tensors must not be touched */
+  return field;
+}
+#define FIELD(...)                                                                                                     \
+  field_new(arena, real, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (const int64_t[]){__VA_ARGS__})
+
+static LayerState attention_zero_state(const AttnConfig *c, Arena *arena, Dtype real, int64_t n_seq, int64_t room,
+                                       Tensor *length) {
+  const int64_t n_kv = (int64_t)c->num_heads_kv * c->head_dim, n_qkv = (int64_t)c->num_heads * c->head_dim + 2 * n_kv;
+  return (LayerState){.conv = FIELD(n_seq, n_qkv, max_i64(0, c->d_conv - 1)),
+                      .key = FIELD(n_seq, room, n_kv),
+                      .value = FIELD(n_seq, room, n_kv),
+                      .length = length};
+}
+
+LayerState mixer_zero_state(const Mixer *m, Arena *arena, Dtype real, int64_t n_seq, int64_t room, Tensor *length) {
+  if (m->kind == LAYER_IDENTITY) return (LayerState){0};
+  if (m->kind == LAYER_ATTENTION) return attention_zero_state(&m->attention.config, arena, real, n_seq, room, length);
+  const MixerConfig *c = m->kind == LAYER_MAMBA2 ? &m->mamba2.config : &m->mamba3.config;
   const int64_t n_h = mixer_nheads(c), n_p = c->headdim, n_n = c->d_state;
-  LayerState state = {.ssm = tensor_new4(arena, real, n_seq, n_h, n_p, n_n)};
-  if (c->layer == LAYER_MAMBA2) {
-    const int64_t n_channels = mixer_d_ssm(c) + 2 * c->ngroups * c->d_state;
-    if (c->d_conv > 1) state.conv = tensor_new3(arena, real, n_seq, n_channels, c->d_conv - 1);
+  LayerState state = {.ssm = FIELD(n_seq, n_h, n_p, n_n)};
+  if (m->kind == LAYER_MAMBA2) {
+    state.conv = FIELD(n_seq, mixer_d_ssm(c) + 2 * c->ngroups * n_n, c->d_conv - 1);
   } else {
-    if (mixer_n_angles(c) > 0) state.angle = tensor_new3(arena, real, n_seq, n_h, mixer_n_angles(c));
-    state.k = tensor_new4(arena, real, n_seq, mixer_rank(c), n_h, n_n);
-    state.v = tensor_new3(arena, real, n_seq, n_h, n_p);
-  }
-  if (arena->memory) { /* a dry arena's tensors must not be touched */
-    Tensor *const all[] = {state.conv, state.ssm, state.angle, state.k, state.v};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-      if (all[i]) tensor_zero(all[i]);
+    state.angle = FIELD(n_seq, n_h, mixer_n_angles(c));
+    state.k = FIELD(n_seq, mixer_rank(c), n_h, n_n);
+    state.v = FIELD(n_seq, n_h, n_p);
   }
   return state;
 }

@@ -25,7 +25,7 @@ typedef struct MixerConfig { /* ssm_cfg */
   int mimo_rank;
 } MixerConfig;
 
-typedef struct AttnConfig { /* attn_cfg */
+typedef struct AttnConfig {              /* attn_cfg */
   int num_heads, num_heads_kv, head_dim; /* kv 0: num_heads; head_dim 0: d_model / num_heads */
   int rotary_emb_dim;
   double rotary_emb_base;
@@ -47,10 +47,13 @@ static inline int mixer_nheads(const MixerConfig *c) { return mixer_d_ssm(c) / c
 static inline int mixer_rank(const MixerConfig *c) { return c->layer == LAYER_MAMBA3 && c->is_mimo ? c->mimo_rank : 1; }
 int mixer_n_angles(const MixerConfig *c); /* S */
 
-/* What a layer carries from token to token (spec 5); fields a layer does not have are NULL.
- * n_seq sequences: conv (n_seq, C, W-1), ssm (n_seq, H, P, N), angle (n_seq, H, S), k (n_seq, R, H, N), v (n_seq, H, P) */
+/* What a layer carries from token to token (spec 5); fields a layer does not have are NULL. All real but length.
+ * n_seq sequences: conv (n_seq, C, W-1), ssm (n_seq, H, P, N), angle (n_seq, H, S), k (n_seq, R, H, N), v (n_seq, H, P);
+ * attention: conv of q, k and v where it has one; key, value (n_seq, room, n_heads_kv * head_dim): the rotated keys and the
+ * values of the first length[s] tokens of sequence s in its first rows. */
 typedef struct LayerState {
-  Tensor *conv, *ssm, *angle, *k, *v;
+  Tensor *conv, *ssm, *angle, *k, *v, *key, *value;
+  Tensor *length; /* (n_seq) I32, one for all layers of a model; NULL without attention */
 } LayerState;
 
 /* The sequences of a batch: lengths as cu_seqlens (n_seq + 1) I32. */
@@ -83,15 +86,23 @@ void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerC
 void attention_init(AttentionLayer *m, ParamTable *params, const char *prefix, const AttnConfig *config, int d_model,
                     int n_layer);
 /* A mixer is out_proj(mix(in_proj(x))). The middle: proj (T, n_proj) act -> what out_proj reads (T, n_inner) act.
- * state_in NULL: zero. state_out NULL: not wanted; else its fields are set. */
+ * state_in NULL: zero. state_out NULL: not wanted; else its fields are set, but key and value, which are filled: their room
+ * is the caller's to know. */
 Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                    LayerState *state_out);
 Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                    LayerState *state_out);
-Tensor *attention_mix(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens);
+Tensor *attention_mix(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
+                      LayerState *state_out);
 /* The three above by kind. */
 Tensor *mixer_mix(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                   LayerState *state_out);
+/* The middle for one token of each sequence, T = n_seq, the state updated in place (its length is the caller's to count).
+ * Not recorded. */
+Tensor *mamba2_step(Mamba2 *m, Tape *tape, Tensor *proj, LayerState *state);
+Tensor *mamba3_step(Mamba3 *m, Tape *tape, Tensor *proj, LayerState *state);
+Tensor *attention_step(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state);
+Tensor *mixer_step(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state);
 /* The products around it; a bias may be NULL, and all are where there is no mixer. */
 typedef struct MixerProducts {
   Tensor *in_proj, *in_proj_bias, *out_proj, *out_proj_bias;
@@ -105,7 +116,6 @@ Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const
 char *mixer_config_problem(const MixerConfig *config);
 char *attn_config_problem(const AttnConfig *config, int d_model);
 
-/* Whether it carries a state from token to token that calls can take and give. */
-static inline bool mixer_has_state(const Mixer *m) { return m->kind == LAYER_MAMBA2 || m->kind == LAYER_MAMBA3; }
-/* Zero states for n_seq sequences, in `arena`. */
-LayerState mixer_zero_state(const MixerConfig *config, Arena *arena, Dtype real, int64_t n_seq);
+/* Zero states for n_seq sequences, in `arena`; attention's with room for `room` tokens (0: no keys and values yet) and
+ * counting in `length`. */
+LayerState mixer_zero_state(const Mixer *m, Arena *arena, Dtype real, int64_t n_seq, int64_t room, Tensor *length);

@@ -20,7 +20,8 @@ typedef struct Embedding {
   Tensor *dw, *dy;
 } Embedding;
 
-/* y = x w^T + bias */
+/* y = x w^T + bias. Few rows (the tokens of a decoding step) are as usual as many: w is then to be read once, at the
+ * memory's rate. */
 typedef struct Linear {
   Tensor *x;    /* (T, n_in) act or real */
   Tensor *w;    /* (n_out, n_in) */
@@ -68,7 +69,8 @@ typedef struct GatedNorm {
 } GatedNorm;
 
 /* Causal depth-wise convolution, taps end at the present token: y[t,c] = f(sum_k w[c,k] x[t-W+1+k, c] + bias[c]),
- * f = silu or identity. Before a sequence's start x is window_in (oldest first), or zero. (spec 2.1 step 1) */
+ * f = silu or identity. Before a sequence's start x is window_in (oldest first), or zero; window_out may be window_in where
+ * every sequence is one token. (spec 2.1 step 1) */
 typedef struct Conv1d {
   bool silu;
   Tensor *cu_seqlens; /* (n_seq + 1) I32 */
@@ -142,6 +144,22 @@ static inline int64_t ssd_scan_n_chunks(int64_t n_tokens, int64_t n_seq, int64_t
   return n_tokens / chunk_size + n_seq;
 }
 
+/* One token of each of n_seq sequences through the middle of a Mamba mixer, the state updated in place: what conv1d
+ * (Mamba-2), ssm_dt, ssd_scan and gated_norm do one after the other for sequences of one token. Each part holds what its own
+ * kernel is told, and
+ *   the state is conv.window_in and scan.ssm_in, angle_in, k_in, v_in (each NULL where the layer has none): read and then
+ *   written; the _out fields are NULL, and so is cu_seqlens;
+ *   what goes from part to part is not given: conv.y, dt.dt, dt.a, dt.lambda, scan.dt, scan.a, scan.lambda, scan.y, gate.x
+ *   are NULL, and for Mamba-2 (conv.w not NULL) scan.x, B and C, which are the columns [x | B | C] of the convolution's
+ *   output. A kernel may keep it in real where the separate ones would round it to act. Mamba-3 is dt.trap not NULL. */
+typedef struct SsmStep {
+  Conv1d conv;
+  SsmDt dt;
+  SsdScan scan;
+  GatedNorm gate;
+  void *scratch;
+} SsmStep;
+
 /* y = value * silu(gate). (spec 1, MLP; spec 2.1 step 6 for d_mlp) */
 typedef struct Swiglu {
   Tensor *value, *gate, *y; /* (T, F) act */
@@ -150,17 +168,26 @@ typedef struct Swiglu {
 
 /* Causal attention inside each sequence; q, k, v are column views of one projection. Query head i reads key head
  * i / (n_heads / n_heads_kv). Rotary embedding on the first rotary_dim entries of each head of q and k, positions from
- * the sequence's start: pairs (i, i + rotary_dim/2), or (2i, 2i+1) when interleaved, angle pos * base^(-2i/rotary_dim). */
+ * the sequence's start: pairs (i, i + rotary_dim/2), or (2i, 2i+1) when interleaved, angle pos * base^(-2i/rotary_dim).
+ *
+ * Sequences may go on where others ended: past[s] tokens came before those of sequence s, positions count from there, and
+ * row j < past[s] of its key_in and value_in is token j's rotated key and its value (rows behind are not read). key_out and
+ * value_out get the rows [0, past[s] + length of s); rows behind are left alone. They may be key_in and value_in
+ * themselves, in forward: then only the new rows are written. Rooms are at least what is read and written (CHECK). */
 typedef struct Attention {
   int n_heads, n_heads_kv, head_dim, rotary_dim;
   bool rotary_interleaved;
   double rotary_base, scale;
-  Tensor *cu_seqlens; /* (n_seq + 1) I32 */
-  Tensor *q;          /* (T, n_heads * head_dim) act */
-  Tensor *k, *v;      /* (T, n_heads_kv * head_dim) act */
-  Tensor *y;          /* (T, n_heads * head_dim) act */
-  Tensor *lse;        /* (T, n_heads) real: log of the sum that each softmax divides by. Saved for backward, or NULL */
-  Tensor *dq, *dk, *dv, *dy;
+  Tensor *cu_seqlens;        /* (n_seq + 1) I32 */
+  Tensor *q;                 /* (T, n_heads * head_dim) act */
+  Tensor *k, *v;             /* (T, n_heads_kv * head_dim) act */
+  Tensor *past;              /* (n_seq) I32; NULL, like key_in and value_in: nothing came before */
+  Tensor *key_in, *value_in; /* (n_seq, room, n_heads_kv * head_dim) real */
+  Tensor *y;                 /* (T, n_heads * head_dim) act */
+  Tensor *lse;               /* (T, n_heads) real: log of the sum that each softmax divides by. For backward, or NULL */
+  Tensor *key_out, *value_out; /* as the _in ones with a room of their own, or NULL */
+  Tensor *dq, *dk, *dv, *dkey_in, *dvalue_in;
+  Tensor *dy, *dkey_out, *dvalue_out; /* dy is never NULL; the others may be */
   void *scratch;
 } Attention;
 
@@ -175,7 +202,8 @@ typedef struct CrossEntropy {
   Tensor *target; /* (T) I32 */
   Tensor *nll;    /* (T, 1) real */
   Tensor *dx, *dw, *dnll;
-  double dnll_known; /* forward, with dx or dw given: what every token's dnll will be, and the gradients are made at once */
+  double
+      dnll_known; /* forward, with dx or dw given: what every token's dnll will be, and the gradients are made at once */
   void *scratch;
 } CrossEntropy;
 

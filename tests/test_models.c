@@ -7,73 +7,14 @@
 
 #include "models/aspis.h"
 #include "tensor/rng.h"
+#include "tests/support/subject.h"
 
-/* Room for small models; address sanitizer pays for every byte reserved. */
-#define SIZES ((DeviceSizes){(size_t)64 << 20, (size_t)512 << 20, (size_t)64 << 20})
+enum { N_TOKENS = 19 };
 
 static Model *preset_model(const char *name) {
   ModelConfig config;
   cr_assert(model_preset(name, &config), "%s: no such preset", name);
   return model_new(&config);
-}
-
-/* A small model of each kind; every layer has more than one group and rank, and an MLP and attention where told. */
-static ModelConfig small_config(LayerKind layer, bool is_mimo, bool hybrid) {
-  ModelConfig c = model_config_default();
-  c.d_model = 24, c.n_layer = 3, c.vocab_size = 29, c.d_intermediate = hybrid ? 40 : 0;
-  c.ssm_cfg = mixer_config_default(layer);
-  c.ssm_cfg.d_model = 24, c.ssm_cfg.d_state = 12, c.ssm_cfg.headdim = 8, c.ssm_cfg.ngroups = 2;
-  c.ssm_cfg.chunk_size = 4, c.ssm_cfg.is_mimo = is_mimo, c.ssm_cfg.mimo_rank = 2;
-  if (hybrid) {
-    c.attn_layer_idx[0] = 1, c.n_attn_layers = 1;
-    c.attn_cfg.num_heads = 4, c.attn_cfg.num_heads_kv = 2, c.attn_cfg.rotary_emb_dim = 4, c.attn_cfg.d_conv = 3;
-  }
-  return c;
-}
-
-typedef struct Kind {
-  const char *name;
-  LayerKind layer;
-  bool is_mimo, hybrid;
-} Kind;
-static const Kind KINDS[] = {{"mamba2", LAYER_MAMBA2, false, false},
-                             {"mamba3", LAYER_MAMBA3, false, false},
-                             {"mamba3 mimo", LAYER_MAMBA3, true, false},
-                             {"mamba2 hybrid with mlp", LAYER_MAMBA2, false, true}};
-enum { N_KINDS = sizeof KINDS / sizeof *KINDS, N_TOKENS = 19 };
-
-typedef struct Subject {
-  Device device;
-  Model *model;
-  Dtype act;
-} Subject;
-
-static Subject subject_open(const ModelConfig *config, Dtype act) {
-  Subject s = {.act = act};
-  Status status = device_open(&s.device, "cpu", act == F64 ? F64 : F32, SIZES);
-  cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
-  s.model = model_new(config);
-  params_alloc(&s.model->params, &s.device, act, true, 0);
-  params_init(&s.model->params, 7);
-  return s;
-}
-
-static void subject_close(Subject *s) {
-  model_free(s->model);
-  device_close(&s->device);
-}
-
-static Tensor *tokens_new(Arena *arena, int n, uint64_t seed) {
-  Tensor *token = tensor_new1(arena, I32, n);
-  Rng rng = rng_make(seed, RNG_TEST, 0, 0);
-  for (int i = 0; i < n; i++) ((int32_t *)token->data)[i] = (int32_t)rng_below(&rng, 29);
-  return token;
-}
-
-static double largest_difference(const Tensor *a, int64_t a_first, const Tensor *b, int64_t b_first, int64_t n) {
-  double worst = 0;
-  for (int64_t i = 0; i < n; i++) worst = fmax(worst, fabs(tensor_get(a, a_first + i) - tensor_get(b, b_first + i)));
-  return worst;
 }
 
 /* ---- presets and shapes */
@@ -123,7 +64,7 @@ Test(presets, mimo_takes_the_mlp_width_from_the_weights_when_told) {
 }
 
 Test(config, refuses_what_cannot_be_built_and_names_the_key) {
-  const ModelConfig good = small_config(LAYER_MAMBA2, false, true);
+  const ModelConfig good = subject_config(LAYER_MAMBA2, false, true);
   char *none = model_config_problem(&good);
   cr_assert_null(none, "a valid config: %s", none);
   static const char *const KEYS[] = {"ssm_cfg.headdim", "ssm_cfg.ngroups",        "ssm_cfg.d_ssm", "n_layer",
@@ -152,7 +93,7 @@ Test(config, refuses_what_cannot_be_built_and_names_the_key) {
 /* ---- the parameter table */
 
 Test(params, lie_aligned_at_the_same_offset_of_every_block) {
-  ModelConfig config = small_config(LAYER_MAMBA3, true, true);
+  ModelConfig config = subject_config(LAYER_MAMBA3, true, true);
   Subject s = subject_open(&config, BF16);
   ParamTable *params = &s.model->params;
   const char *grads = params->grads_flat.data;
@@ -205,18 +146,19 @@ static bool stays_real(const char *name) {
 }
 
 Test(params, of_the_ssm_stay_f32_in_a_bf16_model_and_all_others_have_masters) {
-  for (int k = 0; k < N_KINDS; k++) {
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+  for (int k = 0; k < SUBJECT_N_KINDS; k++) {
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     Subject s = subject_open(&config, BF16);
     for (int i = 0; i < s.model->params.n_params; i++) {
       Param *p = s.model->params.params[i];
       Dtype expected = stays_real(p->name) ? F32 : BF16;
-      cr_assert_eq(p->value.dtype, expected, "%s: %s is %s", KINDS[k].name, p->name, dtype_name(p->value.dtype));
-      cr_assert_eq(p->low != NULL, expected == BF16, "%s: %s: lower halves", KINDS[k].name, p->name);
+      cr_assert_eq(p->value.dtype, expected, "%s: %s is %s", SUBJECT_KINDS[k].name, p->name,
+                   dtype_name(p->value.dtype));
+      cr_assert_eq(p->low != NULL, expected == BF16, "%s: %s: lower halves", SUBJECT_KINDS[k].name, p->name);
       const Tensor *exact = param_exact(p);
       for (int64_t j = 0; j < tensor_count(&p->value) && p->low; j++)
         cr_assert_float_eq(tensor_get(&p->value, j), tensor_get(exact, j), fabs(tensor_get(exact, j)) / 256,
-                           "%s: %s[%lld] is not its master rounded", KINDS[k].name, p->name, (long long)j);
+                           "%s: %s[%lld] is not its master rounded", SUBJECT_KINDS[k].name, p->name, (long long)j);
     }
     subject_close(&s);
   }
@@ -234,13 +176,13 @@ static bool reference_decays(const char *name) {
 }
 
 Test(params, decay_exactly_where_the_reference_does) {
-  for (int k = 0; k < N_KINDS; k++) {
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+  for (int k = 0; k < SUBJECT_N_KINDS; k++) {
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     config.tie_embeddings = false, config.ssm_cfg.bias = true, config.ssm_cfg.is_outproj_norm = true;
     Model *model = model_new(&config);
     for (int i = 0; i < model->params.n_params; i++) {
       const Param *p = model->params.params[i];
-      cr_assert_eq(p->decay, reference_decays(p->name), "%s: %s %s", KINDS[k].name, p->name,
+      cr_assert_eq(p->decay, reference_decays(p->name), "%s: %s %s", SUBJECT_KINDS[k].name, p->name,
                    p->decay ? "decays" : "does not decay");
     }
     model_free(model);
@@ -261,7 +203,7 @@ static void range_of(Subject *s, const char *name, double *low, double *high, do
 }
 
 Test(params, are_initialised_as_specified) {
-  ModelConfig config = small_config(LAYER_MAMBA2, false, false);
+  ModelConfig config = subject_config(LAYER_MAMBA2, false, false);
   config.d_model = config.ssm_cfg.d_model = 128, config.n_layer = 4;
   Subject s = subject_open(&config, F32);
   const double out = 1 / (sqrt(256) * sqrt(4)), in = 1 / sqrt(128);
@@ -294,7 +236,7 @@ Test(params, are_initialised_as_specified) {
 }
 
 Test(params, of_one_seed_are_the_same_and_of_another_differ) {
-  ModelConfig config = small_config(LAYER_MAMBA3, true, false);
+  ModelConfig config = subject_config(LAYER_MAMBA3, true, false);
   Subject a = subject_open(&config, F32), b = subject_open(&config, F32);
   Param *pa = params_find(&a.model->params, "backbone.layers.1.mixer.in_proj.weight");
   Param *pb = params_find(&b.model->params, "backbone.layers.1.mixer.in_proj.weight");
@@ -320,51 +262,29 @@ static Tensor *slice(Arena *arena, const Tensor *token, int first, int n) {
 }
 
 Test(models, give_the_same_logits_for_any_chunk_size) {
-  for (int k = 0; k < N_KINDS; k++) {
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+  for (int k = 0; k < SUBJECT_N_KINDS; k++) {
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     static const int CHUNKS[] = {1, 4, N_TOKENS, 64};
     Tensor *logits[4];
     Subject s[4];
     for (int i = 0; i < 4; i++) {
       config.ssm_cfg.chunk_size = CHUNKS[i];
       s[i] = subject_open(&config, F64);
-      logits[i] = logits_of(&s[i], tokens_new(&s[i].device.step, N_TOKENS, 1), NULL, NULL, NULL);
+      logits[i] = logits_of(&s[i], subject_tokens(&s[i].device.step, N_TOKENS, 1), NULL, NULL, NULL);
       double error = largest_difference(logits[i], 0, logits[0], 0, tensor_count(logits[0]));
-      cr_assert_lt(error, 1e-12, "%s, chunk %d: logits differ by %g", KINDS[k].name, CHUNKS[i], error);
+      cr_assert_lt(error, 1e-12, "%s, chunk %d: logits differ by %g", SUBJECT_KINDS[k].name, CHUNKS[i], error);
     }
     for (int i = 0; i < 4; i++) subject_close(&s[i]);
   }
 }
 
-Test(models, carry_their_state_over_any_cut) {
-  for (int k = 0; k < N_KINDS; k++) {
-    if (KINDS[k].hybrid) continue;
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, false);
-    Subject s = subject_open(&config, F64);
-    Arena *arena = &s.device.step;
-    Tensor *token = tokens_new(arena, N_TOKENS, 2);
-    Tensor *whole = logits_of(&s, token, NULL, NULL, NULL);
-    const int64_t width = tensor_last(whole);
-    for (int cut = 1; cut < N_TOKENS; cut++) {
-      LayerState layers[3];
-      ModelState state = {layers};
-      Tensor *head = logits_of(&s, slice(arena, token, 0, cut), NULL, NULL, &state);
-      Tensor *tail = logits_of(&s, slice(arena, token, cut, N_TOKENS - cut), NULL, &state, NULL);
-      double error = fmax(largest_difference(whole, 0, head, 0, cut * width),
-                          largest_difference(whole, cut * width, tail, 0, (N_TOKENS - cut) * width));
-      cr_assert_lt(error, 1e-12, "%s, cut at %d: logits differ by %g", KINDS[k].name, cut, error);
-    }
-    subject_close(&s);
-  }
-}
-
 Test(models, run_packed_pieces_as_if_each_were_alone) {
   static const int32_t STARTS[] = {0, 1, 2, 9, N_TOKENS};
-  for (int k = 0; k < N_KINDS; k++) {
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+  for (int k = 0; k < SUBJECT_N_KINDS; k++) {
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     Subject s = subject_open(&config, F64);
     Arena *arena = &s.device.step;
-    Tensor *token = tokens_new(arena, N_TOKENS, 3), *cu_seqlens = tensor_new1(arena, I32, 5);
+    Tensor *token = subject_tokens(arena, N_TOKENS, 3), *cu_seqlens = tensor_new1(arena, I32, 5);
     memcpy(cu_seqlens->data, STARTS, sizeof STARTS);
     Tensor *packed = logits_of(&s, token, cu_seqlens, NULL, NULL);
     const int64_t width = tensor_last(packed);
@@ -372,36 +292,36 @@ Test(models, run_packed_pieces_as_if_each_were_alone) {
       int n = STARTS[i + 1] - STARTS[i];
       Tensor *alone = logits_of(&s, slice(arena, token, STARTS[i], n), NULL, NULL, NULL);
       double error = largest_difference(packed, STARTS[i] * width, alone, 0, n * width);
-      cr_assert_lt(error, 1e-12, "%s, piece %d: logits differ by %g", KINDS[k].name, i, error);
+      cr_assert_lt(error, 1e-12, "%s, piece %d: logits differ by %g", SUBJECT_KINDS[k].name, i, error);
     }
     subject_close(&s);
   }
 }
 
 Test(models, do_not_see_the_future) {
-  for (int k = 0; k < N_KINDS; k++) {
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+  for (int k = 0; k < SUBJECT_N_KINDS; k++) {
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     Subject s = subject_open(&config, F64);
-    Tensor *token = tokens_new(&s.device.step, N_TOKENS, 4);
+    Tensor *token = subject_tokens(&s.device.step, N_TOKENS, 4);
     Tensor *before = logits_of(&s, token, NULL, NULL, NULL);
     const int64_t width = tensor_last(before);
     int32_t *changed = (int32_t *)token->data + 11;
     *changed = (*changed + 1) % 29;
     Tensor *after = logits_of(&s, token, NULL, NULL, NULL);
     cr_assert_eq(largest_difference(before, 0, after, 0, 11 * width), 0, "%s: token 11 changed the past",
-                 KINDS[k].name);
+                 SUBJECT_KINDS[k].name);
     cr_assert_gt(largest_difference(before, 11 * width, after, 11 * width, width), 0, "%s: token 11 changed nothing",
-                 KINDS[k].name);
+                 SUBJECT_KINDS[k].name);
     cr_assert_gt(largest_difference(before, 18 * width, after, 18 * width, width), 0,
-                 "%s: token 11 is forgotten by token 18", KINDS[k].name);
+                 "%s: token 11 is forgotten by token 18", SUBJECT_KINDS[k].name);
     subject_close(&s);
   }
 }
 
 Test(models, last_logits_are_the_last_row_of_all_logits) {
-  ModelConfig config = small_config(LAYER_MAMBA3, false, true);
+  ModelConfig config = subject_config(LAYER_MAMBA3, false, true);
   Subject s = subject_open(&config, F64);
-  Tensor *token = tokens_new(&s.device.step, N_TOKENS, 5), *all = logits_of(&s, token, NULL, NULL, NULL);
+  Tensor *token = subject_tokens(&s.device.step, N_TOKENS, 5), *all = logits_of(&s, token, NULL, NULL, NULL);
   Tape tape = tape_make(&s.device, F64, false);
   Tensor *last = lm_last_logits(s.model, &tape, token, NULL, NULL);
   double error = largest_difference(all, (N_TOKENS - 1) * tensor_last(all), last, 0, tensor_last(all));
@@ -416,13 +336,13 @@ static const struct {
 enum { N_RECOMPUTE = sizeof RECOMPUTE / sizeof *RECOMPUTE };
 
 Test(models, take_on_a_dry_device_exactly_the_memory_of_a_real_run) {
-  for (int i = 0; i < N_KINDS * N_RECOMPUTE; i++) {
+  for (int i = 0; i < SUBJECT_N_KINDS * N_RECOMPUTE; i++) {
     const int k = i / N_RECOMPUTE;
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     Device devices[2];
     for (int dry = 0; dry < 2; dry++) {
       Device *device = &devices[dry];
-      Status status = dry ? device_open_dry(device, "cpu", F32) : device_open(device, "cpu", F32, SIZES);
+      Status status = dry ? device_open_dry(device, "cpu", F32) : device_open(device, "cpu", F32, SUBJECT_SIZES);
       cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
       Model *model = model_new(&config);
       model->recompute = RECOMPUTE[i % N_RECOMPUTE].what;
@@ -437,11 +357,11 @@ Test(models, take_on_a_dry_device_exactly_the_memory_of_a_real_run) {
       model_free(model);
     }
     cr_assert_eq(devices[0].weights.peak_bytes, devices[1].weights.peak_bytes, "%s: weights %zu, dry %zu",
-                 KINDS[k].name, devices[0].weights.peak_bytes, devices[1].weights.peak_bytes);
-    cr_assert_eq(devices[0].step.peak_bytes, devices[1].step.peak_bytes, "%s: step %zu, dry %zu", KINDS[k].name,
+                 SUBJECT_KINDS[k].name, devices[0].weights.peak_bytes, devices[1].weights.peak_bytes);
+    cr_assert_eq(devices[0].step.peak_bytes, devices[1].step.peak_bytes, "%s: step %zu, dry %zu", SUBJECT_KINDS[k].name,
                  devices[0].step.peak_bytes, devices[1].step.peak_bytes);
     cr_assert_eq(devices[0].scratch.peak_bytes, devices[1].scratch.peak_bytes, "%s: scratch %zu, dry %zu",
-                 KINDS[k].name, devices[0].scratch.peak_bytes, devices[1].scratch.peak_bytes);
+                 SUBJECT_KINDS[k].name, devices[0].scratch.peak_bytes, devices[1].scratch.peak_bytes);
     device_close(&devices[0]);
     device_close(&devices[1]);
   }
@@ -454,7 +374,7 @@ static double gradients_of(Subject *s, Recompute recompute, size_t *peak) {
   s->model->recompute = recompute;
   params_zero_grads(&s->model->params);
   Tape tape = tape_make(&s->device, s->act, true);
-  Tensor *token = tokens_new(arena, N_TOKENS, 6), *cu_seqlens = tensor_new1(arena, I32, 3);
+  Tensor *token = subject_tokens(arena, N_TOKENS, 6), *cu_seqlens = tensor_new1(arena, I32, 3);
   memcpy(cu_seqlens->data, (int32_t[]){0, 7, N_TOKENS}, 3 * sizeof(int32_t));
   arena->peak_bytes = 0;
   Tensor *nll = lm_nll(s->model, &tape, token, token, cu_seqlens, NULL, NULL), *dnll = tape_grad(&tape, nll);
@@ -470,9 +390,9 @@ static double gradients_of(Subject *s, Recompute recompute, size_t *peak) {
 }
 
 Test(models, have_the_same_gradient_bits_whatever_is_recomputed) {
-  for (int i = 0; i < N_KINDS * 2; i++) {
+  for (int i = 0; i < SUBJECT_N_KINDS * 2; i++) {
     const int k = i / 2;
-    ModelConfig config = small_config(KINDS[k].layer, KINDS[k].is_mimo, KINDS[k].hybrid);
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     if (config.ssm_cfg.layer == LAYER_MAMBA2) config.ssm_cfg.d_ssm = 32;
     Subject s = subject_open(&config, i % 2 ? BF16 : F32);
     const Tensor *flat = &s.model->params.grads_flat;
@@ -480,14 +400,14 @@ Test(models, have_the_same_gradient_bits_whatever_is_recomputed) {
     double loss = gradients_of(&s, RECOMPUTE_NONE, &peak[0]), squares = 0;
     void *grads = memcpy(malloc(tensor_bytes(flat)), flat->data, tensor_bytes(flat));
     for (int64_t j = 0; j < tensor_count(flat); j++) squares += pow(tensor_get(flat, j), 2);
-    cr_assert(isfinite(squares) && squares > 0, "%s: gradients of norm %g", KINDS[k].name, sqrt(squares));
+    cr_assert(isfinite(squares) && squares > 0, "%s: gradients of norm %g", SUBJECT_KINDS[k].name, sqrt(squares));
     for (int r = 1; r < N_RECOMPUTE; r++) {
       double again = gradients_of(&s, RECOMPUTE[r].what, &peak[r]);
-      cr_assert_eq(again, loss, "%s %s, recompute %s: loss %.17g, expected %.17g", KINDS[k].name, dtype_name(s.act),
-                   RECOMPUTE[r].name, again, loss);
+      cr_assert_eq(again, loss, "%s %s, recompute %s: loss %.17g, expected %.17g", SUBJECT_KINDS[k].name,
+                   dtype_name(s.act), RECOMPUTE[r].name, again, loss);
       cr_assert_eq(memcmp(grads, flat->data, tensor_bytes(flat)), 0, "%s %s, recompute %s: the gradients differ",
-                   KINDS[k].name, dtype_name(s.act), RECOMPUTE[r].name);
-      cr_assert_lt(peak[r], peak[r - 1], "%s %s: %zu bytes for recompute %s, %zu for %s", KINDS[k].name,
+                   SUBJECT_KINDS[k].name, dtype_name(s.act), RECOMPUTE[r].name);
+      cr_assert_lt(peak[r], peak[r - 1], "%s %s: %zu bytes for recompute %s, %zu for %s", SUBJECT_KINDS[k].name,
                    dtype_name(s.act), peak[r], RECOMPUTE[r].name, peak[r - 1], RECOMPUTE[r - 1].name);
     }
     free(grads);
@@ -498,7 +418,7 @@ Test(models, have_the_same_gradient_bits_whatever_is_recomputed) {
 Test(models, need_the_gradients_of_one_layer_at_a_time) {
   size_t peak[2];
   for (int deep = 0; deep < 2; deep++) {
-    ModelConfig config = small_config(LAYER_MAMBA2, false, false);
+    ModelConfig config = subject_config(LAYER_MAMBA2, false, false);
     config.n_layer = deep ? 23 : 3;
     Subject s = subject_open(&config, F32);
     gradients_of(&s, RECOMPUTE_BLOCK, &peak[deep]);
@@ -575,54 +495,4 @@ Test(sampling, top_k_and_top_p_keep_the_most_likely) {
     for (int i = 0; i < 4; i++)
       cr_assert_eq(seen[i], CASES[c].kept[i], "%s: token %d %s", CASES[c].name, i, seen[i] ? "drawn" : "not drawn");
   }
-}
-
-typedef struct Told {
-  int32_t tokens[16];
-  int n, stop_after;
-} Told;
-
-static bool tell(void *user, int32_t token) {
-  Told *told = user;
-  told->tokens[told->n++] = token;
-  return told->n < told->stop_after;
-}
-
-Test(generation, continues_with_the_likeliest_tokens_and_leaves_the_arena_as_it_was) {
-  ModelConfig config = small_config(LAYER_MAMBA3, true, false);
-  Subject s = subject_open(&config, F32);
-  int32_t tokens[13] = {3, 1, 4};
-  const SampleOptions greedy = {.top_p = 1};
-  const size_t mark = arena_mark(&s.device.step);
-  Told told = {.stop_after = 100};
-  int made = generate_tokens(s.model, &s.device, F32, tokens, 3, 10, &greedy, tell, &told);
-  cr_assert_eq(made, 10, "%d tokens made", made);
-  cr_assert_eq(told.n, 10, "%d tokens told", told.n);
-  cr_assert_eq(arena_mark(&s.device.step), mark, "step arena not rewound");
-  for (int i = 0; i < 10; i++) {
-    Tensor prefix = tensor_over(tokens, I32, 1, (const int64_t[]){3 + i});
-    Tensor *logits = logits_of(&s, &prefix, NULL, NULL, NULL);
-    int best = sample_token(logits, 2 + i, config.vocab_size, &greedy, 0);
-    cr_assert_eq(told.tokens[i], best, "token %d is %d, likeliest %d", i, told.tokens[i], best);
-    tokens[3 + i] = best;
-    arena_rewind(&s.device.step, mark);
-  }
-  Told two = {.stop_after = 2};
-  made = generate_tokens(s.model, &s.device, F32, tokens, 3, 10, &greedy, tell, &two);
-  cr_assert_eq(made, 2, "stopped after 2, %d made", made);
-  subject_close(&s);
-}
-
-Test(generation, repeats_itself_with_a_seed_and_not_with_another) {
-  ModelConfig config = small_config(LAYER_MAMBA2, false, false);
-  Subject s = subject_open(&config, F32);
-  const int32_t prompt[] = {5};
-  Told told[3] = {{.stop_after = 100}, {.stop_after = 100}, {.stop_after = 100}};
-  for (int i = 0; i < 3; i++) {
-    SampleOptions options = {.temperature = 1, .top_p = 1, .seed = i < 2 ? 11 : 12};
-    generate_tokens(s.model, &s.device, F32, prompt, 1, 16, &options, tell, &told[i]);
-  }
-  cr_assert_arr_eq(told[0].tokens, told[1].tokens, sizeof told[0].tokens, "seed 11 twice");
-  cr_assert_neq(memcmp(told[0].tokens, told[2].tokens, sizeof told[0].tokens), 0, "seeds 11 and 12");
-  subject_close(&s);
 }

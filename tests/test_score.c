@@ -12,6 +12,7 @@
 #include "tests/support/dataset.h"
 #include "tests/support/store.h"
 #include "train/score.h"
+#include "train/state_file.h"
 
 enum { N_SEQ = 3, LENGTH = 23, VOCAB = 29, N_LAYER = 2 };
 
@@ -23,24 +24,29 @@ static const struct {
   bool is_mimo;
   double rope_fraction;
   const char *dtype;
+  bool attention;   /* the second layer is */
   double tolerance; /* of logits below 1: f32 sums in another order; bf16 activations that round the other way */
-} KINDS[] = {{"mamba2", LAYER_MAMBA2, false, 0.5, "dtype=f32", 2e-6},
-             {"mamba3", LAYER_MAMBA3, false, 0.5, "dtype=f32", 2e-6},
-             {"mamba3 mimo", LAYER_MAMBA3, true, 1.0, "dtype=f32", 2e-6},
-             {"mamba3 without rotation", LAYER_MAMBA3, false, 0.0, "dtype=f32", 2e-6},
-             {"mamba2 bf16", LAYER_MAMBA2, false, 0.5, "dtype=bf16", 2e-2},
-             {"mamba3 bf16", LAYER_MAMBA3, false, 0.5, "dtype=bf16", 2e-2}};
-enum { N_KINDS = sizeof KINDS / sizeof *KINDS };
+} KINDS[] = {{"mamba2", LAYER_MAMBA2, false, 0.5, "dtype=f32", false, 2e-6},
+             {"mamba3", LAYER_MAMBA3, false, 0.5, "dtype=f32", false, 2e-6},
+             {"mamba3 mimo", LAYER_MAMBA3, true, 1.0, "dtype=f32", false, 2e-6},
+             {"mamba3 without rotation", LAYER_MAMBA3, false, 0.0, "dtype=f32", false, 2e-6},
+             {"mamba2 bf16", LAYER_MAMBA2, false, 0.5, "dtype=bf16", false, 2e-2},
+             {"mamba3 bf16", LAYER_MAMBA3, false, 0.5, "dtype=bf16", false, 2e-2},
+             {"mamba3 hybrid", LAYER_MAMBA3, false, 0.5, "dtype=f32", true, 2e-6}};
+enum { N_KINDS = sizeof KINDS / sizeof *KINDS, HYBRID = N_KINDS - 1 };
 
-/* Weights of a random model in the folder `weights`; `attention`: its second layer is. */
-static void write_weights(int kind, bool attention) {
+/* Weights of a random model in the folder `weights`. */
+static void write_weights(int kind) {
   ModelConfig c = model_config_default();
   c.d_model = 24, c.n_layer = N_LAYER, c.vocab_size = VOCAB;
   c.ssm_cfg = mixer_config_default(KINDS[kind].layer);
   c.ssm_cfg.d_model = 24, c.ssm_cfg.d_state = 12, c.ssm_cfg.headdim = 8, c.ssm_cfg.ngroups = 2;
   c.ssm_cfg.chunk_size = 4, c.ssm_cfg.is_mimo = KINDS[kind].is_mimo, c.ssm_cfg.mimo_rank = 2;
   c.ssm_cfg.rope_fraction = KINDS[kind].rope_fraction;
-  if (attention) c.attn_layer_idx[0] = 1, c.n_attn_layers = 1, c.attn_cfg.num_heads = 2;
+  if (KINDS[kind].attention) {
+    c.attn_layer_idx[0] = 1, c.n_attn_layers = 1;
+    c.attn_cfg.num_heads = 4, c.attn_cfg.num_heads_kv = 2, c.attn_cfg.rotary_emb_dim = 4, c.attn_cfg.d_conv = 3;
+  }
   Device device;
   store_ok(device_open(&device, "cpu", F32, (DeviceSizes){(size_t)16 << 20, 0, 0}), KINDS[kind].name);
   Model *model = model_new(&c);
@@ -71,7 +77,11 @@ static Status run_score(int kind, const ScoreFiles *files, ScoreSummary *summary
   store_ok(open_find(&open, "weights", NULL, (const char *const[]){KINDS[kind].dtype}, 1), KINDS[kind].name);
   Status status = score_files(&open, files, summary);
   if (status.code == CODE_OK) {
-    ScorePass pass = {summary->length, files->state_in != NULL, files->state_out != NULL};
+    ScorePass pass = {summary->length, 0, files->state_in != NULL, files->state_out != NULL};
+    if (KINDS[kind].attention && files->state_in) {
+      open_close(&open); /* what the state has room for is the plan's as well, and only the state's to know */
+      return status;
+    }
     PlanShape shape = {.pass = score_pass, .pass_shape = &pass};
     Plan plan;
     store_ok(plan_measure(&open.config, &shape, &(GradientShape){1, 1, 1}, &plan), KINDS[kind].name);
@@ -115,7 +125,7 @@ static void assert_logits(int kind, const char *part, int64_t first) {
 
 Test(score, of_two_halves_with_the_state_between_is_that_of_one_pass) {
   for (int k = 0; k < N_KINDS; k++) {
-    write_weights(k, false);
+    write_weights(k);
     write_tokens("tokens.h5", 0, LENGTH);
     score_or_fail(k, &(ScoreFiles){.tokens = "tokens.h5", .out = "whole.h5", .state_out = "end.h5"});
     static const int64_t CUTS[] = {1, 2, 8, 13, LENGTH - 1}; /* shorter than the window, within and at chunks */
@@ -129,10 +139,11 @@ Test(score, of_two_halves_with_the_state_between_is_that_of_one_pass) {
       assert_logits(k, "tail.h5", CUTS[i]);
     }
     H5Shape shape;
-    float *end = read_floats("end.h5", "layers/1/ssm", &shape),
-          *twice = read_floats("state.h5", "layers/1/ssm", &shape);
-    cr_assert(shape.n_dim == 4 && shape.dim[0] == N_SEQ && shape.dim[1] == 6 && shape.dim[2] == 8 && shape.dim[3] == 12,
-              "%s: shape of layers/1/ssm", KINDS[k].name);
+    const char *field = KINDS[k].attention ? "layers/1/key" : "layers/1/ssm";
+    const int64_t dim[] = {N_SEQ, KINDS[k].attention ? LENGTH : 6, KINDS[k].attention ? 2 : 8,
+                           KINDS[k].attention ? 6 : 12};
+    float *end = read_floats("end.h5", field, &shape), *twice = read_floats("state.h5", field, &shape);
+    cr_assert(shape.n_dim == 4 && memcmp(shape.dim, dim, sizeof dim) == 0, "%s: shape of %s", KINDS[k].name, field);
     for (int64_t i = 0; i < shape.count; i++)
       cr_assert_float_eq(end[i], twice[i], 10 * KINDS[k].tolerance,
                          "%s: state element %lld: %g after two halves, %g after one pass", KINDS[k].name, (long long)i,
@@ -142,7 +153,7 @@ Test(score, of_two_halves_with_the_state_between_is_that_of_one_pass) {
 }
 
 Test(score, writes_the_likelihood_of_the_next_token) {
-  write_weights(1, false);
+  write_weights(1);
   write_tokens("tokens.h5", 0, LENGTH);
   ScoreSummary summary;
   store_ok(run_score(1, &(ScoreFiles){.tokens = "tokens.h5", .out = "whole.h5"}, &summary), "score");
@@ -203,7 +214,7 @@ static void write_damaged(const Damage *damage) {
 }
 
 Test(score, refuses_a_state_file_that_is_not_this_models) {
-  write_weights(1, false);
+  write_weights(1);
   write_tokens("tokens.h5", 0, LENGTH);
   score_or_fail(1, &(ScoreFiles){.tokens = "tokens.h5", .out = "whole.h5", .state_out = "state.h5"});
   static const Damage DAMAGES[] = {
@@ -231,19 +242,76 @@ Test(score, refuses_a_state_file_that_is_not_this_models) {
                  "nowhere.h5", "no file");
 }
 
-Test(score, refuses_states_of_attention_but_scores_it) {
-  write_weights(1, true);
+/* Three sequences that have read a different number of tokens: their lengths are counted. */
+Test(score, goes_on_from_states_of_attention_that_are_of_different_lengths) {
+  write_weights(HYBRID);
   write_tokens("tokens.h5", 0, LENGTH);
-  const char *phrase = "attention layers have no state in this version";
-  expect_refused(&(ScoreFiles){.tokens = "tokens.h5", .out = "none.h5", .state_out = "state.h5"}, CODE_USAGE, phrase,
-                 "state out");
-  expect_refused(&(ScoreFiles){.tokens = "tokens.h5", .out = "none.h5", .state_in = "state.h5"}, CODE_USAGE, phrase,
-                 "state in");
-  score_or_fail(1, &(ScoreFiles){.tokens = "tokens.h5", .out = "fine.h5"});
+  score_or_fail(HYBRID, &(ScoreFiles){.tokens = "tokens.h5", .out = "whole.h5"});
+  write_tokens("a.h5", 0, 9);
+  score_or_fail(HYBRID, &(ScoreFiles){.tokens = "a.h5", .out = "head.h5", .state_out = "state.h5"});
+  H5Shape shape;
+  float *length = read_floats("state.h5", "length", &shape);
+  cr_assert(shape.n_dim == 1 && shape.count == N_SEQ && length[0] == 9 && length[2] == 9, "lengths behind 9 tokens");
+  free(length);
+  OpenModel open;
+  store_ok(open_find(&open, "weights", NULL, NULL, 0), "open");
+  Model *model = model_new(&open.config.model);
+  StateBatch batch;
+  store_ok(state_file_read("state.h5", model, N_SEQ, &batch), "read");
+  model_state_put(model, &batch.state, 1, NULL, 0); /* the second one starts anew */
+  store_ok(state_file_save("state.h5", model, &batch.state), "save");
+  state_batch_free(&batch);
+  model_free(model);
+  open_close(&open);
+  write_tokens("b.h5", 9, 4);
+  score_or_fail(HYBRID, &(ScoreFiles){.tokens = "b.h5", .out = "tail.h5", .state_in = "state.h5"});
+  score_or_fail(HYBRID, &(ScoreFiles){.tokens = "b.h5", .out = "anew.h5"});
+  H5Shape all;
+  float *whole = read_floats("whole.h5", "logits", &all), *tail = read_floats("tail.h5", "logits", &shape);
+  float *anew = read_floats("anew.h5", "logits", &shape);
+  for (int64_t s = 0; s < N_SEQ; s++)
+    for (int64_t i = 0; i < 4 * all.dim[2]; i++) {
+      const float want = s == 1 ? anew[4 * all.dim[2] + i] : whole[(s * LENGTH + 9) * all.dim[2] + i];
+      cr_assert_float_eq(tail[s * 4 * all.dim[2] + i], want, 2e-6, "sequence %lld, logit %lld: %g, expected %g",
+                         (long long)s, (long long)i, tail[s * 4 * all.dim[2] + i], want);
+    }
+  free(whole), free(tail), free(anew);
+}
+
+Test(score, refuses_lengths_that_the_keys_do_not_have) {
+  write_weights(HYBRID);
+  write_tokens("tokens.h5", 0, LENGTH);
+  static const struct {
+    int n;
+    int32_t length[4];
+    const char *phrase;
+  } CASES[] = {{3, {0, 24, 1}, "length[1]: found 24, expected 0 to 23"},
+               {3, {0, 1, -1}, "length[2]: found -1"},
+               {2, {1, 1}, "length: found 1 dimensions and 2 elements, expected (3)"}};
+  for (size_t c = 0; c < sizeof CASES / sizeof *CASES; c++) {
+    score_or_fail(HYBRID, &(ScoreFiles){.tokens = "tokens.h5", .out = "whole.h5", .state_out = "state.h5"});
+    static const char *const FIELDS[] = {"layers/0/angle", "layers/0/ssm", "layers/0/k",    "layers/0/v",
+                                         "layers/1/conv",  "layers/1/key", "layers/1/value"};
+    H5File *file;
+    store_ok(h5_create("other.h5", 1 << 20, false, CODE_DATA, &file), "other.h5");
+    for (size_t f = 0; f < sizeof FIELDS / sizeof *FIELDS; f++) {
+      H5Shape shape;
+      float *values = read_floats("state.h5", FIELDS[f], &shape);
+      store_ok(h5_write(file, FIELDS[f], H5_F32, shape.n_dim, shape.dim, values), FIELDS[f]);
+      free(values);
+    }
+    const int64_t n = CASES[c].n;
+    store_ok(h5_write(file, "length", H5_I32, 1, &n, CASES[c].length), "length");
+    store_ok(h5_commit(file), "other.h5");
+    ScoreSummary summary;
+    Status status =
+        run_score(HYBRID, &(ScoreFiles){.tokens = "tokens.h5", .out = "none.h5", .state_in = "other.h5"}, &summary);
+    store_expect(status, CODE_DATA, CASES[c].phrase, CASES[c].phrase);
+  }
 }
 
 Test(score, stops_at_a_likelihood_that_is_not_finite) {
-  write_weights(1, false);
+  write_weights(1);
   write_tokens("tokens.h5", 0, LENGTH);
   FILE *file = fopen("weights/model.safetensors", "r+b");
   const float nan_value = NAN; /* the last tensor is norm_f.weight */

@@ -56,13 +56,6 @@ ForecastStream forecast_stream_open(Model *model, Device *device, Dtype act, con
                           .state = forecaster_zero_state(model, &device->weights, device->backend->real)};
 }
 
-static void copy_state(LayerState *to, const LayerState *from) {
-  Tensor *const targets[] = {to->conv, to->ssm, to->angle, to->k, to->v};
-  Tensor *const sources[] = {from->conv, from->ssm, from->angle, from->k, from->v};
-  for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
-    if (targets[i]) tensor_copy(targets[i], sources[i]);
-}
-
 void forecast_stream_take(ForecastStream *stream, const float *input, int64_t row, double *values) {
   Device *device = stream->device;
   const ModelConfig *config = &stream->model->config;
@@ -70,12 +63,12 @@ void forecast_stream_take(ForecastStream *stream, const float *input, int64_t ro
   Tape tape = tape_make(device, stream->act, false);
   const Batch batch = {.n_seq = 1, .length = 1, .input = (float *)(uintptr_t)input, .row = &row};
   Windows windows = batch_windows(&batch, config, &tape);
-  ModelState next = {arena_header(&device->step, (size_t)config->n_layer * sizeof *next.layers)};
+  ModelState next = model_state_out(stream->model, &tape, stream->state.n_seq, 0);
   windows.state_in = &stream->state, windows.state_out = &next;
   Tensor *prediction = forecaster_predict(stream->model, &tape, &windows);
   if (!device->dry) {
     unscale(device, config, stream->info, prediction, values);
-    for (int i = 0; i < config->n_layer; i++) copy_state(&stream->state.layers[i], &next.layers[i]);
+    for (int64_t s = 0; s < next.n_seq; s++) model_state_put(stream->model, &stream->state, s, &next, s);
   }
   tape_reset(&tape, mark);
 }

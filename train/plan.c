@@ -36,9 +36,10 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
       evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
     }
   }
-  if (shape->sample_length > 0) {
+  if (shape->sample_length > 0) decoder_plan(model, &device, config->dtype, 1, 1, shape->sample_length);
+  if (shape->prefix_length > 0) {
     Tape tape = tape_make(&device, config->dtype, false);
-    lm_last_logits(model, &tape, tensor_new1(&device.step, I32, shape->sample_length), NULL, NULL);
+    lm_last_logits(model, &tape, tensor_new1(&device.step, I32, shape->prefix_length), NULL, NULL);
   }
   if (shape->pass) shape->pass(model, &device, config->dtype, shape->pass_shape);
   plan->sizes = (DeviceSizes){device.weights.peak_bytes, device.step.peak_bytes, device.scratch.peak_bytes};

@@ -17,7 +17,8 @@ typedef struct SampleText {
   StrBuf text;
 } SampleText;
 
-static bool keep_token(void *user, int32_t token) {
+static bool keep_token(void *user, int64_t s, int32_t token) {
+  (void)s;
   SampleText *sample = user;
   int n;
   const char *piece = tokenizer_piece(sample->tokenizer, token, &n);
@@ -38,10 +39,18 @@ void sample_write(Run *run) {
   first.target = base_alloc((size_t)first.length * sizeof(int32_t));
   dataset_fill(run->dataset, PART_VAL, 0, &first);
   SampleText sample = {.tokenizer = tokenizer};
-  keep_token(&sample, first.token[0]);
-  SampleOptions options = {.temperature = 0.8, .top_p = 1, .seed = run->config->seed + (uint64_t)run->step};
-  generate_tokens(run->model, &run->device, run->config->dtype, first.token, 1, (int)n - 1, &options, keep_token,
-                  &sample);
+  keep_token(&sample, 0, first.token[0]);
+  const int32_t *prompt = first.token;
+  const size_t mark = arena_mark(&run->device.weights);
+  Decoder decoder = decoder_open(run->model, &run->device, run->config->dtype, 1, n);
+  generate_tokens(
+      &decoder, &(Generate){.prompt = &prompt,
+                            .n_prompt = &(int64_t){1},
+                            .n_new = n - 1,
+                            .sample = {.temperature = 0.8, .top_p = 1, .seed = run->config->seed + (uint64_t)run->step},
+                            .on_token = keep_token,
+                            .user = &sample});
+  arena_rewind(&run->device.weights, mark);
   runlog_sample(run->log, run->step, sample.text.data ? sample.text.data : "");
   free(sample.text.data), free(first.token), free(first.target);
   tokenizer_free(tokenizer);

@@ -34,9 +34,11 @@ static Status read_tokens(const char *path, int vocab_size, Tokens *tokens) {
   return status;
 }
 
-/* Everything of one sequence lies in the step arena; *start and *end are asked for by not being NULL. */
-static Tensor *forward(Model *model, Tape *tape, const Batch *batch, const ModelState *start, ModelState *end) {
-  if (end) end->layers = arena_header(&tape->device->step, (size_t)model->config.n_layer * sizeof *end->layers);
+/* Everything of one sequence lies in the step arena; *start is asked for by not being NULL, and so is *end, for `room`
+ * tokens. */
+static Tensor *forward(Model *model, Tape *tape, const Batch *batch, const ModelState *start, ModelState *end,
+                       int64_t room) {
+  if (end) *end = model_state_out(model, tape, 1, room);
   Tensor *token = batch_tensor(batch, batch->token, tape);
   Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
   return lm_logits(model, tape, token, cu_seqlens, start, end, NULL);
@@ -47,9 +49,10 @@ void score_pass(Model *model, Device *device, Dtype act, const void *shape) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
   ModelState start = {0}, end;
-  if (pass->state_in) start = model_zero_state(model, &device->step, tape_real(&tape), 1);
+  if (pass->state_in) start = model_zero_state(model, &device->step, tape_real(&tape), 1, pass->past);
   Batch batch = {.n_seq = 1, .length = pass->length};
-  forward(model, &tape, &batch, pass->state_in ? &start : NULL, pass->state_out ? &end : NULL);
+  forward(model, &tape, &batch, pass->state_in ? &start : NULL, pass->state_out ? &end : NULL,
+          pass->past + pass->length);
   tape_reset(&tape, mark);
 }
 
@@ -68,6 +71,7 @@ typedef struct Scoring {
   OpenModel *open;
   const StateBatch *from; /* NULL: from zero */
   H5File *out, *states;   /* states NULL: not wanted */
+  int64_t past;           /* tokens of the longest state in `from`, where they are counted */
   float *nll;             /* of one sequence */
   double sum;
 } Scoring;
@@ -80,15 +84,16 @@ static Status score_sequence(Scoring *scoring, const Batch *batch, int64_t s) {
   Tape tape = tape_make(device, scoring->open->config.dtype, false);
   ModelState start = {0}, end;
   if (scoring->from) {
-    start = model_zero_state(model, &device->step, tape_real(&tape), 1);
-    state_batch_take(scoring->from, model, s, &start);
+    start = model_zero_state(model, &device->step, tape_real(&tape), 1, scoring->past);
+    model_state_put(model, &start, 0, &scoring->from->state, s);
   }
-  const Tensor logits =
-      device_pull(device, forward(model, &tape, batch, scoring->from ? &start : NULL, scoring->states ? &end : NULL));
+  const int64_t room = scoring->past + batch->length;
+  const Tensor logits = device_pull(
+      device, forward(model, &tape, batch, scoring->from ? &start : NULL, scoring->states ? &end : NULL, room));
   row_nll(logits.data, width, model->config.vocab_size, batch, scoring->nll);
   Status status = h5_write_rows(scoring->out, "logits", s, 1, logits.data);
   if (status.code == CODE_OK && batch->length > 1) status = h5_write_rows(scoring->out, "nll", s, 1, scoring->nll);
-  if (status.code == CODE_OK && scoring->states) status = state_file_write(scoring->states, model, s, &end);
+  if (status.code == CODE_OK && scoring->states) status = state_file_write(scoring->states, model, s, &end, room);
   tape_reset(&tape, mark);
   for (int64_t t = 0; t + 1 < batch->length && status.code == CODE_OK; t++) {
     if (!isfinite(scoring->nll[t]))
@@ -113,7 +118,8 @@ static Status score_all(Scoring *scoring, const ScoreFiles *files, const Tokens 
   Model *model = scoring->open->model;
   Status status = make_out(files, tokens, model_padded_vocab(&model->config), &scoring->out);
   if (status.code == CODE_OK && files->state_out)
-    status = state_file_create(files->state_out, model, tokens->n_seq, &scoring->states);
+    status =
+        state_file_create(files->state_out, model, tokens->n_seq, scoring->past + tokens->length, &scoring->states);
   for (int64_t s = 0; s < tokens->n_seq && status.code == CODE_OK; s++) {
     Batch batch = {.n_seq = 1, .length = tokens->length, .token = tokens->token + s * tokens->length};
     status = score_sequence(scoring, &batch, s);
@@ -127,16 +133,25 @@ static Status score_all(Scoring *scoring, const ScoreFiles *files, const Tokens 
   return scoring->states ? h5_commit(scoring->states) : STATUS_OK;
 }
 
-static Status score_tokens(OpenModel *open, const ScoreFiles *files, const Tokens *tokens, double *nll) {
-  ScorePass pass = {tokens->length, files->state_in != NULL, files->state_out != NULL};
+/* The states to start from, read before the device is opened: how long they are decides what is to be planned for. */
+static Status read_states(const OpenModel *open, const char *path, int64_t n_seq, StateBatch *from) {
+  if (!path) return STATUS_OK;
+  Model *shape = model_new(&open->config.model);
+  Status status = state_file_read(path, shape, n_seq, from);
+  model_free(shape);
+  return status;
+}
+
+static Status score_tokens(OpenModel *open, const ScoreFiles *files, const Tokens *tokens, const StateBatch *from,
+                           double *nll) {
+  ScorePass pass = {tokens->length, state_batch_longest(from), files->state_in != NULL, files->state_out != NULL};
   TRY(open_load(open, &(PlanShape){.pass = score_pass, .pass_shape = &pass}));
-  StateBatch from;
-  if (files->state_in) TRY(state_file_read(files->state_in, open->model, tokens->n_seq, &from));
-  Scoring scoring = {
-      .open = open, .from = files->state_in ? &from : NULL, .nll = base_alloc((size_t)tokens->length * sizeof(float))};
+  Scoring scoring = {.open = open,
+                     .from = files->state_in ? from : NULL,
+                     .past = pass.past,
+                     .nll = base_alloc((size_t)tokens->length * sizeof(float))};
   Status status = score_all(&scoring, files, tokens);
   free(scoring.nll);
-  if (files->state_in) state_batch_free(&from);
   const int64_t n_nll = tokens->n_seq * (tokens->length - 1);
   *nll = n_nll > 0 ? scoring.sum / (double)n_nll : NAN;
   return status;
@@ -144,11 +159,13 @@ static Status score_tokens(OpenModel *open, const ScoreFiles *files, const Token
 
 Status score_files(OpenModel *open, const ScoreFiles *files, ScoreSummary *summary) {
   const ModelConfig *config = &open->config.model;
-  if (files->state_in || files->state_out) TRY(state_file_supports(config, open->path));
   Tokens tokens = {0};
+  StateBatch from = {0};
   *summary = (ScoreSummary){.nll = NAN};
   Status status = read_tokens(files->tokens, config->vocab_size, &tokens);
-  if (status.code == CODE_OK) status = score_tokens(open, files, &tokens, &summary->nll);
+  if (status.code == CODE_OK) status = read_states(open, files->state_in, tokens.n_seq, &from);
+  if (status.code == CODE_OK) status = score_tokens(open, files, &tokens, &from, &summary->nll);
+  state_batch_free(&from);
   summary->n_seq = tokens.n_seq, summary->length = tokens.length;
   free(tokens.token);
   return status;

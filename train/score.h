@@ -19,12 +19,12 @@ typedef struct ScoreSummary {
 } ScoreSummary;
 
 /* Loads the weights into `open`, scores, writes. Nothing is written unless everything went well. CODE_DATA for the files,
- * CODE_USAGE for states of a model that has none, CODE_NONFINITE for a likelihood that is not finite. */
+ * CODE_NONFINITE for a likelihood that is not finite. */
 Status score_files(OpenModel *open, const ScoreFiles *files, ScoreSummary *summary);
 
 /* The forward pass of one sequence as score_files makes it, for the plan. */
 typedef struct ScorePass {
-  int64_t length;
+  int64_t length, past; /* past: tokens of the state it starts from, of models with attention */
   bool state_in, state_out;
 } ScorePass;
 PlanPass score_pass; /* its shape is a ScorePass */

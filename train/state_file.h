@@ -2,15 +2,14 @@
  *
  *   layers/<i>/conv, ssm          Mamba-2: (B, C, W-1), (B, H, P, N)
  *   layers/<i>/angle, ssm, k, v   Mamba-3: (B, H, S), (B, H, P, N), (B, R, H, N), (B, H, P)
+ *   layers/<i>/key, value         attention: (B, L, heads_kv, head_dim), keys rotated; conv where its q, k and v have one
+ *   length                        with attention: (B) int32, how many of the L tokens each sequence has; the rest is zero
  *
  * float32; B sequences. What has no elements (conv of one tap, angle without rotation) has no dataset. */
 #pragma once
 
 #include "models/aspis.h"
 #include "tensor/h5.h"
-
-/* CODE_USAGE for a model with layers whose state files do not hold (attention); `where` names it. */
-Status state_file_supports(const ModelConfig *config, const char *where);
 
 /* The states of n_seq sequences on the host. */
 typedef struct StateBatch {
@@ -19,13 +18,15 @@ typedef struct StateBatch {
 } StateBatch;
 
 /* Reads a file that must hold exactly this model's states of n_seq sequences: what is missing, too much, misshapen or not
- * finite is CODE_DATA. state_batch_free after success. */
+ * finite is CODE_DATA. The model needs no memory for values. state_batch_free after success. */
 Status state_file_read(const char *path, const Model *model, int64_t n_seq, StateBatch *batch);
-/* Copies sequence s into `to`, which is for one sequence. */
-void state_batch_take(const StateBatch *batch, const Model *model, int64_t s, const ModelState *to);
+/* Tokens of the longest of its sequences, where they are counted; else 0. */
+int64_t state_batch_longest(const StateBatch *batch);
 void state_batch_free(StateBatch *batch);
 
-/* A new file with room for n_seq sequences, to replace `path` at h5_commit. */
-Status state_file_create(const char *path, const Model *model, int64_t n_seq, H5File **file);
-/* Writes a state of one sequence as that of sequence s. */
-Status state_file_write(H5File *file, const Model *model, int64_t s, const ModelState *state);
+/* A new file for n_seq sequences of at most `room` tokens, to replace `path` at h5_commit. */
+Status state_file_create(const char *path, const Model *model, int64_t n_seq, int64_t room, H5File **file);
+/* Writes a state of one sequence as that of sequence s, with as much room as the file; zeroes its rows that hold no token. */
+Status state_file_write(H5File *file, const Model *model, int64_t s, const ModelState *state, int64_t room);
+/* The whole of it: all sequences of a state on the host. */
+Status state_file_save(const char *path, const Model *model, const ModelState *state);

@@ -10,7 +10,9 @@
  * "FlashAttention"). Scores lie transposed, (key, query): every step of the softmax is then a loop over neighbours.
  * Forward saves lse_i = log sum_j e^s_ij, from which backward has p_ij = e^(s_ij - lse_i) at once. All work on copies laid out (head, T, width), width being head_dim filled up with
  * zeros for the tile products. A forward task is one block of queries of a head; a backward task one (sequence, key head)
- * with all the query heads that read it, because those add to the same dk and dv. */
+ * with all the query heads that read it, because those add to the same dk and dv. Sequences that go on where others ended
+ * are attention_past.c's. */
+#include "tensor/cpu/attention_past.h"
 #include "tensor/cpu/tile.h"
 
 enum { BLOCK = 64, WIDTH_ALIGN = 16 };
@@ -77,6 +79,7 @@ static int64_t work_lay(const Attention *p, bool backward, real *at, Work *work)
 }
 
 KERNEL_SCRATCH(attention, Attention) {
+  if (p->key_in) return attention_past_scratch(p, backward);
   Work work;
   return (size_t)work_lay(p, backward, NULL, &work) * sizeof(real);
 }
@@ -181,6 +184,24 @@ static void scatter(const Attention *p, const Work *work, real *from, int64_t n_
     }
 }
 
+/* Every key head's rows (T, width), into the sequences' rows of a state; and what has arrived at such a state, added the
+ * other way. */
+static void state_rows(const Attention *p, const Work *work, real *rows, Tensor *state, bool add_to_rows) {
+  if (!state) return;
+  const int32_t *start = p->cu_seqlens->data;
+  const int64_t room = state->dim[1], n_kv = state->dim[2], d = p->head_dim;
+  for (int64_t s = 0; s < n_sequences(p); s++) {
+    CHECK(start[s + 1] - start[s] <= room, "%d tokens in a room of %lld", start[s + 1] - start[s], (long long)room);
+    for (int64_t t = start[s]; t < start[s + 1]; t++)
+      for (int64_t h = 0; h < p->n_heads_kv; h++) {
+        real *row = rows + (h * n_tokens(p) + t) * work->width;
+        real *at = (real *)state->data + (s * room + t - start[s]) * n_kv + h * d;
+        if (!add_to_rows) memcpy(at, row, (size_t)d * sizeof(real));
+        for (int64_t i = 0; i < d && add_to_rows; i++) row[i] += at[i];
+      }
+  }
+}
+
 /* score (n_keys, BLOCK): scaled, -inf where the key comes after the query. */
 static void block_scores(const Attention *p, const Work *work, Block b, const real *q_t, const real *k, int64_t key,
                          int64_t n_keys, real (*score)[BLOCK]) {
@@ -220,6 +241,10 @@ static void block_attend(const Attention *p, const Work *work, Block b, const re
 }
 
 KERNEL_FWD(attention, Attention) {
+  if (p->key_in) {
+    attention_past_forward(p);
+    return;
+  }
   const int64_t n_t = n_tokens(p), share = p->n_heads / p->n_heads_kv;
   Work work;
   work_lay(p, false, p->scratch, &work);
@@ -227,6 +252,8 @@ KERNEL_FWD(attention, Attention) {
   gather(p, &work, p->q, p->n_heads, true, work.q, work.q_t);
   gather(p, &work, p->k, p->n_heads_kv, true, work.k, NULL);
   gather(p, &work, p->v, p->n_heads_kv, false, work.v, NULL);
+  state_rows(p, &work, work.k, p->key_out, false);
+  state_rows(p, &work, work.v, p->value_out, false);
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (int64_t h = 0; h < p->n_heads; h++)
     for (int64_t slot = 0; slot < work.n_slots; slot++) {
@@ -276,6 +303,10 @@ static void block_backward(const Attention *p, const Work *work, Block b, int64_
 }
 
 KERNEL_BWD(attention, Attention) {
+  if (p->key_in) {
+    attention_past_backward(p);
+    return;
+  }
   const int64_t n_t = n_tokens(p), n_seq = n_sequences(p), share = p->n_heads / p->n_heads_kv;
   const int32_t *start = p->cu_seqlens->data;
   Work work;
@@ -295,6 +326,8 @@ KERNEL_BWD(attention, Attention) {
         for (int64_t i = 0; i < n_blocks(p, s); i++)
           block_backward(p, &work, block_of(p, s, i), h, work.k + at, work.v + at, work.dk + at, work.dv + at);
     }
+  state_rows(p, &work, work.dk, p->dkey_out, true);
+  state_rows(p, &work, work.dv, p->dvalue_out, true);
   scatter(p, &work, work.dq, p->n_heads, true, p->dq);
   scatter(p, &work, work.dk, p->n_heads_kv, true, p->dk);
   scatter(p, &work, work.dv, p->n_heads_kv, false, p->dv);

@@ -45,7 +45,8 @@ static inline real lanes_sum(const Lanes *x) {
 }
 
 #ifndef ASPIS_REAL_F64
-/* sum += a x, fused where the processor can: under C11 gcc never does it unasked. The one place with instructions. */
+/* sum += a x and sum += x y, fused where the processor can: under C11 gcc never does it unasked. The one place with
+ * instructions. */
 static inline void lanes_add_scaled(Lanes *sum, float a, const Lanes *x) {
 #if defined(__AVX512F__)
   *sum = (Lanes)_mm512_fmadd_ps(_mm512_set1_ps(a), (__m512)*x, (__m512)*sum);
@@ -56,5 +57,29 @@ static inline void lanes_add_scaled(Lanes *sum, float a, const Lanes *x) {
 #else
   *sum += a * *x;
 #endif
+}
+static inline void lanes_add_product(Lanes *sum, const Lanes *x, const Lanes *y) {
+#if defined(__AVX512F__)
+  *sum = (Lanes)_mm512_fmadd_ps((__m512)*x, (__m512)*y, (__m512)*sum);
+#elif defined(__FMA__)
+  *sum = (Lanes)_mm256_fmadd_ps((__m256)*x, (__m256)*y, (__m256)*sum);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  *sum = (Lanes)vfmaq_f32((float32x4_t)*sum, (float32x4_t)*x, (float32x4_t)*y);
+#else
+  *sum += *x * *y;
+#endif
+}
+
+/* LANES bfloat16 numbers as floats. */
+static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
+  typedef uint16_t Halves __attribute__((vector_size(LANES_BYTES / 2), aligned(2), may_alias));
+  typedef uint32_t Words __attribute__((vector_size(LANES_BYTES)));
+  *to = (Lanes)(__builtin_convertvector(*(const Halves *)from, Words) << 16);
+}
+#else
+static inline void lanes_add_scaled(Lanes *sum, double a, const Lanes *x) { *sum += a * *x; }
+static inline void lanes_add_product(Lanes *sum, const Lanes *x, const Lanes *y) { *sum += *x * *y; }
+static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
+  for (int i = 0; i < LANES; i++) (*to)[i] = bf16_to_float(from[i]);
 }
 #endif

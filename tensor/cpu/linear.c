@@ -1,12 +1,14 @@
 /* linear: y = x w^T + bias;  dx += dy w,  dw += dy^T x,  dbias += column sums of dy.
  *
- * The products are tensor/cpu/product.h. With a bias, y starts as the bias and the product is added to it. */
+ * The products are tensor/cpu/product.h, the forward one of few rows tensor/cpu/matvec.h. With a bias, y starts as the bias and the product is added to it. */
+#include "tensor/cpu/matvec.h"
 #include "tensor/cpu/product.h"
 
 enum { BIAS_COLS = 64 }; /* columns whose sums one thread holds */
 
 KERNEL_SCRATCH(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
+  if (!backward && n_t <= MATVEC_MOST) return matvec_scratch(p);
   if (!backward)
     return product_scratch(n_t, n_out, n_in, product_matrix(p->x, false), product_matrix(p->w, true),
                            product_matrix(p->y, false));
@@ -22,6 +24,10 @@ KERNEL_SCRATCH(linear, Linear) {
 
 KERNEL_FWD(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
+  if (n_t <= MATVEC_MOST) {
+    matvec(p);
+    return;
+  }
   if (p->bias) {
 #pragma omp parallel for schedule(static) if (parallel_pays(n_t * n_out))
     for (int64_t t = 0; t < n_t; t++)

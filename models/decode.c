@@ -1,0 +1,75 @@
+/* decode: sequences that are continued token by token with the state kept: a prompt is scanned in pieces, every further token is
+ * one step. */
+#include <string.h>
+
+#include "models/aspis.h"
+
+/* Tokens of a prompt scanned at once: enough for the products' full rate. */
+enum { PIECE = 1024 };
+
+Decoder decoder_open(Model *model, Device *device, Dtype act, int64_t n_seq, int64_t room) {
+  return (Decoder){.model = model,
+                   .device = device,
+                   .act = act,
+                   .state = model_zero_state(model, &device->weights, device->backend->real, n_seq, room)};
+}
+
+void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n_prompt, int64_t room) {
+  const size_t mark = arena_mark(&dry->weights);
+  Decoder decoder = decoder_open(model, dry, act, n_seq, room);
+  decoder_read(&decoder, 0, NULL, n_prompt, NULL);
+  decoder_step(&decoder, NULL, NULL);
+  arena_rewind(&dry->weights, mark);
+}
+
+static Tensor *tokens_of(Device *device, const int32_t *token, int64_t n) {
+  Tensor *tensor = tensor_new1(&device->step, I32, n);
+  if (!device->dry) memcpy(tensor->data, token, tensor_bytes(tensor));
+  return tensor;
+}
+
+static void keep_logits(const Device *device, const Tensor *from, float *logits) {
+  if (!logits || device->dry) return;
+  Tensor to = tensor_over(logits, F32, 2, from->dim);
+  tensor_copy(&to, from);
+}
+
+/* One piece of sequence s. Attention's rows are written where they stay; the rest is copied there. */
+static void read_piece(Decoder *d, int64_t s, const int32_t *token, int64_t n, bool goes_on, float *logits) {
+  Device *device = d->device;
+  const size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, d->act, false);
+  const ModelState in = model_state_row(d->model, &device->step, &d->state, s);
+  ModelState out = model_state_out(d->model, &tape, 1, 0);
+  for (int i = 0; i < d->model->config.n_layer; i++)
+    out.layers[i].key = in.layers[i].key, out.layers[i].value = in.layers[i].value;
+  Tensor *found = lm_last_logits(d->model, &tape, tokens_of(device, token, n), goes_on ? &in : NULL, &out);
+  keep_logits(device, found, logits);
+  if (!device->dry) model_state_put(d->model, &d->state, s, &out, 0);
+  tape_reset(&tape, mark);
+}
+
+/* What has been read already is in the state, which is zero at the start; attention then has no rows to look back at. */
+static bool begins(const Decoder *d, int64_t s) {
+  return d->state.length && ((const int32_t *)d->state.length->data)[s] == 0;
+}
+
+void decoder_read(Decoder *d, int64_t s, const int32_t *token, int64_t n, float *logits) {
+  CHECK(n >= 1 && s >= 0 && s < d->state.n_seq, "%lld tokens for sequence %lld of %lld", (long long)n, (long long)s,
+        (long long)d->state.n_seq);
+  if (d->device->dry) { /* the largest piece, at the start and later */
+    read_piece(d, s, NULL, min_i64(n, PIECE), false, NULL);
+    read_piece(d, s, NULL, min_i64(n, PIECE), true, NULL);
+    return;
+  }
+  for (int64_t at = 0; at < n; at += PIECE)
+    read_piece(d, s, token + at, min_i64(PIECE, n - at), !begins(d, s), at + PIECE < n ? NULL : logits);
+}
+
+void decoder_step(Decoder *d, const int32_t *token, float *logits) {
+  Device *device = d->device;
+  const size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, d->act, false);
+  keep_logits(device, lm_step(d->model, &tape, tokens_of(device, token, d->state.n_seq), &d->state), logits);
+  tape_reset(&tape, mark);
+}

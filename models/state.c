@@ -1,0 +1,135 @@
+/* state: see state.h. */
+#include "models/state.h"
+
+#include <string.h>
+
+#include "models/aspis.h"
+
+static const struct {
+  const char *name;
+  size_t offset;
+  bool grows;
+} FIELDS[STATE_N_FIELDS] = {{"conv", offsetof(LayerState, conv), false},   {"ssm", offsetof(LayerState, ssm), false},
+                            {"angle", offsetof(LayerState, angle), false}, {"k", offsetof(LayerState, k), false},
+                            {"v", offsetof(LayerState, v), false},         {"key", offsetof(LayerState, key), true},
+                            {"value", offsetof(LayerState, value), true}};
+
+const char *state_field_name(int field) { return FIELDS[field].name; }
+bool state_field_grows(int field) { return FIELDS[field].grows; }
+Tensor **state_field(LayerState *state, int field) { return (Tensor **)(void *)((char *)state + FIELDS[field].offset); }
+
+bool model_state_grows(const Model *model) {
+  for (int i = 0; i < model->config.n_layer; i++)
+    if (model->blocks[i].mixer.kind == LAYER_ATTENTION) return true;
+  return false;
+}
+
+/* n_layer empty states, and the count of tokens where there is one. */
+static ModelState state_new(const Model *model, Arena *arena, int64_t n_seq, int64_t room) {
+  const size_t bytes = (size_t)model->config.n_layer * sizeof(LayerState);
+  const bool grows = model_state_grows(model);
+  ModelState state = {.n_seq = n_seq, .room = grows ? room : 0, .layers = arena_header(arena, bytes)};
+  memset(state.layers, 0, bytes);
+  if (grows) state.length = tensor_new1(arena, I32, n_seq);
+  return state;
+}
+
+ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq, int64_t room) {
+  ModelState state = state_new(model, arena, n_seq, room);
+  if (state.length && arena->memory) tensor_zero(state.length);
+  for (int i = 0; i < model->config.n_layer; i++)
+    state.layers[i] = mixer_zero_state(&model->blocks[i].mixer, arena, real, n_seq, room, state.length);
+  return state;
+}
+
+ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_t room) {
+  Arena *arena = &tape->device->step;
+  ModelState state = state_new(model, arena, n_seq, room);
+  for (int i = 0; i < model->config.n_layer; i++) {
+    const Mixer *m = &model->blocks[i].mixer;
+    if (m->kind != LAYER_ATTENTION) continue;
+    const int64_t n_kv = (int64_t)m->attention.config.num_heads_kv * m->attention.config.head_dim;
+    state.layers[i].length = state.length;
+    if (room == 0) continue;
+    state.layers[i].key = tensor_new3(arena, tape_real(tape), n_seq, room, n_kv);
+    state.layers[i].value = tensor_new3(arena, tape_real(tape), n_seq, room, n_kv);
+  }
+  return state;
+}
+
+static Tensor *row_of(Arena *arena, Tensor *field, int64_t s) {
+  if (!field) return NULL;
+  CHECK(s >= 0 && s < field->dim[0], "sequence %lld of %s", (long long)s, tensor_shape_text(field));
+  Tensor *row = arena_header(arena, sizeof *row);
+  const size_t bytes = tensor_bytes(field) / (size_t)field->dim[0];
+  int64_t dim[TENSOR_MAX_DIM];
+  memcpy(dim, field->dim, sizeof dim);
+  dim[0] = 1;
+  *row = tensor_over((char *)field->data + (size_t)s * bytes, field->dtype, field->n_dim, dim);
+  return row;
+}
+
+ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s) {
+  const size_t bytes = (size_t)model->config.n_layer * sizeof(LayerState);
+  ModelState row = {.n_seq = 1, .room = state->room, .layers = arena_header(arena, bytes)};
+  memset(row.layers, 0, bytes);
+  row.length = row_of(arena, state->length, s);
+  for (int i = 0; i < model->config.n_layer; i++) {
+    for (int f = 0; f < STATE_N_FIELDS; f++)
+      *state_field(&row.layers[i], f) = row_of(arena, *state_field(&state->layers[i], f), s);
+    if (state->layers[i].length) row.layers[i].length = row.length;
+  }
+  return row;
+}
+
+/* Where sequence s of a field begins, and how many bytes it has. */
+static char *sequence_of(const Tensor *field, int64_t s, size_t *bytes) {
+  CHECK(s >= 0 && s < field->dim[0], "sequence %lld of %s", (long long)s, tensor_shape_text(field));
+  *bytes = tensor_bytes(field) / (size_t)field->dim[0];
+  return (char *)field->data + (size_t)s * *bytes;
+}
+
+static void put_field(Tensor *to, int64_t s, const Tensor *from, int64_t of, int64_t n_rows) {
+  size_t bytes, from_bytes = 0;
+  char *target = sequence_of(to, s, &bytes);
+  const char *source = from ? sequence_of(from, of, &from_bytes) : NULL;
+  if (n_rows >= 0) { /* a row for each token: only those that are there */
+    CHECK(n_rows <= to->dim[1] && (!from || n_rows <= from->dim[1]), "%lld tokens in a room of %lld", (long long)n_rows,
+          (long long)to->dim[1]);
+    bytes = from_bytes = (size_t)n_rows * (size_t)to->dim[2] * dtype_bytes(to->dtype);
+  }
+  CHECK(!from || (to->dtype == from->dtype && bytes == from_bytes), "states %s and %s of different models",
+        tensor_shape_text(to), tensor_shape_text(from));
+  if (source) memmove(target, source, bytes);
+  else memset(target, 0, bytes);
+}
+
+void model_state_put(const Model *model, const ModelState *to, int64_t s, const ModelState *from, int64_t of) {
+  int64_t n_rows = 0;
+  if (to->length) {
+    n_rows = from ? ((const int32_t *)from->length->data)[of] : 0;
+    ((int32_t *)to->length->data)[s] = (int32_t)n_rows;
+  }
+  for (int i = 0; i < model->config.n_layer; i++)
+    for (int f = 0; f < STATE_N_FIELDS; f++) {
+      Tensor *field = *state_field(&to->layers[i], f);
+      if (!field) continue;
+      const Tensor *source = from ? *state_field(&from->layers[i], f) : NULL;
+      CHECK(!from || source, "layer %d: a state without %s", i, FIELDS[f].name);
+      put_field(field, s, source, of, FIELDS[f].grows ? n_rows : -1);
+    }
+}
+
+StateBytes model_state_bytes(const Model *model, Dtype real) {
+  StateBytes bytes = {0};
+  Arena dry;
+  arena_open_dry(&dry, "state");
+  const ModelState state = model_zero_state(model, &dry, real, 1, 1);
+  for (int i = 0; i < model->config.n_layer; i++)
+    for (int f = 0; f < STATE_N_FIELDS; f++) {
+      const Tensor *field = *state_field(&state.layers[i], f);
+      if (field) *(FIELDS[f].grows ? &bytes.per_token : &bytes.fixed) += (int64_t)tensor_bytes(field);
+    }
+  arena_close(&dry);
+  return bytes;
+}

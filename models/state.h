@@ -1,0 +1,41 @@
+/* state: what a model carries from token to token, of several sequences: one object that every call takes and gives.
+ *
+ * A state handed in is only read, but by lm_step. A state that a call is to give is made by model_state_out, filled by the call,
+ * and lies in the step arena; model_state_put keeps it. */
+#pragma once
+
+#include "nn/mixer.h"
+
+typedef struct Model Model;
+
+typedef struct ModelState {
+  int64_t n_seq;
+  int64_t room;       /* tokens that attention layers have room for; 0 without them */
+  LayerState *layers; /* n_layer */
+  Tensor *length;     /* (n_seq) I32: tokens so far, of models with attention, whose rows it counts; else NULL */
+} ModelState;
+
+/* Whether it has attention: then its state grows by the token. */
+bool model_state_grows(const Model *model);
+/* Zero states of n_seq sequences, in `arena`; attention with room for that many tokens. */
+ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq, int64_t room);
+/* What a call on `tape` is to fill, for sequences of up to `room` tokens, those before the call included (0: whoever calls
+ * gives attention's keys and values a place). */
+ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_t room);
+/* Sequence s alone, as headers in `arena` over the same memory. */
+ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s);
+/* Sequence s of `to` becomes sequence `of` of `from`, whose tokens must fit into its room; `from` NULL: zero, as at the
+ * start. Both on the host. This is how rows are selected, reordered, repeated and reset. */
+void model_state_put(const Model *model, const ModelState *to, int64_t s, const ModelState *from, int64_t of);
+/* Bytes of one sequence's state: what does not grow, and what each token adds to it. */
+typedef struct StateBytes {
+  int64_t fixed, per_token;
+} StateBytes;
+StateBytes model_state_bytes(const Model *model, Dtype real);
+
+/* The fields of a layer's state, to be walked through: names as in files. */
+enum { STATE_N_FIELDS = 7 };
+const char *state_field_name(int field);
+Tensor **state_field(LayerState *state, int field);
+/* Those that have a row for each token: (n_seq, room, width). */
+bool state_field_grows(int field);

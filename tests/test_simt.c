@@ -16,8 +16,9 @@
  * largest entry. */
 static const double F32_TOLERANCE = 1.5e-5;
 /* What is stored as bfloat16 (8 significant bits) is off by up to half a unit of its last place, 2^-8 of its value; up to
- * three such roundings lie on a way (an intermediate, a gradient that was there before, the result). */
-static const double BF16_TOLERANCE = 3.0 / 256;
+ * three such roundings lie on a way (an intermediate, a gradient that was there before, the result), unless the case says
+ * otherwise. */
+static const double BF16_ROUNDING = 1.0 / 256;
 #define SMALLEST_SCALE 1e-3
 #define GRAD_START 0.5 /* what stands in every gradient before backward adds to it */
 #define DIRECTION_SEED 977
@@ -116,7 +117,7 @@ static void run(Machine *machine, const GradCase *c, Dtype act) {
 }
 
 static void assert_close(const GradCase *c, Dtype act, int result, const Tensor *got, const Tensor *want) {
-  const double tolerance = act == F32 ? F32_TOLERANCE : BF16_TOLERANCE;
+  const double tolerance = act == F32 ? F32_TOLERANCE : BF16_ROUNDING * (c->bf16_roundings ? c->bf16_roundings : 3);
   const int64_t n = tensor_count(want);
   double scale = SMALLEST_SCALE;
   for (int64_t i = 0; i < n; i++) scale = fmax(scale, fabs(tensor_get(want, i)));

@@ -43,16 +43,16 @@ static const BackendMemory MEMORY = {
 
 /* ---- sums over rows */
 
-static __global__ void sum_columns_kernel(const float *parts, int64_t n_rows, int64_t width, Rows to) {
+static __global__ void sum_columns_kernel(const float *parts, int64_t n_rows, int64_t width, int64_t ld, Rows to) {
   const int64_t col = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (col >= width) return;
   float sum = 0;
-  for (int64_t r = 0; r < n_rows; r++) sum += global_load(parts + r * width + col);
+  for (int64_t r = 0; r < n_rows; r++) sum += global_load(parts + r * ld + col);
   to.add(0, col, sum);
 }
 
-void sum_columns(const float *parts, int64_t n_rows, int64_t width, Rows to) {
-  if (width > 0) LAUNCH(sum_columns_kernel, blocks_of(width, 128), 128, 0, parts, n_rows, width, to);
+void sum_columns(const float *parts, int64_t n_rows, int64_t width, int64_t ld, Rows to) {
+  if (width > 0) LAUNCH(sum_columns_kernel, blocks_of(width, 128), 128, 0, parts, n_rows, width, ld, to);
 }
 
 /* ---- opening */

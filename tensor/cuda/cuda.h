@@ -263,8 +263,11 @@ __host__ __device__ static inline int64_t sum_blocks(int64_t n_rows) {
 __host__ __device__ static inline int64_t sum_block_start(int64_t n_rows, int64_t block) {
   return n_rows * block / sum_blocks(n_rows);
 }
-/* to[0, col] += sum over n_rows rows of `width` floats (backend.cu). */
-void sum_columns(const float *parts, int64_t n_rows, int64_t width, Rows to);
+/* to[0, col] += sum over n_rows rows of `width` floats, ld apart (backend.cu). */
+void sum_columns(const float *parts, int64_t n_rows, int64_t width, int64_t ld, Rows to);
+static inline void sum_columns(const float *parts, int64_t n_rows, int64_t width, Rows to) {
+  sum_columns(parts, n_rows, width, width, to);
+}
 
 /* ---- tensor cores and asynchronous copies, in the instructions of sm_80 */
 

@@ -20,6 +20,7 @@ typedef struct GradCase {
   Tensor **inputs;    /* F64 tensors, filled; needs_grad is set by the check; I32 and NULL entries are left alone */
   int n_inputs, n_data; /* the last n_data inputs are data, without gradient */
   unsigned acts, weights; /* bit i: in a BF16 model input i is a BF16 activation, or a BF16 weight (its gradient real) */
+  int bf16_roundings;     /* roundings to BF16 on the longest way to a result; 0: 3 (tests/test_simt.c) */
   int max_entries;    /* 0: all */
 } GradCase;
 

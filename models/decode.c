@@ -1,7 +1,5 @@
 /* decode: sequences that are continued token by token with the state kept: a prompt is scanned in pieces, every further token is
  * one step. */
-#include <string.h>
-
 #include "models/aspis.h"
 
 /* Tokens of a prompt scanned at once: enough for the products' full rate. */
@@ -24,14 +22,15 @@ void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n
 
 static Tensor *tokens_of(Device *device, const int32_t *token, int64_t n) {
   Tensor *tensor = tensor_new1(&device->step, I32, n);
-  if (!device->dry) memcpy(tensor->data, token, tensor_bytes(tensor));
+  if (!device->dry) device_move(tensor->data, token, tensor_bytes(tensor));
   return tensor;
 }
 
-static void keep_logits(const Device *device, const Tensor *from, float *logits) {
+static void keep_logits(Device *device, const Tensor *from, float *logits) {
   if (!logits || device->dry) return;
+  const Tensor host = device_pull(device, from);
   Tensor to = tensor_over(logits, F32, 2, from->dim);
-  tensor_copy(&to, from);
+  tensor_copy(&to, &host);
 }
 
 /* One piece of sequence s. Attention's rows are written where they stay; the rest is copied there. */
@@ -51,7 +50,7 @@ static void read_piece(Decoder *d, int64_t s, const int32_t *token, int64_t n, b
 
 /* What has been read already is in the state, which is zero at the start; attention then has no rows to look back at. */
 static bool begins(const Decoder *d, int64_t s) {
-  return d->state.length && ((const int32_t *)d->state.length->data)[s] == 0;
+  return d->state.length && model_state_tokens(&d->state, s) == 0;
 }
 
 void decoder_read(Decoder *d, int64_t s, const int32_t *token, int64_t n, float *logits) {

@@ -107,8 +107,9 @@ int64_t generate_uncached(Model *model, Device *device, Dtype act, const Generat
     const size_t mark = arena_mark(&device->step);
     Tape tape = tape_make(device, act, false);
     Tensor *prefix = tensor_new1(&device->step, I32, p.n[0]);
-    memcpy(prefix->data, p.tokens[0], tensor_bytes(prefix));
-    const bool finite = choose(&p, lm_last_logits(model, &tape, prefix, NULL, NULL), model->config.vocab_size, i);
+    device_move(prefix->data, p.tokens[0], tensor_bytes(prefix));
+    Tensor logits = device_pull(device, lm_last_logits(model, &tape, prefix, NULL, NULL));
+    const bool finite = choose(&p, &logits, model->config.vocab_size, i);
     tape_reset(&tape, mark);
     if (!finite) {
       p.n_made = -1;

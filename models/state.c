@@ -36,7 +36,7 @@ static ModelState state_new(const Model *model, Arena *arena, int64_t n_seq, int
 
 ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq, int64_t room) {
   ModelState state = state_new(model, arena, n_seq, room);
-  if (state.length && arena->memory) tensor_zero(state.length);
+  if (state.length && arena->memory) device_clear(state.length->data, tensor_bytes(state.length));
   for (int i = 0; i < model->config.n_layer; i++)
     state.layers[i] = mixer_zero_state(&model->blocks[i].mixer, arena, real, n_seq, room, state.length);
   return state;
@@ -100,15 +100,21 @@ static void put_field(Tensor *to, int64_t s, const Tensor *from, int64_t of, int
   }
   CHECK(!from || (to->dtype == from->dtype && bytes == from_bytes), "states %s and %s of different models",
         tensor_shape_text(to), tensor_shape_text(from));
-  if (source) memmove(target, source, bytes);
-  else memset(target, 0, bytes);
+  if (source) device_move(target, source, bytes);
+  else device_clear(target, bytes);
+}
+
+int32_t model_state_tokens(const ModelState *state, int64_t s) {
+  int32_t n = 0;
+  if (state->length) device_move(&n, (const int32_t *)state->length->data + s, sizeof n);
+  return n;
 }
 
 void model_state_put(const Model *model, const ModelState *to, int64_t s, const ModelState *from, int64_t of) {
-  int64_t n_rows = 0;
+  int32_t n_rows = 0;
   if (to->length) {
-    n_rows = from ? ((const int32_t *)from->length->data)[of] : 0;
-    ((int32_t *)to->length->data)[s] = (int32_t)n_rows;
+    if (from) n_rows = model_state_tokens(from, of);
+    device_move((int32_t *)to->length->data + s, &n_rows, sizeof n_rows);
   }
   for (int i = 0; i < model->config.n_layer; i++)
     for (int f = 0; f < STATE_N_FIELDS; f++) {

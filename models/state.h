@@ -25,8 +25,10 @@ ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_
 /* Sequence s alone, as headers in `arena` over the same memory. */
 ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s);
 /* Sequence s of `to` becomes sequence `of` of `from`, whose tokens must fit into its room; `from` NULL: zero, as at the
- * start. Both on the host. This is how rows are selected, reordered, repeated and reset. */
+ * start. Each on the host or on a device. This is how rows are selected, reordered, repeated and reset. */
 void model_state_put(const Model *model, const ModelState *to, int64_t s, const ModelState *from, int64_t of);
+/* Tokens that sequence s has been given so far, where the state counts them (of models with attention); else 0. */
+int32_t model_state_tokens(const ModelState *state, int64_t s);
 /* Bytes of one sequence's state: what does not grow, and what each token adds to it. */
 typedef struct StateBytes {
   int64_t fixed, per_token;

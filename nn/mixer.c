@@ -159,7 +159,7 @@ static Tensor *field_new(Arena *arena, Dtype real, int n_dim, const int64_t *dim
   for (int i = 0; i < n_dim; i++)
     if (dim[i] == 0) return NULL;
   Tensor *field = tensor_new(arena, real, n_dim, dim);
-  if (arena->memory) tensor_zero(field); /* a dry arena's tensors must not be touched */
+  if (arena->memory) device_clear(field->data, tensor_bytes(field)); /* a dry arena's tensors must not be touched */
   return field;
 }
 #define FIELD(...)                                                                                                     \

@@ -61,7 +61,8 @@ Status plugin_open(const char *name, const Backend **backend) {
     }
   if (strcmp(name, "cuda") != 0 && strcmp(name, "simt") != 0)
     return status_fail(CODE_USAGE, "device: found %s, expected auto, cpu or cuda", name);
-  char *path = plugin_path(name);
+  const char *twin = getenv("ASPIS_CUDA");
+  char *path = plugin_path(strcmp(name, "cuda") == 0 && twin && *twin ? twin : name);
   if (!path)
     return status_fail(CODE_USAGE,
                        "device: found %s, but this build has no libaspis_%s.so: build it where the CUDA toolkit (nvcc) is "

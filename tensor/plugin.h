@@ -1,6 +1,6 @@
 /* plugin: backends that are shared objects, libaspis_<name>.so, opened when they are asked for, so that the program starts
  * at once and one build serves machines with and without a GPU. "cuda" is one; tests have "simt", which runs the same
- * sources on the host.
+ * sources on the host, and ASPIS_CUDA=simt puts it in the place of "cuda".
  *
  * A plug-in is looked for in $ASPIS_PLUGINS, beside the program, in ../lib/ beside it, and where the system keeps its
  * libraries. */

@@ -67,9 +67,11 @@ static Sample sample_new(const ModelConfig *c, uint64_t seed, int64_t long_piece
   return s;
 }
 
-static Tensor *real_copy(Tape *tape, const Tensor *from) {
-  Tensor *copy = tape_tensor(tape, tape_real(tape), from->dim[0], from->dim[1]);
-  if (!tape->device->dry) tensor_copy(copy, from);
+/* What the host has, on the tape's device; numbers in its real. */
+static Tensor *device_copy(Tape *tape, const Tensor *from) {
+  const Dtype dtype = from->dtype == I32 ? I32 : tape_real(tape);
+  Tensor *copy = tensor_new(&tape->device->step, dtype, from->n_dim, from->dim);
+  if (!tape->device->dry) device_fill(tape->device, copy, from);
   return copy;
 }
 
@@ -79,21 +81,28 @@ static double subject_loss(Subject *s, Sample *sample, bool backward) {
   Tape tape = tape_make(&s->device, s->act, backward);
   Tensor *loss;
   if (s->model->config.task == TASK_LM) {
-    loss = lm_nll(s->model, &tape, &sample->token, &sample->target, &sample->cu_seqlens, NULL, NULL);
+    loss = lm_nll(s->model, &tape, device_copy(&tape, &sample->token), device_copy(&tape, &sample->target),
+                  device_copy(&tape, &sample->cu_seqlens), NULL, NULL);
   } else {
-    Tensor *series = real_copy(&tape, &sample->series), *target = real_copy(&tape, &sample->series_target);
+    Tensor *series = device_copy(&tape, &sample->series), *target = device_copy(&tape, &sample->series_target);
     Tensor *prediction = forecaster_predict(
         s->model, &tape,
-        &(Windows){.n_seq = N_SERIES, .length = sample->length, .series = series, .phase = &sample->phase});
+        &(Windows){.n_seq = N_SERIES, .length = sample->length, .series = series, .phase = device_copy(&tape, &sample->phase)});
     loss = forecaster_loss(s->model, &tape, prediction, target);
   }
   double sum = 0;
-  if (!s->device.dry)
-    for (int64_t i = 0; i < tensor_count(loss); i++) sum += tensor_get(loss, i);
+  if (!s->device.dry) {
+    const Tensor losses = device_pull(&s->device, loss);
+    for (int64_t i = 0; i < tensor_count(loss); i++) sum += tensor_get(&losses, i);
+  }
   if (backward) {
     params_zero_grads(&s->model->params);
     Tensor *dloss = tape_grad(&tape, loss);
-    for (int64_t i = 0; i < tensor_count(loss) && !s->device.dry; i++) tensor_set(dloss, i, 1);
+    if (!s->device.dry) {
+      Tensor ones = device_mirror(&s->device, dloss);
+      for (int64_t i = 0; i < tensor_count(loss); i++) tensor_set(&ones, i, 1);
+      device_push(&s->device, dloss);
+    }
     tape_backward(&tape);
   }
   tape_reset(&tape, mark);
@@ -250,8 +259,10 @@ static void check_subjects(Subject *exact, Subject *used, const Config *config, 
                            GradientReport *report) {
   ParamTable *params = &exact->model->params;
   subject_randomize(used, config->seed);
-  for (int i = 0; i < params->n_params && used != exact; i++)
-    tensor_copy(&params->params[i]->value, &used->model->params.params[i]->value);
+  for (int i = 0; i < params->n_params && used != exact; i++) {
+    const Tensor value = device_pull(&used->device, &used->model->params.params[i]->value);
+    tensor_copy(&params->params[i]->value, &value);
+  }
   subject_loss(exact, sample, true);
   if (used != exact) subject_loss(used, sample, true);
 
@@ -262,8 +273,9 @@ static void check_subjects(Subject *exact, Subject *used, const Config *config, 
     GradientGroup *group = group_of(report, param->name);
     group->n_tensors++;
     keep_worst(&group->difference_error, difference_error(exact, sample, param, config->seed, i, entries));
-    if (used != exact)
-      keep_worst(&group->dtype_error, dtype_error(&used->model->params.params[i]->grad, &param->grad, model_largest));
+    if (used == exact) continue;
+    const Tensor grad = device_pull(&used->device, &used->model->params.params[i]->grad);
+    keep_worst(&group->dtype_error, dtype_error(&grad, &param->grad, model_largest));
   }
 }
 

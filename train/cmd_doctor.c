@@ -15,7 +15,7 @@
 #include <xxhash.h>
 #include <yaml.h>
 
-#include "tensor/device.h"
+#include "tensor/plugin.h"
 #include "tensor/h5.h"
 #include "tensor/onednn.h"
 #include "train/command.h"
@@ -144,7 +144,7 @@ static int count_nvidia_devices(void) {
   return n;
 }
 
-static void check_gpus(void) {
+static void check_gpus(Findings *findings) {
   printf("GPU\n");
   int n_devices = count_nvidia_devices(), n_driven = 0;
   DIR *driven = opendir("/proc/driver/nvidia/gpus");
@@ -162,7 +162,14 @@ static void check_gpus(void) {
   if (!n_driven && !n_devices) row("device", "none found");
   char *driver = proc_value("/proc/driver/nvidia/version", "NVRM version");
   row("driver", "%s", driver ? driver : "none loaded");
-  row("CUDA backend", "not built in this version: training runs on the processor");
+  char *plugin = plugin_path("cuda");
+  const Backend *backend;
+  Status opened = plugin ? plugin_open("cuda", &backend) : STATUS_OK;
+  if (!plugin) row("CUDA backend", "not built: no nvcc was found; training runs on the processor");
+  else row("CUDA backend", "%s", opened.code == CODE_OK ? "ready" : opened.line);
+  if (n_driven && !plugin) advise(findings, "install the CUDA toolkit and build again, to train on the GPU.");
+  status_clear(&opened);
+  free(plugin);
   free(driver);
 }
 
@@ -208,7 +215,7 @@ static Status cmd_doctor(const Command *command) {
   printf("aspis %s (%s)\n", ASPIS_VERSION, ASPIS_COMMIT);
   check_processor(&findings);
   check_memory(&findings);
-  check_gpus();
+  check_gpus(&findings);
   check_libraries();
   check_disk(&findings);
   if (findings.n_advice) printf("what to do\n%s", findings.advice.data);

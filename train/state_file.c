@@ -140,7 +140,7 @@ void state_batch_free(StateBatch *batch) {
 int64_t state_batch_longest(const StateBatch *batch) {
   int64_t longest = 0;
   for (int64_t s = 0; batch->state.length && s < batch->state.n_seq; s++)
-    longest = max_i64(longest, ((const int32_t *)batch->state.length->data)[s]);
+    longest = max_i64(longest, model_state_tokens(&batch->state, s));
   return longest;
 }
 
@@ -171,7 +171,7 @@ Status state_file_create(const char *path, const Model *model, int64_t n_seq, in
 
 Status state_file_write(H5File *file, const Model *model, int64_t s, const ModelState *state, int64_t room) {
   char name[PATH_BYTES];
-  const int64_t length = state->length ? *(const int32_t *)state->length->data : 0;
+  const int32_t length = model_state_tokens(state, 0);
   for (int i = 0; i < model->config.n_layer; i++)
     for (int f = 0; f < STATE_N_FIELDS; f++) {
       Tensor *t = *state_field(&state->layers[i], f);
@@ -180,11 +180,15 @@ Status state_file_write(H5File *file, const Model *model, int64_t s, const Model
             dtype_name(t->dtype));
       if (state_field_grows(f)) {
         CHECK(length <= room && room <= t->dim[1], "%lld tokens in a room of %lld", (long long)length, (long long)room);
-        memset((float *)t->data + length * t->dim[2], 0, (size_t)((room - length) * t->dim[2]) * sizeof(float));
+        device_clear((float *)t->data + length * t->dim[2], (size_t)((room - length) * t->dim[2]) * sizeof(float));
       }
-      TRY(h5_write_rows(file, field_path(name, i, f), s, 1, t->data));
+      void *values = base_alloc(tensor_bytes(t));
+      device_move(values, t->data, tensor_bytes(t));
+      Status status = h5_write_rows(file, field_path(name, i, f), s, 1, values);
+      free(values);
+      if (status.code != CODE_OK) return status;
     }
-  return state->length ? h5_write_rows(file, "length", s, 1, state->length->data) : STATUS_OK;
+  return state->length ? h5_write_rows(file, "length", s, 1, &length) : STATUS_OK;
 }
 
 Status state_file_save(const char *path, const Model *model, const ModelState *state) {

@@ -6,7 +6,6 @@
  * fault of the caller, makes NaN. */
 #include "tensor/cuda/matmul.h"
 
-constexpr int THREADS = 256;
 constexpr int64_t CHUNK_LOGITS = 1 << 26, CHUNK_MIN = 256, CHUNK_MAX = 4096, LOGIT_ALIGN = 16;
 
 /* A block has a row: logits to nll and, where wanted, dlogits. */
@@ -17,16 +16,16 @@ static __global__ void finish_row(int64_t first, int64_t n_v, const int32_t *tar
   const int32_t wanted = global_load(target + t);
   const bool ignored = wanted == CROSS_ENTROPY_IGNORE, bad = !ignored && (wanted < 0 || wanted >= n_v);
   float largest = -INFINITY, sum = 0;
-  for (int64_t j = threadIdx.x; j < n_v; j += THREADS) largest = fmaxf(largest, logits.get(r, j));
+  for (int64_t j = threadIdx.x; j < n_v; j += blockDim.x) largest = fmaxf(largest, logits.get(r, j));
   largest = block_max(largest, spare);
-  for (int64_t j = threadIdx.x; j < n_v; j += THREADS) sum += expf(logits.get(r, j) - largest);
+  for (int64_t j = threadIdx.x; j < n_v; j += blockDim.x) sum += expf(logits.get(r, j) - largest);
   sum = block_sum(sum, spare);
   const float target_logit = ignored ? 0 : bad ? NAN : logits.get(r, wanted);
   if (threadIdx.x == 0) nll.put(t, 0, ignored ? 0 : logf(sum) + largest - target_logit);
   if (!dlogits) return;
   __syncthreads(); /* target_logit is read */
   const float d = ignored ? 0 : dnll ? dnll.get(t, 0) : dnll_known, scale = d / sum;
-  for (int64_t j = threadIdx.x; j < n_v; j += THREADS)
+  for (int64_t j = threadIdx.x; j < n_v; j += blockDim.x)
     dlogits.put(r, j, expf(logits.get(r, j) - largest) * scale - (j == wanted ? d : 0));
 }
 
@@ -69,7 +68,7 @@ static void run_chunks(const CrossEntropy *p) {
     Factor x = factor_of(p->x, false), dl = {dlogits.data, ld, is_bf16, false};
     x.data = (const char *)x.data + (size_t)(first * x.ld) * dtype_bytes(p->x->dtype);
     matmul(n_rows, n_v, width, x, factor_of(p->w, true), nullptr, logits.data, ld, false, false, p->scratch);
-    LAUNCH(finish_row, (unsigned)n_rows, THREADS, WARP * sizeof(float), first, n_v, ints_of(p->target), logits,
+    LAUNCH(finish_row, (unsigned)n_rows, row_threads(n_v), WARP * sizeof(float), first, n_v, ints_of(p->target), logits,
            with_gradients ? dlogits : Rows{}, rows_of(p->nll), rows_of(p->dnll), (float)p->dnll_known);
     if (p->dx)
       matmul(n_rows, width, n_v, dl, factor_of(p->w, false), nullptr,

@@ -242,6 +242,12 @@ __device__ static inline float block_max(float x, float *spare) {
   return warp_max(lane < n_warps ? spare[lane] : -INFINITY);
 }
 
+/* Threads of a block that has a row of `width`, a run of it each at a time. */
+static inline unsigned row_threads(int64_t width) {
+  const int64_t threads = round_up(ceil_div(width, Rows::RUN), WARP);
+  return (unsigned)(threads < 256 ? threads : 256);
+}
+
 /* ---- functions of a float; __expf and its like are left alone: their error is not stated for all arguments */
 
 __device__ static inline float sigmoid(float x) { return 1 / (1 + expf(-x)); }

@@ -13,7 +13,7 @@
  * channels of it, so that what it sums over tokens needs no barrier: dw, dmz and dmo stand in the block's row of scratch. */
 #include "tensor/cuda/cuda.h"
 
-constexpr int THREADS = 256, MOST_RANKS = 16;
+constexpr int MOST_RANKS = 16;
 
 struct Gate {
   GateNorm norm;
@@ -37,13 +37,13 @@ static __global__ void forward(Gate k, Rows out) {
     s[r] = 1;
     if (k.norm == GATE_NORM_NONE) continue;
     float squares = 0;
-    for (int64_t c = begin + threadIdx.x; c < end; c += THREADS) {
+    for (int64_t c = begin + threadIdx.x; c < end; c += blockDim.x) {
       const float y = k.x.get(t, r * k.width + c), u = before ? y : y * silu(k.z.get(t, c) * k.mz(c, r));
       squares += u * u;
     }
     s[r] = 1 / sqrtf(block_sum(squares, spare) / (float)k.group + k.eps);
   }
-  for (int64_t c = begin + threadIdx.x; c < end; c += THREADS) {
+  for (int64_t c = begin + threadIdx.x; c < end; c += blockDim.x) {
     const float z = k.z.get(t, c), w = k.w(c);
     float sum = 0;
     for (int r = 0; r < k.n_r; r++) sum += k.x.get(t, r * k.width + c) * silu(z * k.mz(c, r)) * s[r] * w * k.mo(c, r);
@@ -75,7 +75,7 @@ static __global__ void backward(int64_t n_rows, Gate k, Rows dout, Rows dx, Rows
       s[r] = 1, pull[r] = 0;
       if (!normed) continue;
       float squares = 0, dot = 0;
-      for (int64_t c = begin + threadIdx.x; c < end; c += THREADS) {
+      for (int64_t c = begin + threadIdx.x; c < end; c += blockDim.x) {
         const float y = k.x.get(t, r * k.width + c), g = silu(k.z.get(t, c) * k.mz(c, r)), u = before ? y : y * g;
         const float e = dout.get(t, c) * k.mo(c, r);
         squares += u * u, dot += (before ? e * g : e) * k.w(c) * u;
@@ -83,7 +83,7 @@ static __global__ void backward(int64_t n_rows, Gate k, Rows dout, Rows dx, Rows
       s[r] = 1 / sqrtf(block_sum(squares, spare) / (float)k.group + k.eps);
       pull[r] = block_sum(dot, spare) / (float)k.group * s[r] * s[r];
     }
-    for (int64_t c = begin + threadIdx.x; c < end; c += THREADS) {
+    for (int64_t c = begin + threadIdx.x; c < end; c += blockDim.x) {
       const float z = k.z.get(t, c), w = k.w(c), d = dout.get(t, c);
       float dz_sum = 0, dw_sum = 0;
       for (int r = 0; r < k.n_r; r++) {
@@ -147,7 +147,7 @@ KERNEL_SCRATCH(gated_norm, GatedNorm) {
 KERNEL_FWD(gated_norm, GatedNorm) {
   const Gate k = gate_of(p);
   const dim3 grid(blocks_of(tensor_rows(p->z), 1), (unsigned)(k.width / k.group));
-  LAUNCH(forward, grid, THREADS, WARP * sizeof(float), k, rows_of(p->out));
+  LAUNCH(forward, grid, row_threads(k.group), WARP * sizeof(float), k, rows_of(p->out));
 }
 
 KERNEL_BWD(gated_norm, GatedNorm) {
@@ -155,7 +155,7 @@ KERNEL_BWD(gated_norm, GatedNorm) {
   const int64_t n_rows = tensor_rows(p->z), n_blocks = sum_blocks(n_rows);
   float *parts = (float *)p->scratch;
   const dim3 grid((unsigned)n_blocks, (unsigned)(k.width / k.group));
-  LAUNCH(backward, grid, THREADS, WARP * sizeof(float), n_rows, k, rows_of(p->dout), rows_of(p->dx), rows_of(p->dz),
+  LAUNCH(backward, grid, row_threads(k.group), WARP * sizeof(float), n_rows, k, rows_of(p->dout), rows_of(p->dx), rows_of(p->dz),
          wants_mimo(p), n_sums(p), parts);
   if (p->dweight)
     LAUNCH(add_weight, blocks_of(k.width, 128), 128, 0, n_blocks, n_sums(p), k.width, parts, rows_of(p->dweight));

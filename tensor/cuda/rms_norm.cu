@@ -2,8 +2,6 @@
  * (spec 1)  A block has a row; backward, a block of rows, whose share of dw lies in its row of scratch. */
 #include "tensor/cuda/cuda.h"
 
-constexpr int THREADS = 256;
-
 static __device__ float inverse_rms(float squares, int64_t width, float eps) {
   return 1 / sqrtf(squares / (float)width + eps);
 }
@@ -12,12 +10,12 @@ static __global__ void forward(int64_t width, float eps, Rows x, Rows weight, Ro
   SHARED(float, spare);
   const int64_t t = blockIdx.x;
   float run[Rows::RUN], w[Rows::RUN], squares = 0;
-  for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += THREADS * Rows::RUN) {
+  for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += blockDim.x * Rows::RUN) {
     x.get_run(t, c, width - c, run);
     for (int i = 0; i < Rows::RUN; i++) squares += run[i] * run[i];
   }
   const float s = inverse_rms(block_sum(squares, spare), width, eps);
-  for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += THREADS * Rows::RUN) {
+  for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += blockDim.x * Rows::RUN) {
     x.get_run(t, c, width - c, run);
     weight.get_run(0, c, width - c, w);
     for (int i = 0; i < Rows::RUN; i++) run[i] *= s * w[i];
@@ -33,7 +31,7 @@ static __global__ void backward(int64_t n_rows, int64_t width, float eps, Rows x
   float run[Rows::RUN], w[Rows::RUN], d[Rows::RUN], dw[Rows::RUN];
   for (int64_t t = first; t < end; t++) {
     float squares = 0, dot = 0;
-    for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += THREADS * Rows::RUN) {
+    for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += blockDim.x * Rows::RUN) {
       x.get_run(t, c, width - c, run);
       weight.get_run(0, c, width - c, w);
       dy.get_run(t, c, width - c, d);
@@ -41,7 +39,7 @@ static __global__ void backward(int64_t n_rows, int64_t width, float eps, Rows x
     }
     const float s = inverse_rms(block_sum(squares, spare), width, eps);
     const float pull = block_sum(dot, spare) / (float)width * s * s;
-    for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += THREADS * Rows::RUN) {
+    for (int64_t c = (int64_t)threadIdx.x * Rows::RUN; c < width; c += blockDim.x * Rows::RUN) {
       x.get_run(t, c, width - c, run);
       weight.get_run(0, c, width - c, w);
       dy.get_run(t, c, width - c, d);
@@ -62,14 +60,14 @@ KERNEL_SCRATCH(rms_norm, RmsNorm) {
 
 KERNEL_FWD(rms_norm, RmsNorm) {
   const int64_t n_rows = tensor_rows(p->x), width = tensor_last(p->x);
-  LAUNCH(forward, blocks_of(n_rows, 1), THREADS, WARP * sizeof(float), width, (float)p->eps, rows_of(p->x),
+  LAUNCH(forward, blocks_of(n_rows, 1), row_threads(width), WARP * sizeof(float), width, (float)p->eps, rows_of(p->x),
          rows_of(p->weight), rows_of(p->y));
 }
 
 KERNEL_BWD(rms_norm, RmsNorm) {
   const int64_t n_rows = tensor_rows(p->x), width = tensor_last(p->x);
   float *parts = (float *)p->scratch;
-  LAUNCH(backward, (unsigned)sum_blocks(n_rows), THREADS, WARP * sizeof(float), n_rows, width, (float)p->eps,
+  LAUNCH(backward, (unsigned)sum_blocks(n_rows), row_threads(width), WARP * sizeof(float), n_rows, width, (float)p->eps,
          rows_of(p->x), rows_of(p->weight), rows_of(p->dy), rows_of(p->dx), parts);
   if (p->dweight) sum_columns(parts, sum_blocks(n_rows), width, rows_of(p->dweight));
 }

@@ -79,7 +79,7 @@ static __device__ void store_end(const Scan &s, const ForwardWork &work, const S
                   work.tile.k[(last + i / s.n_n) * s.ld_n + i % s.n_n]);
 }
 
-template <bool IS_BF16> static __global__ void __launch_bounds__(SCAN_THREADS) forward(Scan s, Outputs out) {
+template <bool IS_BF16> static __global__ void __launch_bounds__(SCAN_THREADS, 1) forward(Scan s, Outputs out) {
   SHARED(unsigned char, memory);
   SharedCarver c = {memory, 0};
   ForwardWork work;

@@ -64,7 +64,7 @@ static __host__ __device__ void carve(const Scan &s, int64_t n_tiles, Work *w, S
 
 /* ---- before: theta at every chunk */
 
-static __global__ void __launch_bounds__(SCAN_THREADS) chunk_thetas(Scan s, double *thetas) {
+static __global__ void __launch_bounds__(SCAN_THREADS, 1) chunk_thetas(Scan s, double *thetas) {
   SHARED(unsigned char, memory);
   SharedCarver c = {memory, 0};
   ScanWork w;
@@ -418,7 +418,7 @@ static __device__ void end_head(const Scan &s, const Work &work, int64_t seq, in
 }
 
 template <bool IS_BF16>
-static __global__ void __launch_bounds__(SCAN_THREADS) backward(Scan s, Gradients g, Scratch scratch) {
+static __global__ void __launch_bounds__(SCAN_THREADS, 1) backward(Scan s, Gradients g, Scratch scratch) {
   SHARED(unsigned char, memory);
   SharedCarver c = {memory, 0};
   Work work;

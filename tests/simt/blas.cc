@@ -111,7 +111,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
                        (uintptr_t)d % algorithm->align_c == 0;
   if (!aligned || c != d || c_layout != d_layout || !fits(product, a_layout, b_layout, c_layout))
     return CUBLAS_STATUS_INVALID_VALUE;
-  simt_library_call("cublasLtMatmul");
+  const SimtLibraryCall call("cublasLtMatmul");
   const bool a_t = product->a == CUBLAS_OP_T, b_t = product->b == CUBLAS_OP_T;
   const int64_t m = c_layout->rows, n = c_layout->cols, k = a_t ? a_layout->rows : a_layout->cols;
   const float scale = *(const float *)alpha, keep = *(const float *)beta;

@@ -7,6 +7,7 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <vector>
@@ -42,7 +43,7 @@ struct AsyncCopy {
 struct Thread {
   char *stack;
   jmp_buf here;
-  bool started, finished;
+  bool started;
   dim3 index;
   int number;
   std::vector<std::vector<AsyncCopy>> groups; /* committed; the last is being filled */
@@ -78,12 +79,11 @@ size_t scheduler_stack_bytes;
 void ready(int thread) { block.ready[block.n_ready++] = thread; }
 
 /* Leaves the running fiber; the scheduler goes on. */
-void leave(bool for_ever) {
+void leave() {
 #ifdef __SANITIZE_ADDRESS__
   void *fake = nullptr;
-  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, scheduler_stack, scheduler_stack_bytes);
+  __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
 #endif
-  if (for_ever) _longjmp(scheduler, 1);
   if (!_setjmp(now->here)) _longjmp(scheduler, 1);
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
@@ -99,12 +99,13 @@ void entry() {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
-  block.body(block.arguments);
-  now->finished = true;
-  block.n_alive--;
-  if (block.n_alive > 0 && block.n_at_barrier == block.n_alive)
-    release_barrier(); /* as the hardware counts the living */
-  leave(true);
+  for (;;) { /* a fiber is made once and runs a thread of every block to come */
+    block.body(block.arguments);
+    block.n_alive--;
+    if (block.n_alive > 0 && block.n_at_barrier == block.n_alive)
+      release_barrier(); /* as the hardware counts the living */
+    leave();
+  }
 }
 
 void run(Thread *thread) {
@@ -141,7 +142,8 @@ void run_block() {
                               -1, 0);
       if (t->stack == MAP_FAILED) FAULT("no memory for a stack");
     }
-    t->started = t->finished = false, t->number = i, t->groups.assign(1, {});
+    t->number = i;
+    if (t->groups.size() != 1 || !t->groups[0].empty()) t->groups.assign(1, {});
     t->index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y));
     ready(i);
   }
@@ -176,8 +178,21 @@ struct Region {
 };
 std::vector<Region> regions;
 bool watched;
+std::mutex copying; /* the host's threads may copy side by side, as they load weights */
 uint32_t launch_number, block_number;
 SimtTraffic traffic;
+
+/* ASPIS_SIMT_GUARD=1: the device's memory is out of the host's reach but while a kernel or a copy runs, so that host code
+ * that touches it ends in a segmentation fault, as it would with a GPU. */
+bool is_guarded() {
+  static const bool guarded = getenv("ASPIS_SIMT_GUARD") && *getenv("ASPIS_SIMT_GUARD") == '1';
+  return guarded;
+}
+void protect(bool open) {
+  for (const Region &r : regions)
+    if (is_guarded() && mprotect(r.begin, r.bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+      FAULT("memory cannot be protected");
+}
 
 Granule *granules_of(const void *at, size_t bytes, const Region **region) {
   for (const Region &r : regions)
@@ -242,6 +257,7 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
   ASAN_UNPOISON_MEMORY_REGION(block.shared, sizeof block.shared);
   ASAN_POISON_MEMORY_REGION(block.shared + shared_bytes, sizeof block.shared - shared_bytes);
 #endif
+  protect(true);
   std::vector<unsigned> order(n_blocks);
   for (unsigned i = 0; i < n_blocks; i++) order[i] = i;
   for (unsigned i = n_blocks; i > 1; i--) std::swap(order[i - 1], order[draw.below(i)]);
@@ -250,12 +266,15 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
     blockIdx = dim3(number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y));
     run_block();
   }
+  protect(false);
 }
 
-void simt_library_call(const char *name) {
+SimtLibraryCall::SimtLibraryCall(const char *name) {
+  protect(true);
   block.kernel = name, block_number = 0;
   launch_number++, traffic.launches++;
 }
+SimtLibraryCall::~SimtLibraryCall() { protect(false); }
 
 void *simt_shared() { return block.shared; }
 
@@ -268,7 +287,7 @@ void simt_barrier(const char *file, int line) {
   block.barrier_file = file, block.barrier_line = line;
   block.waiting[block.n_at_barrier++] = now->number;
   if (block.n_at_barrier == block.n_alive) release_barrier();
-  leave(false);
+  leave();
 }
 
 int simt_lane() { return now->number % LANES; }
@@ -290,7 +309,7 @@ SimtLane simt_meet(SimtWarpOp *op, unsigned mask, const SimtLane &mine) {
     for (int i = 0; i < LANES; i++)
       if (mask >> i & 1) ready(w * LANES + i);
   }
-  leave(false);
+  leave();
   return warp->lanes[lane];
 }
 
@@ -426,6 +445,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
   void *granules = mmap(nullptr, bytes / 2 * sizeof(Granule), access, flags, -1, 0);
   if (own == MAP_FAILED || granules == MAP_FAILED) return cudaErrorMemoryAllocation;
   regions.push_back({(char *)own, bytes, (Granule *)granules});
+  protect(false);
   return *memory = own, cudaSuccess;
 }
 cudaError_t cudaFree(void *memory) {
@@ -442,11 +462,17 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
   return *free_bytes = *all_bytes = (size_t)16 << 30, cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  const std::lock_guard<std::mutex> one_at_a_time(copying);
+  protect(true);
   memmove(to, from, bytes);
+  protect(false);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
+  const std::lock_guard<std::mutex> one_at_a_time(copying);
+  protect(true);
   memset(at, value, bytes);
+  protect(false);
   return cudaSuccess;
 }
 

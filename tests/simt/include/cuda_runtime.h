@@ -71,8 +71,11 @@ extern dim3 simt_thread_index;
 
 /* Runs body once for every thread of every block. */
 void simt_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void *), void *arguments);
-/* What a library launches: reads and writes from here on are its own. */
-void simt_library_call(const char *name);
+/* What a library launches: reads and writes are its own while this lives. */
+struct SimtLibraryCall {
+  explicit SimtLibraryCall(const char *name);
+  ~SimtLibraryCall();
+};
 void *simt_shared();
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(simt_shared())
 

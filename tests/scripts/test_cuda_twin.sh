@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# device: cuda, run thread by thread on the host (tests/simt), does what the CPU does: losses of a training run lie on the
+# CPU's, gradients are right, a run resumes to the same bytes, and a model evaluates and generates alike. The device's
+# memory is out of the host's reach, so that host code that touches it fails here as it would with a GPU.
+source "$(dirname "$0")/common.sh"
+export ASPIS_CUDA=simt ASPIS_SIMT_GUARD=1
+steps=${ASPIS_TWIN_STEPS:-50} # fewer under sanitizers, which are after memory and not after curves
+
+cat >tiny.yaml <<EOF
+name: tiny
+seed: 5
+model:
+  d_model: 16
+  n_layer: 2
+  ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 16}
+data: {kind: text, path: [text.txt], tokenizer: char, seq_len: 20}
+optim: {lr: 3.0e-3, warmup_steps: 5}
+train: {steps: $steps, batch_size: 2, virtual_ranks: 2, eval_every: $steps, eval_batches: 1, save_every: $((steps / 2)), log_every: 1}
+EOF
+cat >series.yaml <<EOF
+name: series
+seed: 5
+model:
+  task: forecast
+  d_model: 16
+  n_layer: 1
+  context: 12
+  horizon: 4
+  ssm_cfg: {layer: Mamba2, d_state: 8, headdim: 8, chunk_size: 16}
+data: {kind: series, generate: {task: sine, rows: 120}}
+optim: {lr: 3.0e-3, warmup_steps: 5}
+train: {steps: $steps, batch_size: 4, virtual_ranks: 2, eval_every: $steps, eval_batches: 1, save_every: $steps, log_every: 1}
+EOF
+head -c 3000 text.txt >short.txt && mv short.txt text.txt
+
+losses() { sed -nE 's/.*"loss": ?([0-9.e+-]+).*/\1/p' "$1/metrics.jsonl"; }
+
+# The losses of two runs, step by step; the largest difference allowed is $3.
+near() {
+  paste <(losses "$1") <(losses "$2") | awk -v most="$3" -v steps="$steps" '
+    { d = $1 - $2; if (d < 0) d = -d; if (NF != 2 || d > most) { print "step " NR ": " $1 " and " $2; exit 1 } }
+    END { if (NR < steps) { print NR " steps"; exit 1 } }' || fail "$1 and $2: losses differ by more than $3"
+}
+
+pair() { # NAME CONFIG TOLERANCE [--set ...]
+  local name=$1 config=$2 tolerance=$3
+  shift 3
+  "$aspis" train "$config" --quiet --out "$name-cpu" --set device=cpu "$@" >cpu.txt
+  "$aspis" train "$config" --quiet --out "$name-cuda" --set device=cuda "$@" >cuda.txt
+  near "$name-cpu" "$name-cuda" "$tolerance"
+  echo "ok: $name"
+}
+
+pair siso tiny.yaml 1e-3
+pair mamba2 tiny.yaml 1e-3 --set model.ssm_cfg.layer=Mamba2
+pair mimo tiny.yaml 1e-3 --set model.ssm_cfg.is_mimo=true --set model.ssm_cfg.mimo_rank=2
+pair hybrid tiny.yaml 1e-3 --set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2 --set model.d_intermediate=24
+pair forecaster series.yaml 1e-3
+# one BF16 step of a weight is 2^-8 of it; the curves part by rounding, not by more
+pair bf16 tiny.yaml 5e-2 --set dtype=bf16
+
+"$aspis" check tiny.yaml --device cuda >check.txt || fail "gradients: $(cat check.txt)"
+echo "ok: gradients"
+
+"$aspis" train tiny.yaml --quiet --out again --set device=cuda >/dev/null 2>&1 &
+pid=$!
+half=$(printf 'step-%08d.h5' $((steps / 2)))
+last=$(printf 'step-%08d.h5' "$steps")
+while [ ! -e "again/checkpoints/$half" ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
+kill -KILL $pid 2>/dev/null || true
+{ wait $pid || true; } 2>/dev/null
+"$aspis" train tiny.yaml --quiet --out again --set device=cuda --resume auto >/dev/null
+cmp "siso-cuda/checkpoints/$last" "again/checkpoints/$last" || fail "a resumed run has other bytes"
+echo "ok: resume"
+
+# A run remembers its device; its weights alone do not, and go to the processor.
+for run in siso hybrid; do
+  "$aspis" convert $run-cuda $run-weights >/dev/null
+  for how in "" --no-cache; do
+    "$aspis" generate $run-cuda --prompt-tokens 1,2,3,4,5 --max-tokens 12 --temperature 0 --json $how >cuda.txt
+    "$aspis" generate $run-weights --prompt-tokens 1,2,3,4,5 --max-tokens 12 --temperature 0 --json $how >cpu.txt
+    cmp cpu.txt cuda.txt || fail "$run $how: other tokens"
+  done
+  for device in cpu cuda; do "$aspis" eval $run-cuda --json --set device=$device >eval-$device.txt; done
+  awk -F'[:,]' '{ x[NR] = $2 } END { d = x[1] - x[2]; exit d > 1e-4 || d < -1e-4 }' eval-cpu.txt eval-cuda.txt ||
+    fail "$run: eval says $(cat eval-cpu.txt) and $(cat eval-cuda.txt)"
+  echo "ok: eval and generate, $run"
+done

@@ -32,8 +32,6 @@ static Status decoding_open(Decoding *d, const Bench *bench) {
   const Config *config = bench->config;
   const int64_t n_seq = bench->decode_batch;
   *d = (Decoding){0};
-  if (config->model.task != TASK_LM)
-    return status_fail(CODE_USAGE, "bench decode: found a forecaster, expected model.task: lm");
   TRY(plan_measure(config, &(PlanShape){.pass = plan_decoding, .pass_shape = bench}, &(GradientShape){1, 1, 1},
                    &d->plan));
   TRY(device_open(&d->device, config->device, F32, d->plan.sizes));
@@ -109,6 +107,7 @@ static void time_tokens(Decoding *d, const Bench *bench, Samples *steps, Samples
 
 static Status bench_decode(const Bench *bench, const BenchCase *self) {
   Decoding d;
+  if (bench->config->model.task != TASK_LM) return STATUS_OK; /* among all cases; asked for by name it is refused */
   Status status = decoding_open(&d, bench);
   if (status.code == CODE_OK) {
     Samples prompt = {0}, steps = {0}, reads = {0};

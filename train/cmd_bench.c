@@ -54,6 +54,14 @@ static Status check_words(const Command *command) {
   return STATUS_OK;
 }
 
+/* A case that this model has not. */
+static Status check_model(const Command *command, const Config *config) {
+  for (int i = 0; i < command->n_args; i++)
+    if (config->model.task != TASK_LM && strcmp(command->args[i], "decode") == 0)
+      return status_fail(CODE_USAGE, "bench decode: found a forecaster, expected model.task: lm");
+  return STATUS_OK;
+}
+
 static void print_list(void) {
   printf("%-14s %-8s %s\n", "machine", "", "what this machine can do at best");
   for (int t = 0; t < N_TABLES; t++)
@@ -98,6 +106,7 @@ static Status cmd_bench(const Command *command) {
   TRY(check_words(command));
   Config config = {0};
   TRY_OR(load_config(command, &config), config_free(&config));
+  TRY_OR(check_model(command, &config), config_free(&config));
   if (config.train.threads > 0) omp_set_num_threads(config.train.threads);
   Bench bench = {.config = &config,
                  .n_seq = config.train.batch_size,

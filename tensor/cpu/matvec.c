@@ -1,6 +1,8 @@
 /* matvec: see matvec.h. */
 #include "tensor/cpu/matvec.h"
 
+#ifndef ASPIS_REAL_F64
+
 /* Rows of w that one thread takes at a time; chains of sums, which hide the latency of an addition. */
 enum { ROWS = 16, CHAINS = 4, AHEAD_BYTES = 4096 };
 
@@ -97,3 +99,5 @@ void matvec(const Linear *p) {
     }
   }
 }
+
+#endif

@@ -130,9 +130,12 @@ static Tensor *layers_forward(Model *model, Tape *tape, Tensor *h, Branch proto,
 static void count_tokens(Tape *tape, const Tensor *cu_seqlens, const ModelState *state_in,
                          const ModelState *state_out) {
   if (!state_out || !state_out->length || tape->device->dry) return;
-  const int32_t *start = cu_seqlens->data, *past = state_in ? state_in->length->data : NULL;
+  Device *device = tape->device;
+  const int32_t *start = device_mirror(device, cu_seqlens).data;
+  device_zero(device, state_out->length);
   for (int64_t s = 0; s < state_out->n_seq; s++)
-    ((int32_t *)state_out->length->data)[s] = (past ? past[s] : 0) + start[s + 1] - start[s];
+    model_state_count(device, state_out, s,
+                      (state_in ? model_state_length(device, state_in, s) : 0) + start[s + 1] - start[s]);
 }
 
 /* The gradients of a state are made here, below every scope that adds to them. */
@@ -155,7 +158,6 @@ Tensor *backbone_step(Model *model, Tape *tape, Tensor *h, ModelState *state) {
         (long long)state->n_seq);
   const Branch proto = {.cu_seqlens = model_equal_seqlens(tape, state->n_seq, 1)};
   Tensor *y = layers_forward(model, tape, h, proto, NULL, NULL, state, NULL);
-  for (int64_t s = 0; s < state->n_seq && state->length && !tape->device->dry; s++)
-    ((int32_t *)state->length->data)[s]++;
+  for (int64_t s = 0; s < state->n_seq; s++) model_state_count(tape->device, state, s, 1);
   return y;
 }

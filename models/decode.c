@@ -11,7 +11,7 @@ Decoder decoder_open(Model *model, Device *device, Dtype act, int64_t n_seq, int
   return (Decoder){.model = model,
                    .device = device,
                    .act = act,
-                   .state = model_zero_state(model, &device->weights, device->backend->real, n_seq, room)};
+                   .state = model_zero_state(model, device, &device->weights, device->backend->real, n_seq, room)};
 }
 
 void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n_prompt, int64_t room) {
@@ -24,14 +24,16 @@ void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n
 
 static Tensor *tokens_of(Device *device, const int32_t *token, int64_t n) {
   Tensor *tensor = tensor_new1(&device->step, I32, n);
-  if (!device->dry) memcpy(tensor->data, token, tensor_bytes(tensor));
+  const Tensor from = tensor_over((void *)(uintptr_t)token, I32, 1, &n);
+  if (!device->dry) device_fill(device, tensor, &from);
   return tensor;
 }
 
-static void keep_logits(const Device *device, const Tensor *from, float *logits) {
+static void keep_logits(Device *device, const Tensor *from, float *logits) {
   if (!logits || device->dry) return;
-  Tensor to = tensor_over(logits, F32, 2, from->dim);
-  tensor_copy(&to, from);
+  const Tensor host = device_pull(device, from);
+  Tensor to = tensor_over(logits, F32, 2, host.dim);
+  tensor_copy(&to, &host);
 }
 
 /* What is read: tokens, or vectors in their place. */
@@ -43,7 +45,7 @@ typedef struct Input {
 static Tensor *embedded_of(Tape *tape, const Model *model, const float *embedded, int64_t n) {
   Tensor *h = tape_tensor(tape, tape_real(tape), n, model->config.d_model);
   const Tensor from = tensor_over((void *)(uintptr_t)embedded, F32, 2, h->dim);
-  if (!tape->device->dry) tensor_copy(h, &from);
+  if (!tape->device->dry) device_fill(tape->device, h, &from);
   return h;
 }
 
@@ -61,13 +63,13 @@ static void read_piece(Decoder *d, int64_t s, Input input, int64_t n, bool goes_
                                           goes_on ? &in : NULL, &out)
                       : lm_last_logits(d->model, &tape, tokens_of(device, input.token, n), goes_on ? &in : NULL, &out);
   keep_logits(device, found, logits);
-  if (!device->dry) model_state_put(d->model, &d->state, s, &out, 0);
+  if (!device->dry) model_state_put(d->model, device, &d->state, s, &out, 0);
   tape_reset(&tape, mark);
 }
 
 /* What has been read already is in the state, which is zero at the start; attention then has no rows to look back at. */
 static bool begins(const Decoder *d, int64_t s) {
-  return d->state.length && ((const int32_t *)d->state.length->data)[s] == 0;
+  return d->state.length && model_state_length(d->device, &d->state, s) == 0;
 }
 
 static void read_input(Decoder *d, int64_t s, Input input, int64_t n, float *logits) {

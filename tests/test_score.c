@@ -286,8 +286,8 @@ Test(score, goes_on_from_states_of_attention_that_are_of_different_lengths) {
   Model *model = model_new(&open.config.model);
   StateBatch batch;
   store_ok(state_file_read("state.h5", model, N_SEQ, &batch), "read");
-  model_state_put(model, &batch.state, 1, NULL, 0); /* the second one starts anew */
-  store_ok(state_file_save("state.h5", model, &batch.state), "save");
+  model_state_put(model, NULL, &batch.state, 1, NULL, 0); /* the second one starts anew */
+  store_ok(state_file_save("state.h5", model, NULL, &batch.state), "save");
   state_batch_free(&batch);
   model_free(model);
   open_close(&open);

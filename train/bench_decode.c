@@ -66,14 +66,14 @@ static void time_prompt(Decoding *d, const Bench *bench, Samples *samples) {
   const int64_t n = bench->decode_prompt;
   const Batch prompt = batch_random(&bench->config->model, 1, n, bench->config->seed);
   do {
-    for (int64_t s = 0; s < bench->decode_batch; s++) model_state_put(d->model, &d->decoder.state, s, NULL, 0);
+    for (int64_t s = 0; s < bench->decode_batch; s++) model_state_put(d->model, &d->device, &d->decoder.state, s, NULL, 0);
     const double start = base_seconds();
     decoder_read(&d->decoder, 0, prompt.token, n, d->logits);
     samples_add(samples, base_seconds() - start, bench->seconds);
   } while (!samples_enough(samples, bench->seconds));
   const int64_t width = model_padded_vocab(&bench->config->model);
   for (int64_t s = 1; s < bench->decode_batch; s++) {
-    model_state_put(d->model, &d->decoder.state, s, &d->decoder.state, 0);
+    model_state_put(d->model, &d->device, &d->decoder.state, s, &d->decoder.state, 0);
     memcpy(d->logits + s * width, d->logits, (size_t)width * sizeof *d->logits);
   }
   free(prompt.token), free(prompt.target);

@@ -133,8 +133,7 @@ EXPORT void aspis_state_free(AspisState *state) {
 }
 
 static int64_t n_read(const AspisState *state, int64_t s) {
-  const Tensor *length = state->decoder.state.length;
-  return length ? ((const int32_t *)length->data)[s] : 0;
+  return model_state_length((Device *)(uintptr_t)&state->device, &state->decoder.state, s);
 }
 
 static Status check_sequence(const AspisState *state, int s) {
@@ -199,7 +198,7 @@ static Status copy_sequence(AspisState *to, int s, const AspisState *from, int o
   if (from && n_read(from, of) > to->room)
     return status_fail(CODE_USAGE, "sequence %d: %lld tokens, the other state's room is %lld", of,
                        (long long)n_read(from, of), (long long)to->room);
-  model_state_put(to->model->open.model, &to->decoder.state, s, from ? &from->decoder.state : NULL, of);
+  model_state_put(to->model->open.model, &to->device, &to->decoder.state, s, from ? &from->decoder.state : NULL, of);
   return STATUS_OK;
 }
 
@@ -208,7 +207,8 @@ EXPORT int aspis_state_copy(AspisState *to, int s, const AspisState *from, int o
 }
 
 EXPORT int aspis_state_save(const AspisState *state, const char *path) {
-  return tell(state_file_save(path, state->model->open.model, &state->decoder.state));
+  return tell(
+      state_file_save(path, state->model->open.model, (Device *)(uintptr_t)&state->device, &state->decoder.state));
 }
 
 static Status load_state(AspisState *state, const char *path) {
@@ -221,7 +221,7 @@ static Status load_state(AspisState *state, const char *path) {
     status = status_fail(CODE_USAGE, "%s: %lld tokens, the state's room is %lld", path,
                          (long long)state_batch_longest(&batch), (long long)state->room);
   for (int64_t s = 0; s < n_seq && status.code == CODE_OK; s++)
-    model_state_put(model, &state->decoder.state, s, &batch.state, s);
+    model_state_put(model, &state->device, &state->decoder.state, s, &batch.state, s);
   state_batch_free(&batch);
   return status;
 }
@@ -234,7 +234,8 @@ static Tensor *hidden_forward(Model *model, Device *device, Dtype act, const int
                               Tensor **hidden) {
   Tape tape = tape_make(device, act, false);
   Tensor *token = tensor_new1(&device->step, I32, n);
-  if (!device->dry) memcpy(token->data, tokens, tensor_bytes(token));
+  const Tensor from = tensor_over((void *)(uintptr_t)tokens, I32, 1, &n);
+  if (!device->dry) device_fill(device, token, &from);
   Tensor *h = op_embedding(&tape, model->embedding, token);
   return backbone_forward(model, &tape, h, model_equal_seqlens(&tape, 1, n), NULL, NULL, hidden);
 }
@@ -253,7 +254,8 @@ static Status read_hidden(AspisModel *model, const int32_t *tokens, int64_t n, f
   const int64_t n_layer = aspis_n_layer(model), width = aspis_d_model(model);
   Tensor **hidden = base_alloc((size_t)n_layer * sizeof *hidden);
   hidden_forward(model->open.model, &device, model->open.config.dtype, tokens, n, hidden);
-  for (int64_t i = 0; i < n_layer; i++) memcpy(out + i * n * width, hidden[i]->data, (size_t)(n * width) * sizeof *out);
+  for (int64_t i = 0; i < n_layer; i++)
+    memcpy(out + i * n * width, device_pull(&device, hidden[i]).data, (size_t)(n * width) * sizeof *out);
   free(hidden);
   device_close(&device);
   return STATUS_OK;

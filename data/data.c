@@ -27,6 +27,8 @@ const char *dataset_tokenizer_json(const Dataset *dataset) { return dataset->tok
 int64_t dataset_n_samples(const Dataset *dataset, DataPart part) { return dataset->n_samples[part]; }
 int64_t dataset_max_length(const Dataset *dataset, DataPart part) { return dataset->max_length[part]; }
 
+int64_t dataset_max_pieces(const Dataset *dataset, DataPart part) { return dataset->max_pieces[part]; }
+
 int64_t dataset_train_length(const Dataset *dataset, int64_t step) {
   CHECK(step >= 0, "step %lld", (long long)step);
   return dataset->kind->train_length(dataset, step);
@@ -47,6 +49,7 @@ static Batch batch_row(const SeriesInfo *info, const Batch *batch, int64_t s) {
   } else {
     row.token = batch->token + s * batch->length;
     row.target = batch->target + s * batch->length;
+    row.begins = batch->begins ? batch->begins + s * batch->length : NULL;
   }
   return row;
 }

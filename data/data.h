@@ -47,6 +47,8 @@ typedef struct DataConfig {
   char *tokenizer;                           /* "byte", "char" */
   double split_train, split_val, split_test; /* test: series only */
   int seq_len;
+  bool pack;          /* text: rows of several documents, whose states do not meet */
+  char *document_end; /* pack: what documents end with, in a file; NULL: a file is a document */
   /* synthetic: state tracking (Mamba-3 paper; Grazzi et al. 2025). Lengths in symbols after the start token, ends included. */
   char *task;                      /* "parity", "mod_arith", "mod_arith_brackets" */
   int min_length, max_length;      /* of training sequences; max_length <= seq_len */
@@ -64,6 +66,8 @@ typedef struct Batch {
   int64_t n_seq, length;
   int64_t first;           /* number of the first sample in its part, set by dataset_fill: what dropout is drawn by */
   int32_t *token, *target; /* (n_seq, length) */
+  uint8_t *begins;         /* (n_seq, length): 1 where a piece of a sequence begins; NULL: a sequence is one piece */
+  int64_t max_pieces;      /* most pieces of a sequence, with begins; else 0 */
   float *input;            /* (n_seq, length, n_input) */
   float *output;           /* (n_seq, horizon, n_output); NaN where the data has no value: no target */
   int64_t *row;            /* (n_seq): the row of the data, from its start, that a series window begins with: a clock */
@@ -102,6 +106,8 @@ const char *dataset_tokenizer_json(const Dataset *dataset);
 int64_t dataset_n_samples(const Dataset *dataset, DataPart part);
 /* Longest sequence dataset_fill can make of this part: what memory is planned for. */
 int64_t dataset_max_length(const Dataset *dataset, DataPart part);
+/* Most pieces that a sequence of the part is made of (data.pack); 0: sequences are one piece each. */
+int64_t dataset_max_pieces(const Dataset *dataset, DataPart part);
 /* Length of the sequences of training step `step` (0-based), or of validation sample `index`. */
 int64_t dataset_train_length(const Dataset *dataset, int64_t step);
 int64_t dataset_val_length(const Dataset *dataset, int64_t index);

@@ -8,6 +8,11 @@
  *               target; n windows fit behind every offset_e in [0, L), so each epoch cuts the text elsewhere. (In a
  *               part shorter than 2 L, n = 1 and the offsets are those that fit.)
  *
+ * Packed, a part is a row of documents (data/pack.h): those of its files, or what data.document_end ends. With S the stream of an
+ * epoch, validation's in the files' order:
+ *   row r: token[t] = S[r L + t], target[t] the token behind it in its document, -1 at a document's end; begins[t] where a
+ *   document, or what is left of one, begins. Training takes the floor(n_t / L) whole rows of an epoch, validation all.
+ *
  * Tokens are kept in the narrowest integers that hold the vocabulary: a byte of text costs a byte of memory. */
 #include <math.h>
 #include <stdlib.h>
@@ -15,6 +20,7 @@
 
 #include "data/files.h"
 #include "data/kind.h"
+#include "data/pack.h"
 #include "data/tokenizer.h"
 #include "tensor/rng.h"
 
@@ -29,6 +35,9 @@ typedef struct Text {
     int64_t first, n;
   } part[2]; /* by DataPart, in tokens */
   int64_t seq_len, n_offsets;
+  int64_t *doc_end; /* packed: where each document ends, in tokens */
+  int64_t n_docs, doc_capacity;
+  Pack *pack[2]; /* by DataPart; NULL: not packed */
 } Text;
 
 static void copy_tokens(const Text *text, int64_t first, int64_t n, int32_t *to) {
@@ -52,10 +61,33 @@ static int64_t train_window(const Text *text, int64_t index) {
          text->seq_len * (int64_t)rng_permute(text->base.seed, RNG_SHUFFLE, epoch, (uint64_t)n, (uint64_t)(index % n));
 }
 
+static void packed_sample(const Text *text, DataPart part, int64_t index, const Batch *sample) {
+  const int64_t n_rows = text->base.n_samples[part], n_part = text->part[part].n, length = sample->length;
+  const int64_t epoch = part == PART_TRAIN ? index / n_rows : -1, at = index % n_rows * length;
+  if (sample->begins) memset(sample->begins, 0, (size_t)length);
+  for (int64_t t = 0; t < length;) {
+    if (sample->begins) sample->begins[t] = 1;
+    if (at + t >= n_part) { /* the last validation row */
+      for (; t < length; t++) sample->token[t] = 0, sample->target[t] = -1;
+      return;
+    }
+    const PackPiece piece = pack_piece(text->pack[part], text->base.seed, epoch, at + t, length - t);
+    const int64_t first = text->part[part].first + piece.at, n_targets = piece.goes_on ? piece.n : piece.n - 1;
+    copy_tokens(text, first, piece.n, sample->token + t);
+    copy_tokens(text, first + 1, n_targets, sample->target + t);
+    if (!piece.goes_on) sample->target[t + piece.n - 1] = -1;
+    t += piece.n;
+  }
+}
+
 static void text_sample(const Dataset *dataset, DataPart part, int64_t index, const Batch *sample) {
   const Text *text = (const Text *)dataset;
   const int64_t length = sample->length;
   CHECK(length == text->seq_len, "windows of %lld tokens, batch of %lld", (long long)text->seq_len, (long long)length);
+  if (text->pack[part]) {
+    packed_sample(text, part, index, sample);
+    return;
+  }
   int64_t at = part == PART_TRAIN ? train_window(text, index) : index * length;
   int64_t n = min_i64(length, text->part[part].n - 1 - at);
   copy_tokens(text, text->part[part].first + at, n, sample->token);
@@ -73,6 +105,8 @@ static void text_close(Dataset *dataset) {
   tokenizer_free(text->tokenizer);
   free(text->json);
   free(text->tokens);
+  free(text->doc_end);
+  pack_free(text->pack[PART_TRAIN]), pack_free(text->pack[PART_VAL]);
   free(text);
 }
 
@@ -105,33 +139,69 @@ static Status build_tokenizer(const DataConfig *config, const char *vocabulary, 
   return STATUS_OK;
 }
 
-/* File by file, so that a message can name the file and no character spans two. */
-static Status encode(Text *text, const SourceText *source) {
+/* The end of the document that begins at `at`: behind the next document_end, or that of the file. */
+static size_t document_end(const DataConfig *config, const SourceText *source, const SourceFile *file, size_t at) {
+  if (!config->pack || !config->document_end) return file->end;
+  const size_t n = strlen(config->document_end);
+  const char *found = memmem(source->text + at, file->end - at, config->document_end, n);
+  return found ? (size_t)(found - source->text) + n : file->end;
+}
+
+static void add_document(Text *text) {
+  if (text->n_docs == text->doc_capacity) {
+    text->doc_capacity = text->doc_capacity ? 2 * text->doc_capacity : 64;
+    text->doc_end = base_realloc(text->doc_end, (size_t)text->doc_capacity * sizeof *text->doc_end);
+  }
+  text->doc_end[text->n_docs++] = text->n_tokens;
+}
+
+/* File by file and document by document, so that a message can name the file and no token spans two. */
+static Status encode(const DataConfig *config, Text *text, const SourceText *source) {
   text->width = text->base.vocab_size <= 1 << 8 ? 1 : text->base.vocab_size <= 1 << 16 ? 2 : 4;
   text->tokens = base_alloc((size_t)text->width * source->bytes);
   for (int i = 0; i < source->n_files; i++) {
     const SourceFile *file = &source->file[i];
-    int64_t n;
-    TRY(tokenizer_encode_to(text->tokenizer, file->path, source->text + file->begin, file->end - file->begin,
-                            text->width, (char *)text->tokens + (size_t)text->width * (size_t)text->n_tokens, &n));
-    text->n_tokens += n;
+    for (size_t at = file->begin, end; at < file->end; at = end) {
+      int64_t n;
+      end = document_end(config, source, file, at);
+      TRY(tokenizer_encode_to(text->tokenizer, file->path, source->text + at, end - at, text->width,
+                              (char *)text->tokens + (size_t)text->width * (size_t)text->n_tokens, &n));
+      text->n_tokens += n;
+      add_document(text);
+    }
   }
   text->tokens = base_realloc(text->tokens, (size_t)text->width * (size_t)text->n_tokens);
   return STATUS_OK;
 }
 
-/* Every token of the part but its first is a target. */
+/* The part's documents; one that crosses its border is two. */
+static void pack_part(Text *text, DataPart part) {
+  const int64_t first = text->part[part].first, end = first + text->part[part].n;
+  int64_t *start = base_alloc((size_t)(text->n_docs + 2) * sizeof *start), n = 0;
+  start[n++] = 0;
+  for (int64_t d = 0; d < text->n_docs && text->doc_end[d] < end; d++)
+    if (text->doc_end[d] > first) start[n++] = text->doc_end[d] - first;
+  start[n] = end - first;
+  text->pack[part] = pack_new(start, n);
+  free(start);
+}
+
+/* Every token of the part but its first, or that of each document, is a target. */
 static double bytes_per_target(const Text *text, DataPart part) {
   if (text->width == 1 && strcmp(tokenizer_kind(text->tokenizer), "byte") == 0) return 1.0;
-  int64_t sum = 0, n = text->part[part].n - 1;
-  for (int64_t i = 1; i <= n; i++) {
-    int32_t token;
-    int bytes;
-    copy_tokens(text, text->part[part].first + i, 1, &token);
-    tokenizer_piece(text->tokenizer, token, &bytes);
-    sum += bytes;
+  int64_t sum = 0, n = 0;
+  for (int64_t i = 0, next; i < text->part[part].n; i = next) {
+    next = text->part[part].n;
+    if (text->pack[part]) next = i + pack_piece(text->pack[part], 0, -1, i, next).n;
+    for (int64_t j = i + 1; j < next; j++, n++) {
+      int32_t token;
+      int bytes;
+      copy_tokens(text, text->part[part].first + j, 1, &token);
+      tokenizer_piece(text->tokenizer, token, &bytes);
+      sum += bytes;
+    }
   }
-  return (double)sum / (double)n;
+  return n ? (double)sum / (double)n : 0;
 }
 
 static Status split(const DataConfig *config, Text *text) {
@@ -159,7 +229,7 @@ static Status prepare(const DataConfig *config, const char *vocabulary, const So
   TRY(build_tokenizer(config, vocabulary, source, &text->tokenizer));
   text->base.vocab_size = tokenizer_vocab_size(text->tokenizer);
   text->base.tokenizer_json = text->json = tokenizer_to_json(text->tokenizer);
-  TRY(encode(text, source));
+  TRY(encode(config, text, source));
   const int64_t seq_len = text->seq_len = config->seq_len;
   TRY(split(config, text));
   const int64_t n_train = text->part[PART_TRAIN].n;
@@ -168,6 +238,12 @@ static Status prepare(const DataConfig *config, const char *vocabulary, const So
   text->base.n_samples[PART_VAL] = ceil_div(text->part[PART_VAL].n - 1, seq_len);
   for (DataPart part = PART_TRAIN; part <= PART_VAL; part++) {
     text->base.max_length[part] = seq_len;
+    if (config->pack) {
+      pack_part(text, part);
+      const int64_t n = text->part[part].n;
+      text->base.n_samples[part] = part == PART_TRAIN ? n / seq_len : ceil_div(n, seq_len);
+      text->base.max_pieces[part] = min_i64(seq_len, pack_most_pieces(text->pack[part], seq_len) + (part == PART_VAL));
+    }
     text->base.bytes_per_token[part] = bytes_per_target(text, part);
   }
   return STATUS_OK;

@@ -105,6 +105,8 @@ Tensor *lm_logits(Model *model, Tape *tape, Tensor *token, Tensor *cu_seqlens, c
                   ModelState *state_out, Tensor **hidden);
 /* The logits (1, V padded) real after the last token of one sequence. */
 Tensor *lm_last_logits(Model *model, Tape *tape, Tensor *token, const ModelState *state_in, ModelState *state_out);
+/* The same of an embedded input h (T, D) real. */
+Tensor *lm_last_logits_of(Model *model, Tape *tape, Tensor *h, const ModelState *state_in, ModelState *state_out);
 /* One more token (n_seq) I32 of each sequence -> the logits (n_seq, V padded) real after it. The state moves on in place;
  * attention needs room for one more. */
 Tensor *lm_step(Model *model, Tape *tape, Tensor *token, ModelState *state);
@@ -124,6 +126,8 @@ void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n
 /* Sequence s reads n >= 1 tokens, however long it is already: scanned in pieces, so that memory is bounded. The logits after
  * the last one are left in `logits`: V padded floats, or NULL. Each piece is a part of the whole, to rounding. */
 void decoder_read(Decoder *decoder, int64_t s, const int32_t *token, int64_t n, float *logits);
+/* The same of n vectors (n, D) in place of the tokens' embeddings. */
+void decoder_read_embedded(Decoder *decoder, int64_t s, const float *embedded, int64_t n, float *logits);
 /* Every sequence reads one token: token (n_seq) -> logits (n_seq, V padded). */
 void decoder_step(Decoder *decoder, const int32_t *token, float *logits);
 
@@ -141,8 +145,8 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *windows);
 /* NULL when a series can be read row by row with the state kept: forecasts of each row in O(1), equal to those of one window
  * that holds all rows so far. Else why not (malloc'ed). */
 char *forecaster_stream_problem(const ModelConfig *config);
-/* The zero state of one window, in `arena`. */
-ModelState forecaster_zero_state(const Model *model, Arena *arena, Dtype real);
+/* The zero state of one window, in `arena` of `device`. */
+ModelState forecaster_zero_state(const Model *model, Device *device, Arena *arena, Dtype real);
 /* loss (n_seq, 1) real of a prediction against target (n_seq, horizon * output_dim) real, by config.loss */
 Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target);
 /* Forecasts of a value: the quantiles, or 1; and which of them is the point forecast: the one nearest to the median. */

@@ -126,19 +126,16 @@ static Tensor *layers_forward(Model *model, Tape *tape, Tensor *h, Branch proto,
   return op_rms_norm(tape, h, model->norm_f, NORM_EPS);
 }
 
-static void set_tokens(const ModelState *state, int64_t s, int32_t n) {
-  device_move((int32_t *)state->length->data + s, &n, sizeof n);
-}
-
 /* The tokens behind the call, of each sequence. */
 static void count_tokens(Tape *tape, const Tensor *cu_seqlens, const ModelState *state_in,
                          const ModelState *state_out) {
   if (!state_out || !state_out->length || tape->device->dry) return;
-  for (int64_t s = 0; s < state_out->n_seq; s++) {
-    int32_t start[2];
-    device_move(start, (const int32_t *)cu_seqlens->data + s, sizeof start);
-    set_tokens(state_out, s, (state_in ? model_state_tokens(state_in, s) : 0) + start[1] - start[0]);
-  }
+  Device *device = tape->device;
+  const int32_t *start = device_mirror(device, cu_seqlens).data;
+  device_zero(device, state_out->length);
+  for (int64_t s = 0; s < state_out->n_seq; s++)
+    model_state_count(device, state_out, s,
+                      (state_in ? model_state_length(device, state_in, s) : 0) + start[s + 1] - start[s]);
 }
 
 /* The gradients of a state are made here, below every scope that adds to them. */
@@ -161,7 +158,6 @@ Tensor *backbone_step(Model *model, Tape *tape, Tensor *h, ModelState *state) {
         (long long)state->n_seq);
   const Branch proto = {.cu_seqlens = model_equal_seqlens(tape, state->n_seq, 1)};
   Tensor *y = layers_forward(model, tape, h, proto, NULL, NULL, state, NULL);
-  for (int64_t s = 0; s < state->n_seq && state->length && !tape->device->dry; s++)
-    set_tokens(state, s, model_state_tokens(state, s) + 1);
+  for (int64_t s = 0; s < state->n_seq; s++) model_state_count(tape->device, state, s, 1);
   return y;
 }

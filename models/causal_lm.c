@@ -21,9 +21,13 @@ Tensor *lm_logits(Model *model, Tape *tape, Tensor *token, Tensor *cu_seqlens, c
 }
 
 Tensor *lm_last_logits(Model *model, Tape *tape, Tensor *token, const ModelState *state_in, ModelState *state_out) {
-  const int64_t n_t = token->dim[0];
-  Tensor *cu_seqlens = model_equal_seqlens(tape, 1, n_t);
-  Tensor *y = lm_features(model, tape, token, cu_seqlens, state_in, state_out, NULL);
+  CHECK(model->config.task == TASK_LM, "a forecaster has no tokens");
+  return lm_last_logits_of(model, tape, op_embedding(tape, model->embedding, token), state_in, state_out);
+}
+
+Tensor *lm_last_logits_of(Model *model, Tape *tape, Tensor *h, const ModelState *state_in, ModelState *state_out) {
+  const int64_t n_t = h->dim[0];
+  Tensor *y = backbone_forward(model, tape, h, model_equal_seqlens(tape, 1, n_t), state_in, state_out, NULL);
   Tensor *last = tensor_every(&tape->device->step, y, n_t - 1, 1, 1);
   return op_linear(tape, last, model->lm_head, NULL, tape_real(tape));
 }

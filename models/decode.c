@@ -1,5 +1,7 @@
 /* decode: sequences that are continued token by token with the state kept: a prompt is scanned in pieces, every further token is
  * one step. */
+#include <string.h>
+
 #include "models/aspis.h"
 
 /* Tokens of a prompt scanned at once: enough for the products' full rate. */
@@ -9,7 +11,7 @@ Decoder decoder_open(Model *model, Device *device, Dtype act, int64_t n_seq, int
   return (Decoder){.model = model,
                    .device = device,
                    .act = act,
-                   .state = model_zero_state(model, &device->weights, device->backend->real, n_seq, room)};
+                   .state = model_zero_state(model, device, &device->weights, device->backend->real, n_seq, room)};
 }
 
 void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n_prompt, int64_t room) {
@@ -22,19 +24,33 @@ void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n
 
 static Tensor *tokens_of(Device *device, const int32_t *token, int64_t n) {
   Tensor *tensor = tensor_new1(&device->step, I32, n);
-  if (!device->dry) device_move(tensor->data, token, tensor_bytes(tensor));
+  const Tensor from = tensor_over((void *)(uintptr_t)token, I32, 1, &n);
+  if (!device->dry) device_fill(device, tensor, &from);
   return tensor;
 }
 
 static void keep_logits(Device *device, const Tensor *from, float *logits) {
   if (!logits || device->dry) return;
   const Tensor host = device_pull(device, from);
-  Tensor to = tensor_over(logits, F32, 2, from->dim);
+  Tensor to = tensor_over(logits, F32, 2, host.dim);
   tensor_copy(&to, &host);
 }
 
+/* What is read: tokens, or vectors in their place. */
+typedef struct Input {
+  const int32_t *token;
+  const float *embedded;
+} Input;
+
+static Tensor *embedded_of(Tape *tape, const Model *model, const float *embedded, int64_t n) {
+  Tensor *h = tape_tensor(tape, tape_real(tape), n, model->config.d_model);
+  const Tensor from = tensor_over((void *)(uintptr_t)embedded, F32, 2, h->dim);
+  if (!tape->device->dry) device_fill(tape->device, h, &from);
+  return h;
+}
+
 /* One piece of sequence s. Attention's rows are written where they stay; the rest is copied there. */
-static void read_piece(Decoder *d, int64_t s, const int32_t *token, int64_t n, bool goes_on, float *logits) {
+static void read_piece(Decoder *d, int64_t s, Input input, int64_t n, bool goes_on, float *logits) {
   Device *device = d->device;
   const size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, d->act, false);
@@ -42,27 +58,41 @@ static void read_piece(Decoder *d, int64_t s, const int32_t *token, int64_t n, b
   ModelState out = model_state_out(d->model, &tape, 1, 0);
   for (int i = 0; i < d->model->config.n_layer; i++)
     out.layers[i].key = in.layers[i].key, out.layers[i].value = in.layers[i].value;
-  Tensor *found = lm_last_logits(d->model, &tape, tokens_of(device, token, n), goes_on ? &in : NULL, &out);
+  Tensor *found = input.embedded
+                      ? lm_last_logits_of(d->model, &tape, embedded_of(&tape, d->model, input.embedded, n),
+                                          goes_on ? &in : NULL, &out)
+                      : lm_last_logits(d->model, &tape, tokens_of(device, input.token, n), goes_on ? &in : NULL, &out);
   keep_logits(device, found, logits);
-  if (!device->dry) model_state_put(d->model, &d->state, s, &out, 0);
+  if (!device->dry) model_state_put(d->model, device, &d->state, s, &out, 0);
   tape_reset(&tape, mark);
 }
 
 /* What has been read already is in the state, which is zero at the start; attention then has no rows to look back at. */
 static bool begins(const Decoder *d, int64_t s) {
-  return d->state.length && model_state_tokens(&d->state, s) == 0;
+  return d->state.length && model_state_length(d->device, &d->state, s) == 0;
 }
 
-void decoder_read(Decoder *d, int64_t s, const int32_t *token, int64_t n, float *logits) {
+static void read_input(Decoder *d, int64_t s, Input input, int64_t n, float *logits) {
   CHECK(n >= 1 && s >= 0 && s < d->state.n_seq, "%lld tokens for sequence %lld of %lld", (long long)n, (long long)s,
         (long long)d->state.n_seq);
   if (d->device->dry) { /* the largest piece, at the start and later */
-    read_piece(d, s, NULL, min_i64(n, PIECE), false, NULL);
-    read_piece(d, s, NULL, min_i64(n, PIECE), true, NULL);
+    read_piece(d, s, input, min_i64(n, PIECE), false, NULL);
+    read_piece(d, s, input, min_i64(n, PIECE), true, NULL);
     return;
   }
-  for (int64_t at = 0; at < n; at += PIECE)
-    read_piece(d, s, token + at, min_i64(PIECE, n - at), !begins(d, s), at + PIECE < n ? NULL : logits);
+  for (int64_t at = 0; at < n; at += PIECE) {
+    const Input piece = {input.token ? input.token + at : NULL,
+                         input.embedded ? input.embedded + at * d->model->config.d_model : NULL};
+    read_piece(d, s, piece, min_i64(PIECE, n - at), !begins(d, s), at + PIECE < n ? NULL : logits);
+  }
+}
+
+void decoder_read(Decoder *d, int64_t s, const int32_t *token, int64_t n, float *logits) {
+  read_input(d, s, (Input){.token = token}, n, logits);
+}
+
+void decoder_read_embedded(Decoder *d, int64_t s, const float *embedded, int64_t n, float *logits) {
+  read_input(d, s, (Input){.embedded = embedded}, n, logits);
 }
 
 void decoder_step(Decoder *d, const int32_t *token, float *logits) {

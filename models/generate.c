@@ -71,7 +71,7 @@ static void read_prompts(Decoder *d, const Generate *g, float *logits, int64_t w
       decoder_read(d, s, g->prompt[s], g->n_prompt[s], logits + s * width);
       continue;
     }
-    model_state_put(d->model, &d->state, s, &d->state, same);
+    model_state_put(d->model, d->device, &d->state, s, &d->state, same);
     memcpy(logits + s * width, logits + same * width, (size_t)width * sizeof *logits);
   }
 }
@@ -107,7 +107,8 @@ int64_t generate_uncached(Model *model, Device *device, Dtype act, const Generat
     const size_t mark = arena_mark(&device->step);
     Tape tape = tape_make(device, act, false);
     Tensor *prefix = tensor_new1(&device->step, I32, p.n[0]);
-    device_move(prefix->data, p.tokens[0], tensor_bytes(prefix));
+    const Tensor tokens = tensor_over(p.tokens[0], I32, 1, &p.n[0]);
+    device_fill(device, prefix, &tokens);
     Tensor logits = device_pull(device, lm_last_logits(model, &tape, prefix, NULL, NULL));
     const bool finite = choose(&p, &logits, model->config.vocab_size, i);
     tape_reset(&tape, mark);

@@ -34,11 +34,12 @@ static ModelState state_new(const Model *model, Arena *arena, int64_t n_seq, int
   return state;
 }
 
-ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq, int64_t room) {
+ModelState model_zero_state(const Model *model, Device *device, Arena *arena, Dtype real, int64_t n_seq, int64_t room) {
   ModelState state = state_new(model, arena, n_seq, room);
-  if (state.length && arena->memory) device_clear(state.length->data, tensor_bytes(state.length));
+  if (state.length && device) device_zero(device, state.length);
+  else if (state.length && arena->memory) tensor_zero(state.length);
   for (int i = 0; i < model->config.n_layer; i++)
-    state.layers[i] = mixer_zero_state(&model->blocks[i].mixer, arena, real, n_seq, room, state.length);
+    state.layers[i] = mixer_zero_state(&model->blocks[i].mixer, device, arena, real, n_seq, room, state.length);
   return state;
 }
 
@@ -82,6 +83,18 @@ ModelState model_state_row(const Model *model, Arena *arena, const ModelState *s
   return row;
 }
 
+/* Whether a tensor is in memory that the host must not touch. */
+static bool is_away(const Device *device, const Tensor *t) {
+  return device && device->backend->memory &&
+         (arena_owns(&device->weights, t->data) || arena_owns(&device->step, t->data));
+}
+
+/* The host's view of a tensor with its values, and the way back. */
+static Tensor host_of(Device *device, const Tensor *t) { return is_away(device, t) ? device_pull(device, t) : *t; }
+static void give_back(Device *device, const Tensor *t) {
+  if (is_away(device, t)) device_push(device, t);
+}
+
 /* Where sequence s of a field begins, and how many bytes it has. */
 static char *sequence_of(const Tensor *field, int64_t s, size_t *bytes) {
   CHECK(s >= 0 && s < field->dim[0], "sequence %lld of %s", (long long)s, tensor_shape_text(field));
@@ -100,29 +113,39 @@ static void put_field(Tensor *to, int64_t s, const Tensor *from, int64_t of, int
   }
   CHECK(!from || (to->dtype == from->dtype && bytes == from_bytes), "states %s and %s of different models",
         tensor_shape_text(to), tensor_shape_text(from));
-  if (source) device_move(target, source, bytes);
-  else device_clear(target, bytes);
+  if (source) memmove(target, source, bytes);
+  else memset(target, 0, bytes);
 }
 
-int32_t model_state_tokens(const ModelState *state, int64_t s) {
-  int32_t n = 0;
-  if (state->length) device_move(&n, (const int32_t *)state->length->data + s, sizeof n);
-  return n;
+int64_t model_state_length(Device *device, const ModelState *state, int64_t s) {
+  if (!state->length || (device && device->dry)) return 0;
+  const Tensor host = host_of(device, state->length);
+  return ((const int32_t *)host.data)[s];
 }
 
-void model_state_put(const Model *model, const ModelState *to, int64_t s, const ModelState *from, int64_t of) {
-  int32_t n_rows = 0;
-  if (to->length) {
-    if (from) n_rows = model_state_tokens(from, of);
-    device_move((int32_t *)to->length->data + s, &n_rows, sizeof n_rows);
-  }
+void model_state_count(Device *device, const ModelState *state, int64_t s, int64_t n) {
+  if (!state->length || (device && device->dry)) return;
+  const Tensor host = host_of(device, state->length);
+  ((int32_t *)host.data)[s] += (int32_t)n;
+  give_back(device, state->length);
+}
+
+void model_state_put(const Model *model, Device *device, const ModelState *to, int64_t s, const ModelState *from,
+                     int64_t of) {
+  const int64_t n_rows = from ? model_state_length(device, from, of) : 0;
+  model_state_count(device, to, s, n_rows - model_state_length(device, to, s));
   for (int i = 0; i < model->config.n_layer; i++)
     for (int f = 0; f < STATE_N_FIELDS; f++) {
       Tensor *field = *state_field(&to->layers[i], f);
-      if (!field) continue;
       const Tensor *source = from ? *state_field(&from->layers[i], f) : NULL;
+      if (!field) continue;
       CHECK(!from || source, "layer %d: a state without %s", i, FIELDS[f].name);
-      put_field(field, s, source, of, FIELDS[f].grows ? n_rows : -1);
+      size_t bytes;
+      if (source && sequence_of(source, of, &bytes) == sequence_of(field, s, &bytes))
+        continue; /* filled where it stays */
+      Tensor target = host_of(device, field), origin = source ? host_of(device, source) : (Tensor){0};
+      put_field(&target, s, source ? &origin : NULL, of, FIELDS[f].grows ? n_rows : -1);
+      give_back(device, field);
     }
 }
 
@@ -130,7 +153,7 @@ StateBytes model_state_bytes(const Model *model, Dtype real) {
   StateBytes bytes = {0};
   Arena dry;
   arena_open_dry(&dry, "state");
-  const ModelState state = model_zero_state(model, &dry, real, 1, 1);
+  const ModelState state = model_zero_state(model, NULL, &dry, real, 1, 1);
   for (int i = 0; i < model->config.n_layer; i++)
     for (int f = 0; f < STATE_N_FIELDS; f++) {
       const Tensor *field = *state_field(&state.layers[i], f);

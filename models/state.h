@@ -17,18 +17,21 @@ typedef struct ModelState {
 
 /* Whether it has attention: then its state grows by the token. */
 bool model_state_grows(const Model *model);
-/* Zero states of n_seq sequences, in `arena`; attention with room for that many tokens. */
-ModelState model_zero_state(const Model *model, Arena *arena, Dtype real, int64_t n_seq, int64_t room);
+/* Zero states of n_seq sequences, in `arena` of `device` (NULL: the host's own); attention with room for that many tokens. */
+ModelState model_zero_state(const Model *model, Device *device, Arena *arena, Dtype real, int64_t n_seq, int64_t room);
 /* What a call on `tape` is to fill, for sequences of up to `room` tokens, those before the call included (0: whoever calls
  * gives attention's keys and values a place). */
 ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_t room);
 /* Sequence s alone, as headers in `arena` over the same memory. */
 ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s);
 /* Sequence s of `to` becomes sequence `of` of `from`, whose tokens must fit into its room; `from` NULL: zero, as at the
- * start. Each on the host or on a device. This is how rows are selected, reordered, repeated and reset. */
-void model_state_put(const Model *model, const ModelState *to, int64_t s, const ModelState *from, int64_t of);
-/* Tokens that sequence s has been given so far, where the state counts them (of models with attention); else 0. */
-int32_t model_state_tokens(const ModelState *state, int64_t s);
+ * start. Each lies on `device` or, where it is not that's, on the host. This is how rows are selected, reordered, repeated and reset. */
+void model_state_put(const Model *model, Device *device, const ModelState *to, int64_t s, const ModelState *from,
+                     int64_t of);
+/* How many tokens sequence s has read, of models that count them; 0 of others, and on a dry device. */
+int64_t model_state_length(Device *device, const ModelState *state, int64_t s);
+/* Counts n more tokens of sequence s, where they are counted. */
+void model_state_count(Device *device, const ModelState *state, int64_t s, int64_t n);
 /* Bytes of one sequence's state: what does not grow, and what each token adds to it. */
 typedef struct StateBytes {
   int64_t fixed, per_token;

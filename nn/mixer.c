@@ -155,18 +155,19 @@ Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const
 }
 
 /* One field, zero; NULL where it would have no elements. */
-static Tensor *field_new(Arena *arena, Dtype real, int n_dim, const int64_t *dim) {
+static Tensor *field_new(Device *device, Arena *arena, Dtype real, int n_dim, const int64_t *dim) {
   for (int i = 0; i < n_dim; i++)
     if (dim[i] == 0) return NULL;
   Tensor *field = tensor_new(arena, real, n_dim, dim);
-  if (arena->memory) device_clear(field->data, tensor_bytes(field)); /* a dry arena's tensors must not be touched */
+  if (device) device_zero(device, field);
+  else if (arena->memory) tensor_zero(field); /* a dry arena's tensors must not be touched */
   return field;
 }
 #define FIELD(...)                                                                                                     \
-  field_new(arena, real, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (const int64_t[]){__VA_ARGS__})
+  field_new(device, arena, real, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (const int64_t[]){__VA_ARGS__})
 
-static LayerState attention_zero_state(const AttnConfig *c, Arena *arena, Dtype real, int64_t n_seq, int64_t room,
-                                       Tensor *length) {
+static LayerState attention_zero_state(const AttnConfig *c, Device *device, Arena *arena, Dtype real, int64_t n_seq,
+                                       int64_t room, Tensor *length) {
   const int64_t n_kv = (int64_t)c->num_heads_kv * c->head_dim, n_qkv = (int64_t)c->num_heads * c->head_dim + 2 * n_kv;
   return (LayerState){.conv = FIELD(n_seq, n_qkv, max_i64(0, c->d_conv - 1)),
                       .key = FIELD(n_seq, room, n_kv),
@@ -174,9 +175,11 @@ static LayerState attention_zero_state(const AttnConfig *c, Arena *arena, Dtype 
                       .length = length};
 }
 
-LayerState mixer_zero_state(const Mixer *m, Arena *arena, Dtype real, int64_t n_seq, int64_t room, Tensor *length) {
+LayerState mixer_zero_state(const Mixer *m, Device *device, Arena *arena, Dtype real, int64_t n_seq, int64_t room,
+                            Tensor *length) {
   if (m->kind == LAYER_IDENTITY) return (LayerState){0};
-  if (m->kind == LAYER_ATTENTION) return attention_zero_state(&m->attention.config, arena, real, n_seq, room, length);
+  if (m->kind == LAYER_ATTENTION)
+    return attention_zero_state(&m->attention.config, device, arena, real, n_seq, room, length);
   const MixerConfig *c = m->kind == LAYER_MAMBA2 ? &m->mamba2.config : &m->mamba3.config;
   const int64_t n_h = mixer_nheads(c), n_p = c->headdim, n_n = c->d_state;
   LayerState state = {.ssm = FIELD(n_seq, n_h, n_p, n_n)};

@@ -116,6 +116,7 @@ Tensor *mixer_forward(Mixer *m, Tape *tape, Tensor *x, Tensor *cu_seqlens, const
 char *mixer_config_problem(const MixerConfig *config);
 char *attn_config_problem(const AttnConfig *config, int d_model);
 
-/* Zero states for n_seq sequences, in `arena`; attention's with room for `room` tokens (0: no keys and values yet) and
+/* Zero states for n_seq sequences, in `arena` of `device` (NULL: the host's own); attention's with room for `room` tokens (0: no keys and values yet) and
  * counting in `length`. */
-LayerState mixer_zero_state(const Mixer *m, Arena *arena, Dtype real, int64_t n_seq, int64_t room, Tensor *length);
+LayerState mixer_zero_state(const Mixer *m, Device *device, Arena *arena, Dtype real, int64_t n_seq, int64_t room,
+                            Tensor *length);

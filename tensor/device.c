@@ -100,65 +100,18 @@ static Status choose_backend(const char *name, Dtype real, const Backend **backe
   return choose_cpu(backend);
 }
 
-/* The open arenas that have memory of their own, so that a pointer tells where it leads. */
-enum { MOST_ARENAS = 64 };
-static struct {
-  const char *memory;
-  size_t bytes;
-  const BackendMemory *of;
-} open_arenas[MOST_ARENAS];
-
-static void remember(const char *memory, size_t bytes, const BackendMemory *of) {
-  for (int i = 0; i < MOST_ARENAS; i++)
-    if (!open_arenas[i].of) {
-      open_arenas[i].memory = memory, open_arenas[i].bytes = bytes, open_arenas[i].of = of;
-      return;
-    }
-  CHECK(false, "more than %d arenas open on devices", MOST_ARENAS);
-}
-
-static void forget(const char *memory) {
-  for (int i = 0; i < MOST_ARENAS; i++)
-    if (open_arenas[i].memory == memory) open_arenas[i].memory = NULL, open_arenas[i].of = NULL;
-}
-
-/* NULL: the host's. */
-static const BackendMemory *memory_of(const void *at) {
-  for (int i = 0; i < MOST_ARENAS; i++)
-    if (open_arenas[i].of && (const char *)at >= open_arenas[i].memory &&
-        (const char *)at < open_arenas[i].memory + open_arenas[i].bytes)
-      return open_arenas[i].of;
-  return NULL;
-}
-
-void device_move(void *to, const void *from, size_t bytes) {
-  const BackendMemory *target = memory_of(to), *source = memory_of(from);
-  if (bytes == 0) return;
-  if (target && source) target->copy(to, from, bytes);
-  else if (target) target->write(to, from, bytes);
-  else if (source) source->read(to, from, bytes);
-  else memmove(to, from, bytes);
-}
-
-void device_clear(void *at, size_t bytes) {
-  const BackendMemory *memory = memory_of(at);
-  if (memory && bytes > 0) memory->zero(at, bytes);
-  if (!memory) memset(at, 0, bytes);
-}
-
 static Status open_arena(Arena *arena, const char *name, size_t bytes, const BackendMemory *memory) {
   if (!memory || bytes == 0) return arena_open(arena, name, bytes);
   void *at;
   TRY(memory->open(name, bytes, &at));
   TRY_OR(arena_open_over(arena, name, at, bytes, memory->out_of_reach), memory->close(at));
-  remember(at, bytes, memory);
   return STATUS_OK;
 }
 
 static void close_arena(Arena *arena, const BackendMemory *memory) {
   void *own = arena->mirror ? arena->memory : NULL;
   arena_close(arena);
-  if (own) forget(own), memory->close(own);
+  if (own) memory->close(own);
 }
 
 static DeviceSizes roomy(const BackendMemory *memory) {

@@ -17,7 +17,6 @@ typedef struct BackendMemory {
   void (*close)(void *memory);
   size_t (*available)(void); /* bytes that open can still give */
   void (*zero)(void *at, size_t bytes);
-  void (*copy)(void *to, const void *from, size_t bytes);       /* both its own */
   void (*write)(void *to, const void *from_host, size_t bytes); /* `from_host` may be changed once it returns */
   void (*read)(void *to_host, const void *from, size_t bytes);  /* waits for what was launched before */
 } BackendMemory;
@@ -76,11 +75,6 @@ void device_push(Device *device, const Tensor *t);
 void device_fill(Device *device, Tensor *to, const Tensor *from);
 /* Zeroes the tensor (a view: its elements alone); nothing on a dry device. */
 void device_zero(Device *device, Tensor *t);
-
-/* Copies or zeroes bytes wherever they lie, on the host or in an arena of an open device: for what goes between them, as
- * states do. */
-void device_move(void *to, const void *from, size_t bytes);
-void device_clear(void *at, size_t bytes);
 
 /* Names of the float CPU builds of this program, fastest first, whether or not this processor runs them; NULL past the
  * last. */

@@ -109,8 +109,6 @@ Test(config, a_mistake_names_its_place_what_was_found_and_what_is_expected) {
 
 Test(config, what_is_not_built_is_refused_by_name) {
   const Mistake cases[] = {
-      {"pack", "data: {pack: true}",
-       "c.yaml:1:14: data.pack: found true, which is not built in this version, expected false"},
       {"tbptt", "data: {tbptt: {segment: 3, carry: true}}",
        "c.yaml:1:15: data.tbptt: found a map, which is not built in this version, expected null"},
       {"shards", "data: {kind: shards}",

@@ -259,3 +259,100 @@ Test(data, large_texts_open_and_fill_fast) {
     dataset_close(dataset);
   }
 }
+
+/* --- packed documents --------------------------------------------------------------------------------------------- */
+
+enum { PACK_LENGTH = 11 };
+
+/* Sentences of 1 to 17 letters and a full stop, as documents; character i of sentence d tells d and i apart. */
+static Dataset *open_packed(uint64_t seed, const char *name) {
+  FILE *file = fopen("docs.txt", "w");
+  for (int d = 0; d < 60; d++) {
+    for (int i = 0; i < d * 7 % 17; i++) fputc('a' + (d + i) % 26, file);
+    fputc('.', file);
+  }
+  fclose(file);
+  DataConfig config = text_config("byte", 0.7, 0.3, PACK_LENGTH);
+  static char *paths[] = {"docs.txt"};
+  config.paths = paths, config.n_paths = 1;
+  config.pack = true, config.document_end = ".";
+  return open_or_fail(&config, seed, NULL, name);
+}
+
+Test(data, packed_rows_hold_every_document_of_an_epoch_once_and_no_target_beyond_it) {
+  Dataset *dataset = open_packed(4, "packed");
+  const int64_t n = dataset_n_samples(dataset, PART_TRAIN), most = dataset_max_pieces(dataset, PART_TRAIN);
+  char *text[3];
+  for (int epoch = 0; epoch < 3; epoch++) {
+    text[epoch] = calloc((size_t)(n * PACK_LENGTH + 1), 1);
+    int n_cut = 0;
+    for (int64_t r = 0; r < n; r++) {
+      int32_t token[PACK_LENGTH], target[PACK_LENGTH];
+      uint8_t begins[PACK_LENGTH];
+      Batch row = {.n_seq = 1, .length = PACK_LENGTH, .token = token, .target = target, .begins = begins};
+      dataset_fill(dataset, PART_TRAIN, epoch * n + r, &row);
+      int64_t pieces = 0;
+      for (int t = 0; t < PACK_LENGTH; t++) {
+        pieces += begins[t];
+        text[epoch][r * PACK_LENGTH + t] = (char)token[t];
+        const bool ends = token[t] == '.';
+        const bool cut = !ends && target[t] == -1; /* the document that the part's border cuts */
+        n_cut += cut;
+        cr_assert_eq(begins[t], t == 0 || target[t - 1] == -1, "epoch %d, row %d, token %d: begins %d", epoch, (int)r,
+                     t, begins[t]);
+        cr_assert(!ends || target[t] == -1, "epoch %d, row %d, token %d: target %d behind %c", epoch, (int)r, t,
+                  target[t], token[t]);
+        if (!ends && !cut && t + 1 < PACK_LENGTH)
+          cr_assert_eq(target[t], token[t + 1], "epoch %d, row %d: target %d", epoch, (int)r, t);
+      }
+      cr_assert_leq(pieces, most, "row %d: %d pieces, at most %d told", (int)r, (int)pieces, (int)most);
+    }
+    cr_assert_leq(n_cut, 1, "epoch %d: %d documents end without their end", epoch, n_cut);
+    int stops = 0;
+    for (const char *at = text[epoch]; *at; at++) stops += *at == '.';
+    cr_assert(stops >= 30 && strlen(text[epoch]) == (size_t)(n * PACK_LENGTH), "epoch %d: %d documents", epoch, stops);
+  }
+  cr_assert_neq(strcmp(text[0], text[1]), 0, "two epochs have one order");
+  for (int epoch = 0; epoch < 3; epoch++) free(text[epoch]);
+  dataset_close(dataset);
+}
+
+Test(data, packed_validation_rows_are_the_text_in_order) {
+  Dataset *dataset = open_packed(4, "packed");
+  const int64_t n = dataset_n_samples(dataset, PART_VAL);
+  int64_t n_targets = 0, n_stops = 0, at = 0;
+  char text[1024] = {0};
+  for (int64_t r = 0; r < n; r++) {
+    int32_t token[PACK_LENGTH], target[PACK_LENGTH];
+    Batch row = {.n_seq = 1, .length = PACK_LENGTH, .token = token, .target = target};
+    dataset_fill(dataset, PART_VAL, r, &row);
+    for (int t = 0; t < PACK_LENGTH; t++) {
+      if (token[t]) text[at++] = (char)token[t];
+      n_stops += token[t] == '.', n_targets += target[t] != -1;
+    }
+  }
+  FILE *file = fopen("docs.txt", "r");
+  char whole[1024] = {0};
+  const size_t bytes = fread(whole, 1, sizeof whole - 1, file);
+  fclose(file);
+  cr_assert_str_eq(text, whole + bytes - (size_t)at, "validation part");
+  cr_assert_eq(n_targets, at - n_stops, "%d targets of %d tokens in %d documents", (int)n_targets, (int)at,
+               (int)n_stops);
+  dataset_close(dataset);
+}
+
+Test(data, a_packed_sample_does_not_depend_on_those_before_it) {
+  Dataset *a = open_packed(4, "a"), *b = open_packed(4, "b");
+  const int64_t n = dataset_n_samples(a, PART_TRAIN);
+  for (int64_t i = 3 * n - 1; i >= 0; i -= 5) {
+    int32_t token[2][PACK_LENGTH], target[2][PACK_LENGTH];
+    for (int k = 0; k < 2; k++) {
+      Batch row = {.n_seq = 1, .length = PACK_LENGTH, .token = token[k], .target = target[k]};
+      if (k == 1) dataset_fill(b, PART_TRAIN, (i * 7) % (3 * n), &row);
+      dataset_fill(k ? b : a, PART_TRAIN, i, &row);
+    }
+    cr_assert_arr_eq(token[0], token[1], sizeof token[0], "sample %d", (int)i);
+    cr_assert_arr_eq(target[0], target[1], sizeof target[0], "targets of sample %d", (int)i);
+  }
+  dataset_close(a), dataset_close(b);
+}

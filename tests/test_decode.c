@@ -156,11 +156,11 @@ Test(decoding, by_single_steps_gives_the_logits_of_one_pass) {
     const int64_t width = tensor_last(whole);
     Tape tape = tape_make(&s.device, s.act, false);
     for (int prompt = 0; prompt < N_TOKENS; prompt += 6) {
-      ModelState state = model_zero_state(s.model, &s.device.step, tape_real(&tape), 1, N_TOKENS);
+      ModelState state = model_zero_state(s.model, &s.device, &s.device.step, tape_real(&tape), 1, N_TOKENS);
       if (prompt > 0) {
         ModelState out;
         logits_of(&s, token, 0, prompt, NULL, &out);
-        model_state_put(s.model, &state, 0, &out, 0);
+        model_state_put(s.model, &s.device, &state, 0, &out, 0);
       }
       for (int t = prompt; t < N_TOKENS; t++) {
         Tensor *row = lm_step(s.model, &tape, slice(&s.device.step, token, t, 1), &state);
@@ -269,9 +269,9 @@ Test(decoding, goes_on_the_same_from_rows_that_were_exchanged_and_starts_anew_fr
     decoder_read(&from, 0, id, 7, NULL);
     decoder_read(&from, 1, id + 7, 3, NULL);
     decoder_read(&to, 2, id, 5, NULL);
-    model_state_put(s.model, &to.state, 0, &from.state, 1);
-    model_state_put(s.model, &to.state, 1, &from.state, 0);
-    model_state_put(s.model, &to.state, 2, NULL, 0);
+    model_state_put(s.model, &s.device, &to.state, 0, &from.state, 1);
+    model_state_put(s.model, &s.device, &to.state, 1, &from.state, 0);
+    model_state_put(s.model, &s.device, &to.state, 2, NULL, 0);
     decoder_step(&from, (const int32_t[]){id[12], id[13]}, logits);
     decoder_step(&to, (const int32_t[]){id[13], id[12], id[14]}, moved);
     cr_assert_arr_eq(moved, logits + width, (size_t)width * sizeof *logits, "%s: row 1 as row 0",

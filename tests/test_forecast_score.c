@@ -148,7 +148,7 @@ Test(forecast, scores_are_those_of_their_definitions) {
   const SeriesInfo *info = dataset_series(s.dataset);
   ForecastScore score = score_of(&s, PART_TEST);
   const ModelConfig *c = &s.config.model;
-  Batch batch = batch_make(c, score.n_windows, 12);
+  Batch batch = batch_make(c, score.n_windows, 12, 0);
   dataset_fill(s.dataset, PART_TEST, 0, &batch);
   double squares = 0, smape = 0, absolutes_b = 0, seasonal = 0;
   const int64_t n = score.n_windows * 10;

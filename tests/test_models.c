@@ -298,6 +298,52 @@ Test(models, run_packed_pieces_as_if_each_were_alone) {
   }
 }
 
+/* Lengths from 1 on: the losses in double to the last bit, the gradients but for the order of the sums over tokens. */
+Test(models, have_the_loss_and_the_gradients_of_packed_pieces_alone) {
+  static const int32_t STARTS[] = {0, 1, 2, 9, N_TOKENS};
+  for (int k = 0; k < SUBJECT_N_KINDS * 2; k++) {
+    const SubjectKind *kind = &SUBJECT_KINDS[k / 2];
+    ModelConfig config = subject_config(kind->layer, kind->is_mimo, kind->hybrid);
+    Subject s = subject_open(&config, k % 2 ? F32 : F64);
+    const Tensor *flat = &s.model->params.grads_flat, *token = subject_tokens(&s.device.weights, N_TOKENS, 3);
+    const int64_t n = tensor_count(flat);
+    double nll[2][N_TOKENS], *gradient[2];
+    for (int alone = 0; alone < 2; alone++) {
+      params_zero_grads(&s.model->params);
+      for (int piece = 0; piece < (alone ? 4 : 1); piece++) {
+        const size_t mark = arena_mark(&s.device.step);
+        const int first = alone ? STARTS[piece] : 0, end = alone ? STARTS[piece + 1] : N_TOKENS;
+        Tape tape = tape_make(&s.device, s.act, true);
+        Tensor *cu_seqlens = model_equal_seqlens(&tape, alone ? 1 : 4, end - first);
+        if (!alone) memcpy(cu_seqlens->data, STARTS, sizeof STARTS);
+        Tensor *id = slice(&s.device.step, token, first, end - first);
+        Tensor *loss = lm_nll(s.model, &tape, id, id, cu_seqlens, NULL, NULL), *dloss = tape_grad(&tape, loss);
+        for (int t = first; t < end; t++) {
+          nll[alone][t] = tensor_get(loss, t - first);
+          tensor_set(dloss, t - first, 1);
+        }
+        tape_backward(&tape);
+        tape_reset(&tape, mark);
+      }
+      gradient[alone] = malloc((size_t)n * sizeof(double));
+      for (int64_t i = 0; i < n; i++) gradient[alone][i] = tensor_get(flat, i);
+    }
+    const bool exact = s.act == F64;
+    for (int t = 0; t < N_TOKENS; t++)
+      cr_assert(exact ? nll[0][t] == nll[1][t] : fabs(nll[0][t] - nll[1][t]) < 2e-6,
+                "%s %s, token %d: nll %.17g, alone %.17g", kind->name, dtype_name(s.act), t, nll[0][t], nll[1][t]);
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+      worst = fmax(worst, fabs(gradient[0][i] - gradient[1][i]));
+      largest = fmax(largest, fabs(gradient[1][i]));
+    }
+    cr_assert_lt(worst, (exact ? 1e-13 : 2e-6) * largest, "%s %s: gradients of %g differ by %g", kind->name,
+                 dtype_name(s.act), largest, worst);
+    free(gradient[0]), free(gradient[1]);
+    subject_close(&s);
+  }
+}
+
 Test(models, do_not_see_the_future) {
   for (int k = 0; k < SUBJECT_N_KINDS; k++) {
     ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);

@@ -152,6 +152,34 @@ Test(score, of_two_halves_with_the_state_between_is_that_of_one_pass) {
   }
 }
 
+/* The last layer's stream, normed and multiplied by the head, is the logits; and the first layer's is another. */
+Test(score, writes_the_residual_stream_of_every_layer) {
+  write_weights(1);
+  write_tokens("tokens.h5", 0, LENGTH);
+  score_or_fail(1, &(ScoreFiles){.tokens = "tokens.h5", .out = "whole.h5", .hidden = true});
+  H5Shape shape, wide;
+  float *hidden = read_floats("whole.h5", "hidden/1", &shape), *first = read_floats("whole.h5", "hidden/0", &shape);
+  float *logits = read_floats("whole.h5", "logits", &wide);
+  cr_assert(shape.n_dim == 3 && shape.dim[0] == N_SEQ && shape.dim[1] == LENGTH && shape.dim[2] == 24, "shape");
+  OpenModel open;
+  store_ok(open_find(&open, "weights", NULL, NULL, 0), "open");
+  store_ok(open_load(&open, &(PlanShape){0}), "load");
+  const float *head = open.model->embedding->data;
+  for (int64_t row = 0; row < N_SEQ * LENGTH; row++) {
+    double square = 0, logit = 0, other = 0;
+    for (int i = 0; i < 24; i++) square += pow(hidden[row * 24 + i], 2) / 24;
+    for (int i = 0; i < 24; i++) {
+      logit += hidden[row * 24 + i] / sqrt(square + 1e-5) * head[7 * 24 + i];
+      other += fabs(hidden[row * 24 + i] - first[row * 24 + i]);
+    }
+    cr_assert_float_eq(logit, logits[row * wide.dim[2] + 7], 2e-6, "row %lld: %g, expected %g", (long long)row, logit,
+                       logits[row * wide.dim[2] + 7]);
+    cr_assert_gt(other, 1e-4, "row %lld: both layers' streams are the same", (long long)row);
+  }
+  open_close(&open);
+  free(hidden), free(first), free(logits);
+}
+
 Test(score, writes_the_likelihood_of_the_next_token) {
   write_weights(1);
   write_tokens("tokens.h5", 0, LENGTH);
@@ -258,8 +286,8 @@ Test(score, goes_on_from_states_of_attention_that_are_of_different_lengths) {
   Model *model = model_new(&open.config.model);
   StateBatch batch;
   store_ok(state_file_read("state.h5", model, N_SEQ, &batch), "read");
-  model_state_put(model, &batch.state, 1, NULL, 0); /* the second one starts anew */
-  store_ok(state_file_save("state.h5", model, &batch.state), "save");
+  model_state_put(model, NULL, &batch.state, 1, NULL, 0); /* the second one starts anew */
+  store_ok(state_file_save("state.h5", model, NULL, &batch.state), "save");
   state_batch_free(&batch);
   model_free(model);
   open_close(&open);

@@ -10,12 +10,14 @@ static int64_t n_inputs(const Batch *batch, const ModelConfig *c) {
 }
 static int64_t n_outputs(const Batch *batch, const ModelConfig *c) { return batch->n_seq * c->horizon * c->output_dim; }
 
-Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length) {
+Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length, int64_t max_pieces) {
   const size_t n = (size_t)n_seq, n_tokens = n * (size_t)length;
   Batch batch = {.n_seq = n_seq, .length = length};
   if (config->task == TASK_LM) {
     batch.token = base_alloc(n_tokens * sizeof *batch.token);
     batch.target = base_alloc(n_tokens * sizeof *batch.target);
+    batch.max_pieces = max_pieces;
+    if (max_pieces > 0) batch.begins = base_alloc(n_tokens);
     return batch;
   }
   batch.input = base_alloc((size_t)n_inputs(&batch, config) * sizeof *batch.input);
@@ -25,7 +27,7 @@ Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length) {
 }
 
 Batch batch_random(const ModelConfig *config, int64_t n_seq, int64_t length, uint64_t seed) {
-  Batch batch = batch_make(config, n_seq, length);
+  Batch batch = batch_make(config, n_seq, length, 0);
   Rng rng = rng_make(seed, RNG_TEST, 0, 0);
   if (config->task == TASK_LM) {
     for (int64_t i = 0; i < n_seq * length; i++) {
@@ -41,7 +43,7 @@ Batch batch_random(const ModelConfig *config, int64_t n_seq, int64_t length, uin
 }
 
 void batch_release(Batch *batch) {
-  free(batch->token), free(batch->target);
+  free(batch->token), free(batch->target), free(batch->begins);
   free(batch->input), free(batch->output), free(batch->row);
   *batch = (Batch){0};
 }
@@ -56,8 +58,9 @@ int64_t batch_n_targets(const Batch *batch) {
 Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, int64_t n) {
   CHECK(first >= 0 && first + n <= batch->n_seq, "rows %lld + %lld of %lld", (long long)first, (long long)n,
         (long long)batch->n_seq);
-  Batch rows = {.n_seq = n, .length = batch->length, .first = batch->first + first};
+  Batch rows = {.n_seq = n, .length = batch->length, .first = batch->first + first, .max_pieces = batch->max_pieces};
   if (batch->token) rows.token = batch->token + first * batch->length;
+  if (batch->begins) rows.begins = batch->begins + first * batch->length;
   if (batch->target) rows.target = batch->target + first * batch->length;
   if (batch->input) rows.input = batch->input + first * batch->length * config->input_dim;
   if (batch->output) rows.output = batch->output + first * config->horizon * config->output_dim;
@@ -76,6 +79,23 @@ Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape) {
   Tensor *tensor = tensor_new1(&tape->device->step, I32, batch->n_seq * batch->length);
   fill(tape, tensor, values, I32);
   return tensor;
+}
+
+Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
+  if (batch->max_pieces == 0) return model_equal_seqlens(tape, batch->n_seq, batch->length);
+  const int64_t n_t = batch->n_seq * batch->length;
+  CHECK(n_t <= INT32_MAX, "%lld sequences of %lld tokens", (long long)batch->n_seq, (long long)batch->length);
+  if (tape->device->dry) return tensor_new1(&tape->device->step, I32, batch->n_seq * batch->max_pieces + 1);
+  int64_t n = 0;
+  for (int64_t t = 0; t < n_t; t++) n += batch->begins[t];
+  CHECK(n <= batch->n_seq * batch->max_pieces, "%lld pieces, at most %lld were planned for", (long long)n,
+        (long long)(batch->n_seq * batch->max_pieces));
+  Tensor *cu_seqlens = tensor_new1(&tape->device->step, I32, n + 1);
+  int32_t *start = cu_seqlens->data;
+  for (int64_t t = 0; t < n_t; t++)
+    if (batch->begins[t]) *start++ = (int32_t)t;
+  *start = (int32_t)n_t;
+  return cu_seqlens;
 }
 
 /* (n_rows, n_cols) floats as reals of the tape's device. */

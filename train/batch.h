@@ -4,8 +4,9 @@
 #include "data/data.h"
 #include "models/aspis.h"
 
-/* Memory for n_seq sequences of `length` for this model: tokens and targets, or windows. Freed by batch_release. */
-Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length);
+/* Memory for n_seq sequences of `length` for this model: tokens and targets, or windows; where sequences have pieces
+ * (dataset_max_pieces), of where they begin, too. Freed by batch_release. */
+Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length, int64_t max_pieces);
 /* The same filled at random: tokens of the vocabulary, or normal values. */
 Batch batch_random(const ModelConfig *config, int64_t n_seq, int64_t length, uint64_t seed);
 void batch_release(Batch *batch);
@@ -16,6 +17,10 @@ int64_t batch_n_targets(const Batch *batch);
 Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, int64_t n);
 /* The tokens (or targets) of a batch as a (T) I32 tensor on a tape. On a dry device they are not read. */
 Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape);
+
+/* Where the sequences of a batch of tokens begin, each piece of one counting as one: cu_seqlens (n + 1) I32 in the step arena. A
+ * dry device gets room for the most pieces that there may be. */
+Tensor *batch_seqlens(const Batch *batch, Tape *tape);
 
 /* The inputs of a series batch on a tape, and its outputs (n_seq, horizon * output_dim) real. On a dry device nothing of
  * the batch is read. */

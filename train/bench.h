@@ -38,7 +38,8 @@ void machine_free(Machine *machine);
 typedef struct Bench {
   const Config *config;
   int64_t n_seq, length;
-  double seconds; /* to spend on a case at least, beside five runs */
+  double seconds;                      /* to spend on a case at least, beside five runs */
+  int64_t decode_batch, decode_prompt; /* decode: sequences, and tokens of their prompt */
   bool json;
   Machine machine;
   struct {
@@ -62,7 +63,8 @@ bool samples_enough(const Samples *samples, double seconds);
 typedef struct BenchLine {
   const char *name, *pass, *what; /* what: the sizes, in words */
   const Samples *samples;
-  double flops, bytes; /* of one run; 0: not counted */
+  double flops, bytes;   /* of one run; 0: not counted */
+  const Samples *beside; /* the same bytes only read, in turn with the runs: their ceiling; NULL: the machine's */
   double tokens;
 } BenchLine;
 void bench_print_machine(const Bench *bench);
@@ -79,5 +81,5 @@ struct BenchCase {
   Status (*run)(const Bench *bench, const BenchCase *self);
   const struct BenchOp *op; /* of an operation (bench_op.c) */
 };
-/* Ended by an empty row each: operations and mixers; the update and whole steps. */
-extern const BenchCase bench_ops[], bench_steps[];
+/* Ended by an empty row each: operations and mixers; the update and whole steps; generation. */
+extern const BenchCase bench_ops[], bench_steps[], bench_decodes[];

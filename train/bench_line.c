@@ -31,8 +31,22 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+/* The median and the least of some times. */
+static double median_of(const Samples *samples, double *least) {
+  double sorted[SAMPLES_MAX];
+  memcpy(sorted, samples->seconds, sizeof sorted);
+  qsort(sorted, (size_t)samples->n, sizeof *sorted, compare);
+  *least = sorted[0];
+  return sorted[samples->n / 2];
+}
+
 /* The seconds this work takes at the machine's rates, and what holds it there. */
 static double ceiling(const Bench *bench, const BenchLine *line, const char **bound) {
+  if (line->beside) {
+    double least;
+    *bound = "weights";
+    return median_of(line->beside, &least);
+  }
   const Machine *m = &bench->machine;
   const double rate = bench->config->dtype == BF16 && m->bf16 > 0 ? m->bf16 : m->fma;
   int level = 0;
@@ -91,11 +105,9 @@ static void print_json(json_t *object) {
 }
 
 void bench_print(const Bench *bench, const BenchLine *line) {
-  double sorted[SAMPLES_MAX];
   const int n = line->samples->n;
-  memcpy(sorted, line->samples->seconds, sizeof sorted);
-  qsort(sorted, (size_t)n, sizeof *sorted, compare);
-  const double median = sorted[n / 2], least = sorted[0];
+  double least;
+  const double median = median_of(line->samples, &least);
   const char *bound;
   const double share = ceiling(bench, line, &bound) / median, gflops = line->flops / median / 1e9;
   const double gb_per_s = line->bytes / median / 1e9, tok_per_s = line->tokens / median;

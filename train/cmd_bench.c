@@ -38,8 +38,8 @@ static bool answers_to(const BenchCase *c, const char *word) {
   return strcmp(c->name, word) == 0 || (c->group && strcmp(c->group, word) == 0);
 }
 
-static const BenchCase *const TABLES[] = {bench_ops, bench_steps};
-enum { N_TABLES = 2 };
+static const BenchCase *const TABLES[] = {bench_ops, bench_steps, bench_decodes};
+enum { N_TABLES = 3 };
 
 /* All words must name something; "machine" is printed in any case. */
 static Status check_words(const Command *command) {
@@ -49,10 +49,16 @@ static Status check_words(const Command *command) {
     for (int t = 0; t < N_TABLES; t++)
       for (const BenchCase *c = TABLES[t]; c->name; c++) known |= answers_to(c, word);
     if (known) continue;
-    if (strcmp(word, "decode") == 0)
-      return status_fail(CODE_USAGE, "bench decode: cached generation is not built in this version");
     return status_fail(CODE_USAGE, "bench: found case %s, expected one of those that `aspis bench --list` names", word);
   }
+  return STATUS_OK;
+}
+
+/* A case that this model has not. */
+static Status check_model(const Command *command, const Config *config) {
+  for (int i = 0; i < command->n_args; i++)
+    if (config->model.task != TASK_LM && strcmp(command->args[i], "decode") == 0)
+      return status_fail(CODE_USAGE, "bench decode: found a forecaster, expected model.task: lm");
   return STATUS_OK;
 }
 
@@ -89,19 +95,25 @@ static Status run_cases(const Command *command, Bench *bench) {
 
 static Status cmd_bench(const Command *command) {
   double seconds = 0.5;
+  int64_t batch = 1, prompt = 128;
   if (command_has(command, "list")) {
     print_list();
     return STATUS_OK;
   }
   TRY(command_real(command, "seconds", 0, 3600, &seconds));
+  TRY(command_int(command, "batch", 1, 4096, &batch));
+  TRY(command_int(command, "prompt", 1, 1 << 24, &prompt));
   TRY(check_words(command));
   Config config = {0};
   TRY_OR(load_config(command, &config), config_free(&config));
+  TRY_OR(check_model(command, &config), config_free(&config));
   if (config.train.threads > 0) omp_set_num_threads(config.train.threads);
   Bench bench = {.config = &config,
                  .n_seq = config.train.batch_size,
                  .length = config.model.task == TASK_LM ? config.data.seq_len : config.model.context,
                  .seconds = seconds,
+                 .decode_batch = batch,
+                 .decode_prompt = prompt,
                  .json = command_has(command, "json")};
   Status status = machine_measure(&bench.machine);
   if (status.code == CODE_OK) status = run_cases(command, &bench);
@@ -123,6 +135,8 @@ const CommandSpec command_bench = {
             OPTION_SET,
             {"list", NULL, "print the cases, their groups and what they do", false},
             {"seconds", "S", "time each case for S seconds, at least five runs (default 0.5)", false},
+            {"batch", "N", "decode: sequences continued together (default 1)", false},
+            {"prompt", "N", "decode: tokens of their prompt (default 128)", false},
             {"json", NULL, "print a JSON object a line; the machine's only when asked for", false},
             {0}},
     .args = "CASE...",

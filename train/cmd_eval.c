@@ -73,6 +73,7 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
   int64_t n_seq = evaluate_n_seq(dataset_max_length(dataset, PART_TRAIN), dataset_max_length(dataset, PART_VAL), micro);
   PlanShape shape = {.eval_sequences = n_seq,
                      .eval_length = dataset_max_length(dataset, (DataPart)part),
+                     .eval_pieces = dataset_max_pieces(dataset, (DataPart)part),
                      .eval_logits = dataset_scores_last(dataset, &chance)};
   const bool json = command_has(command, "json");
   if (status.code == CODE_OK) status = open_load(open, &shape);

@@ -244,7 +244,7 @@ static Status save_state(const Job *job, Decoder *decoder, const Output *out) {
   const char *path = command_text(job->command, "state-out", NULL);
   if (!path) return STATUS_OK;
   if (out->n > 0) decoder_read(decoder, 0, &out->last, 1, NULL);
-  return state_file_save(path, job->open->model, &decoder->state);
+  return state_file_save(path, job->open->model, &job->open->device, &decoder->state);
 }
 
 static Status run_job(const Job *job, const StateBatch *from, int64_t room) {
@@ -258,7 +258,7 @@ static Status run_job(const Job *job, const StateBatch *from, int64_t room) {
   if (job->cached) {
     Decoder decoder = decoder_open(open->model, &open->device, open->config.dtype, n_seq, room);
     for (int64_t s = 0; s < n_seq && from->state.n_seq > 0; s++)
-      model_state_put(open->model, &decoder.state, s, &from->state, 0);
+      model_state_put(open->model, &open->device, &decoder.state, s, &from->state, 0);
     made = generate_tokens(&decoder, &g);
     if (made >= 0) status = save_state(job, &decoder, &outputs[0]);
   } else {

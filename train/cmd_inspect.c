@@ -13,6 +13,7 @@
 #include "tensor/h5.h"
 #include "train/checkpoint.h"
 #include "train/command.h"
+#include "train/format.h"
 
 static void print_line(const char *label, const char *text) { printf("%-12s %s\n", label, text); }
 
@@ -30,6 +31,12 @@ static void print_model(const ModelConfig *c) {
     printf(", vocabulary %d (%d rows), %s", c->vocab_size, model_padded_vocab(c),
            c->tie_embeddings ? "tied" : "untied");
   else printf(", forecasts %d x %d from %d channels", c->horizon, c->output_dim, c->input_dim);
+  putchar('\n');
+  Model *model = model_new(c);
+  const StateBytes state = model_state_bytes(model, F32);
+  model_free(model);
+  printf("%-12s %s a sequence", "state", format_bytes((double)state.fixed).text);
+  if (state.per_token) printf(", and %s a token", format_bytes((double)state.per_token).text);
   putchar('\n');
 }
 

@@ -58,6 +58,14 @@ static int64_t sequence_length(const Config *config) {
   return config->model.task == TASK_LM ? config->data.seq_len : config->model.context;
 }
 
+/* What one sequence's state takes (models/state.h). */
+static StateBytes state_bytes(const Config *config) {
+  Model *model = model_new(&config->model);
+  const StateBytes bytes = model_state_bytes(model, F32);
+  model_free(model);
+  return bytes;
+}
+
 static void print_table(const Config *config, const Plan *plan, const PartCount *counts, int n, size_t memory) {
   const double mib = 1048576.0;
   printf("parameters   %14lld\n", (long long)plan->n_params);
@@ -67,7 +75,10 @@ static void print_table(const Config *config, const Plan *plan, const PartCount 
   printf("  %-10s %14.1f MiB   activations and their gradients, one micro-batch\n", "step",
          (double)plan->sizes.step_bytes / mib);
   printf("  %-10s %14.1f MiB   one kernel's workspace\n", "scratch", (double)plan->sizes.scratch_bytes / mib);
-  printf("batch        %14d sequences, %d parts, micro-batch %d\n", plan->gradient.batch_size,
+  const StateBytes state = state_bytes(config);
+  printf("state        %14.3f MiB a sequence", (double)state.fixed / mib);
+  if (state.per_token) printf(", and %.3f KiB a token", (double)state.per_token / 1024);
+  printf("\nbatch        %14d sequences, %d parts, micro-batch %d\n", plan->gradient.batch_size,
          plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
   printf("work         %14.3f MFLOP a token, forward and backward\n", plan->flops_per_token / 1e6);
   if (config->train.steps > 0)
@@ -77,13 +88,16 @@ static void print_table(const Config *config, const Plan *plan, const PartCount 
                (double)sequence_length(config) / 1e15);
 }
 
-static void print_json(const Plan *plan, const PartCount *counts, int n) {
+static void print_json(const Config *config, const Plan *plan, const PartCount *counts, int n) {
+  const StateBytes state = state_bytes(config);
   printf("{\"parameters\": %lld, \"by_part\": {", (long long)plan->n_params);
   for (int i = 0; i < n; i++) printf("%s\"%s\": %lld", i ? ", " : "", counts[i].part, (long long)counts[i].n);
   printf("}, \"weights_bytes\": %zu, \"step_bytes\": %zu, \"scratch_bytes\": %zu, \"flops_per_token\": %.0f, "
-         "\"batch_size\": %d, \"virtual_ranks\": %d, \"micro_batch_size\": %d}\n",
+         "\"state_bytes\": %lld, \"state_bytes_per_token\": %lld, \"batch_size\": %d, \"virtual_ranks\": %d, "
+         "\"micro_batch_size\": %d}\n",
          plan->sizes.weights_bytes, plan->sizes.step_bytes, plan->sizes.scratch_bytes, plan->flops_per_token,
-         plan->gradient.batch_size, plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
+         (long long)state.fixed, (long long)state.per_token, plan->gradient.batch_size, plan->gradient.virtual_ranks,
+         plan->gradient.micro_batch_size);
 }
 
 static bool needs_data(const Config *config) {
@@ -107,6 +121,8 @@ static Status plan_config(Config *config, const Command *command) {
     TRY_OR(config_fit_data(config, dataset), dataset_close(dataset));
     shape.train_length = dataset_max_length(dataset, PART_TRAIN);
     shape.eval_length = dataset_max_length(dataset, PART_VAL);
+    shape.train_pieces = dataset_max_pieces(dataset, PART_TRAIN);
+    shape.eval_pieces = dataset_max_pieces(dataset, PART_VAL);
     shape.eval_logits = dataset_scores_last(dataset, &chance);
   } else if (needs_data(config)) return opened;
   status_clear(&opened);
@@ -116,7 +132,7 @@ static Status plan_config(Config *config, const Command *command) {
   TRY(status);
   PartCount counts[MAX_PARTS];
   int n = count_parts(config, counts);
-  if (command_has(command, "json")) print_json(&plan, counts, n);
+  if (command_has(command, "json")) print_json(config, &plan, counts, n);
   else print_table(config, &plan, counts, n, memory);
   return STATUS_OK;
 }

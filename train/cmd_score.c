@@ -11,7 +11,8 @@ static Status cmd_score(const Command *command) {
   ScoreFiles files = {.tokens = command_text(command, "tokens", NULL),
                       .out = command_text(command, "out", NULL),
                       .state_in = command_text(command, "state-in", NULL),
-                      .state_out = command_text(command, "state-out", NULL)};
+                      .state_out = command_text(command, "state-out", NULL),
+                      .hidden = command_has(command, "hidden")};
   if (!files.tokens || !files.out) return status_fail(CODE_USAGE, "score: expected --tokens FILE.h5 and --out OUT.h5");
   if (files.state_out && strcmp(files.out, files.state_out) == 0)
     return status_fail(CODE_USAGE, "score: --out and --state-out both name %s, expected two files", files.out);
@@ -37,12 +38,14 @@ const CommandSpec command_score = {
     .examples = {"aspis score runs/shakespeare --tokens tokens.h5 --out scores.h5",
                  "aspis score weights/ --tokens tokens.h5 --out scores.h5 --json",
                  "aspis score weights/ --tokens next.h5 --out next-scores.h5 --state-in S.h5 --state-out S.h5"},
-    .options = (const OptionSpec[]){{"tokens", "FILE.h5", "dataset tokens (B, T) of integers", false},
-                                    {"out", "OUT.h5", "gets logits (B, T, V) and nll (B, T-1), float32", false},
-                                    {"state-in", "S.h5", "states the sequences start from (default: zero)", false},
-                                    {"state-out", "S.h5", "gets the states after the last tokens", false},
-                                    OPTION_JSON,
-                                    {0}},
+    .options =
+        (const OptionSpec[]){{"tokens", "FILE.h5", "dataset tokens (B, T) of integers", false},
+                             {"out", "OUT.h5", "gets logits (B, T, V) and nll (B, T-1), float32", false},
+                             {"state-in", "S.h5", "states the sequences start from (default: zero)", false},
+                             {"state-out", "S.h5", "gets the states after the last tokens", false},
+                             {"hidden", NULL, "also hidden/<i> (B, T, D): the residual stream after layer i", false},
+                             OPTION_JSON,
+                             {0}},
     .args = "MODEL",
     .min_args = 1,
     .max_args = 1,

@@ -64,8 +64,20 @@ static void check_series(const Checker *c) {
           series->n_borders);
 }
 
+static void check_pack(const Checker *c) {
+  const DataConfig *data = &c->config->data;
+  if (data->pack && data->kind != DATA_TEXT)
+    WRONG(c, "data.pack", "found true beside a data.kind without documents, expected data.kind: text");
+  if (!data->document_end) return;
+  if (!*data->document_end)
+    WRONG(c, "data.document_end", "found an empty text, expected what documents end with, or null");
+  if (!data->pack)
+    WRONG(c, "data.document_end", "found \"%s\" without data.pack, expected data.pack: true", data->document_end);
+}
+
 static void check_data(const Checker *c) {
   const DataConfig *data = &c->config->data;
+  check_pack(c);
   if (data->kind == DATA_TEXT) {
     if (data->split_train + data->split_val > 1 + 1e-9)
       WRONG(c, "data.split.val", "found %.6g beside data.split.train = %.6g, expected a sum of 1 at most",

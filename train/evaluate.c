@@ -34,7 +34,7 @@ static void add_logits(EvalSums *sums, const Batch *batch, const Tensor *logits,
 
 static void evaluate_tokens(Model *model, Tape *tape, const Batch *batch, bool with_logits, EvalSums *sums) {
   Tensor *token = batch_tensor(batch, batch->token, tape), *target = batch_tensor(batch, batch->target, tape);
-  Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
+  Tensor *cu_seqlens = batch_seqlens(batch, tape);
   if (with_logits) {
     Tensor *logits = lm_logits(model, tape, token, cu_seqlens, NULL, NULL, NULL);
     if (tape->device->dry) return;
@@ -93,7 +93,7 @@ int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batc
 enum { BASELINE_TARGETS = 1 << 20 };
 static int64_t count_targets(Dataset *dataset, DataPart part, int64_t *counts) {
   int64_t length = dataset_max_length(dataset, part), n = 0;
-  Batch row = batch_make(&(ModelConfig){.task = TASK_LM}, 1, length);
+  Batch row = batch_make(&(ModelConfig){.task = TASK_LM}, 1, length, 0);
   for (int64_t i = 0; i < dataset_n_samples(dataset, part) && n < BASELINE_TARGETS; i++) {
     dataset_fill(dataset, part, i, &row);
     for (int64_t t = 0; t < length; t++)
@@ -158,7 +158,7 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
   bool scores_last = dataset_scores_last(dataset, &chance);
   int64_t all = dataset_n_samples(dataset, part);
   if (n_samples <= 0 || n_samples > all) n_samples = all;
-  Batch batch = batch_make(&model->config, n_seq, dataset_max_length(dataset, part));
+  Batch batch = batch_make(&model->config, n_seq, dataset_max_length(dataset, part), dataset_max_pieces(dataset, part));
   EvalSums sums = {0};
   double start = base_seconds(), told = start;
   for (int64_t first = 0; first < n_samples; first += n_seq) {

@@ -53,7 +53,7 @@ ForecastStream forecast_stream_open(Model *model, Device *device, Dtype act, con
                           .device = device,
                           .act = act,
                           .info = info,
-                          .state = forecaster_zero_state(model, &device->weights, device->backend->real)};
+                          .state = forecaster_zero_state(model, device, &device->weights, device->backend->real)};
 }
 
 void forecast_stream_take(ForecastStream *stream, const float *input, int64_t row, double *values) {
@@ -68,7 +68,7 @@ void forecast_stream_take(ForecastStream *stream, const float *input, int64_t ro
   Tensor *prediction = forecaster_predict(stream->model, &tape, &windows);
   if (!device->dry) {
     unscale(device, config, stream->info, prediction, values);
-    for (int64_t s = 0; s < next.n_seq; s++) model_state_put(stream->model, &stream->state, s, &next, s);
+    for (int64_t s = 0; s < next.n_seq; s++) model_state_put(stream->model, device, &stream->state, s, &next, s);
   }
   tape_reset(&tape, mark);
 }

@@ -151,7 +151,7 @@ void forecast_score(Model *model, Device *device, Dtype act, Dataset *dataset, D
                     ForecastScore *score) {
   const ModelConfig *c = &model->config;
   score_open(dataset, part, c, score);
-  Batch batch = batch_make(c, n_seq, c->context);
+  Batch batch = batch_make(c, n_seq, c->context, 0);
   double loss = 0;
   for (int64_t first = 0; first < score->n_windows; first += n_seq) {
     batch.n_seq = min_i64(n_seq, score->n_windows - first);

@@ -11,8 +11,7 @@ int gradient_n_spare(int virtual_ranks) {
 
 static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch) {
   Tensor *token = batch_tensor(batch, batch->token, tape), *target = batch_tensor(batch, batch->target, tape);
-  Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
-  return lm_nll(model, tape, token, target, cu_seqlens, NULL, NULL);
+  return lm_nll(model, tape, token, target, batch_seqlens(batch, tape), NULL, NULL);
 }
 
 static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch) {

@@ -19,7 +19,8 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
                training ? gradient_n_spare(gradient->virtual_ranks) : 0);
   *plan = (Plan){.gradient = *gradient, .n_params = params_count(&model->params)};
   if (training) {
-    Batch batch = {.n_seq = gradient->micro_batch_size, .length = shape->train_length};
+    Batch batch = {
+        .n_seq = gradient->micro_batch_size, .length = shape->train_length, .max_pieces = shape->train_pieces};
     device.flops = 0;
     gradient_micro_batch(model, &device, config->dtype, &batch, 1);
     plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
@@ -32,7 +33,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
       plan->eval_sequences = evaluate_n_seq(shape->train_length, shape->eval_length, gradient->micro_batch_size);
     /* the last batch has fewer sequences, which a kernel may cut finer */
     for (int64_t n = 1; n <= plan->eval_sequences; n++) {
-      Batch batch = {.n_seq = n, .length = shape->eval_length};
+      Batch batch = {.n_seq = n, .length = shape->eval_length, .max_pieces = shape->eval_pieces};
       evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
     }
   }

@@ -11,6 +11,7 @@ typedef void PlanPass(Model *model, Device *device, Dtype act, const void *shape
 typedef struct PlanShape {
   int64_t train_length;   /* longest training sequence; 0: no training (eval, score, generate) */
   int64_t eval_length;    /* of an evaluation's sequences; 0: none */
+  int64_t train_pieces, eval_pieces; /* most pieces of a sequence of each; 0: sequences are one piece */
   int64_t eval_sequences; /* of one evaluation forward; 0: as evaluate_n_seq has it for the micro-batch */
   bool eval_logits;       /* evaluation reads logits instead of nll */
   int64_t sample_length;  /* tokens of a sample; 0: none */

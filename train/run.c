@@ -104,6 +104,8 @@ static Status open_model(Run *run) {
   int64_t train_length = dataset_max_length(run->dataset, PART_TRAIN);
   PlanShape shape = {.train_length = train_length,
                      .eval_length = dataset_max_length(run->dataset, PART_VAL),
+                     .train_pieces = dataset_max_pieces(run->dataset, PART_TRAIN),
+                     .eval_pieces = dataset_max_pieces(run->dataset, PART_VAL),
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
                      .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
   TRY(plan_make(config, &shape, plan_memory_available(config->device), &run->plan));
@@ -116,7 +118,7 @@ static Status open_model(Run *run) {
   params_alloc(&run->model->params, &run->device, config->dtype, true,
                gradient_n_spare(run->plan.gradient.virtual_ranks));
   run->model->dropout_seed = config->seed;
-  run->batch = batch_make(&config->model, config->train.batch_size, train_length);
+  run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
   return STATUS_OK;
 }
 

@@ -2,6 +2,7 @@
 #include "train/score.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,11 +38,11 @@ static Status read_tokens(const char *path, int vocab_size, Tokens *tokens) {
 /* Everything of one sequence lies in the step arena; *start is asked for by not being NULL, and so is *end, for `room`
  * tokens. */
 static Tensor *forward(Model *model, Tape *tape, const Batch *batch, const ModelState *start, ModelState *end,
-                       int64_t room) {
+                       int64_t room, Tensor **hidden) {
   if (end) *end = model_state_out(model, tape, 1, room);
   Tensor *token = batch_tensor(batch, batch->token, tape);
   Tensor *cu_seqlens = model_equal_seqlens(tape, batch->n_seq, batch->length);
-  return lm_logits(model, tape, token, cu_seqlens, start, end, NULL);
+  return lm_logits(model, tape, token, cu_seqlens, start, end, hidden);
 }
 
 void score_pass(Model *model, Device *device, Dtype act, const void *shape) {
@@ -49,10 +50,10 @@ void score_pass(Model *model, Device *device, Dtype act, const void *shape) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
   ModelState start = {0}, end;
-  if (pass->state_in) start = model_zero_state(model, &device->step, tape_real(&tape), 1, pass->past);
+  if (pass->state_in) start = model_zero_state(model, device, &device->step, tape_real(&tape), 1, pass->past);
   Batch batch = {.n_seq = 1, .length = pass->length};
   forward(model, &tape, &batch, pass->state_in ? &start : NULL, pass->state_out ? &end : NULL,
-          pass->past + pass->length);
+          pass->past + pass->length, NULL);
   tape_reset(&tape, mark);
 }
 
@@ -67,12 +68,19 @@ static void row_nll(const float *logits, int64_t width, int vocab_size, const Ba
   }
 }
 
+enum { HIDDEN_NAME = 24 };
+static const char *hidden_name(char name[HIDDEN_NAME], int layer) {
+  snprintf(name, HIDDEN_NAME, "hidden/%d", layer);
+  return name;
+}
+
 typedef struct Scoring {
   OpenModel *open;
   const StateBatch *from; /* NULL: from zero */
   H5File *out, *states;   /* states NULL: not wanted */
   int64_t past;           /* tokens of the longest state in `from`, where they are counted */
   float *nll;             /* of one sequence */
+  Tensor **hidden;        /* (n_layer) of one sequence, or NULL */
   double sum;
 } Scoring;
 
@@ -84,16 +92,21 @@ static Status score_sequence(Scoring *scoring, const Batch *batch, int64_t s) {
   Tape tape = tape_make(device, scoring->open->config.dtype, false);
   ModelState start = {0}, end;
   if (scoring->from) {
-    start = model_zero_state(model, &device->step, tape_real(&tape), 1, scoring->past);
-    model_state_put(model, &start, 0, &scoring->from->state, s);
+    start = model_zero_state(model, device, &device->step, tape_real(&tape), 1, scoring->past);
+    model_state_put(model, device, &start, 0, &scoring->from->state, s);
   }
   const int64_t room = scoring->past + batch->length;
-  const Tensor logits = device_pull(
-      device, forward(model, &tape, batch, scoring->from ? &start : NULL, scoring->states ? &end : NULL, room));
+  const Tensor logits = device_pull(device, forward(model, &tape, batch, scoring->from ? &start : NULL,
+                                                    scoring->states ? &end : NULL, room, scoring->hidden));
   row_nll(logits.data, width, model->config.vocab_size, batch, scoring->nll);
   Status status = h5_write_rows(scoring->out, "logits", s, 1, logits.data);
   if (status.code == CODE_OK && batch->length > 1) status = h5_write_rows(scoring->out, "nll", s, 1, scoring->nll);
-  if (status.code == CODE_OK && scoring->states) status = state_file_write(scoring->states, model, s, &end, room);
+  for (int i = 0; i < model->config.n_layer && scoring->hidden && status.code == CODE_OK; i++) {
+    char name[HIDDEN_NAME];
+    status = h5_write_rows(scoring->out, hidden_name(name, i), s, 1, device_pull(device, scoring->hidden[i]).data);
+  }
+  if (status.code == CODE_OK && scoring->states)
+    status = state_file_write(scoring->states, model, device, s, &end, room);
   tape_reset(&tape, mark);
   for (int64_t t = 0; t + 1 < batch->length && status.code == CODE_OK; t++) {
     if (!isfinite(scoring->nll[t]))
@@ -105,18 +118,25 @@ static Status score_sequence(Scoring *scoring, const Batch *batch, int64_t s) {
   return status;
 }
 
-static Status make_out(const ScoreFiles *files, const Tokens *tokens, int64_t width, H5File **file) {
-  TRY(h5_create(files->out, tokens->n_seq * tokens->length * (width + 1) * 4, false, CODE_DATA, file));
+static Status make_out(const ScoreFiles *files, const Tokens *tokens, const ModelConfig *config, H5File **file) {
+  const int64_t width = model_padded_vocab(config),
+                stream = files->hidden ? (int64_t)config->n_layer * config->d_model : 0;
+  TRY(h5_create(files->out, tokens->n_seq * tokens->length * (width + 1 + stream) * 4, false, CODE_DATA, file));
   Status status = h5_make(*file, "logits", H5_F32, 3, (const int64_t[]){tokens->n_seq, tokens->length, width});
   if (status.code == CODE_OK && tokens->length > 1)
     status = h5_make(*file, "nll", H5_F32, 2, (const int64_t[]){tokens->n_seq, tokens->length - 1});
+  for (int i = 0; i < config->n_layer && files->hidden && status.code == CODE_OK; i++) {
+    char name[HIDDEN_NAME];
+    status = h5_make(*file, hidden_name(name, i), H5_F32, 3,
+                     (const int64_t[]){tokens->n_seq, tokens->length, config->d_model});
+  }
   if (status.code != CODE_OK) h5_close(*file), *file = NULL;
   return status;
 }
 
 static Status score_all(Scoring *scoring, const ScoreFiles *files, const Tokens *tokens) {
   Model *model = scoring->open->model;
-  Status status = make_out(files, tokens, model_padded_vocab(&model->config), &scoring->out);
+  Status status = make_out(files, tokens, &model->config, &scoring->out);
   if (status.code == CODE_OK && files->state_out)
     status =
         state_file_create(files->state_out, model, tokens->n_seq, scoring->past + tokens->length, &scoring->states);
@@ -150,8 +170,9 @@ static Status score_tokens(OpenModel *open, const ScoreFiles *files, const Token
                      .from = files->state_in ? from : NULL,
                      .past = pass.past,
                      .nll = base_alloc((size_t)tokens->length * sizeof(float))};
+  if (files->hidden) scoring.hidden = base_alloc((size_t)open->config.model.n_layer * sizeof *scoring.hidden);
   Status status = score_all(&scoring, files, tokens);
-  free(scoring.nll);
+  free(scoring.nll), free(scoring.hidden);
   const int64_t n_nll = tokens->n_seq * (tokens->length - 1);
   *nll = n_nll > 0 ? scoring.sum / (double)n_nll : NAN;
   return status;

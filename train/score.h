@@ -3,7 +3,7 @@
  *
  *   in   tokens (B, T) integers;  optionally the states the sequences start from (train/state_file.h)
  *   out  logits (B, T, V padded) float32 and nll (B, T-1) float32, nll[:, t] that of token t+1;  optionally the states the
- *        sequences end in */
+ *        sequences end in, and hidden/<i> (B, T, D) float32: the residual stream after layer i */
 #pragma once
 
 #include "train/open.h"
@@ -11,6 +11,7 @@
 typedef struct ScoreFiles {
   const char *tokens, *out;
   const char *state_in, *state_out; /* NULL: zero, not wanted */
+  bool hidden;                      /* the residual stream after every layer, too */
 } ScoreFiles;
 
 typedef struct ScoreSummary {

@@ -114,11 +114,11 @@ static Status read_batch(H5File *file, const char *path, const Model *model, int
   TRY(read_room(file, path, model, &room));
   Arena dry;
   arena_open_dry(&dry, "states");
-  model_zero_state(model, &dry, F32, n_seq, room);
+  model_zero_state(model, NULL, &dry, F32, n_seq, room);
   const size_t bytes = dry.peak_bytes;
   arena_close(&dry);
   TRY(arena_open(&batch->arena, "states", bytes));
-  batch->state = model_zero_state(model, &batch->arena, F32, n_seq, room);
+  batch->state = model_zero_state(model, NULL, &batch->arena, F32, n_seq, room);
   TRY_OR(read_all(file, path, model, &batch->state), state_batch_free(batch));
   return STATUS_OK;
 }
@@ -140,7 +140,7 @@ void state_batch_free(StateBatch *batch) {
 int64_t state_batch_longest(const StateBatch *batch) {
   int64_t longest = 0;
   for (int64_t s = 0; batch->state.length && s < batch->state.n_seq; s++)
-    longest = max_i64(longest, model_state_tokens(&batch->state, s));
+    longest = max_i64(longest, ((const int32_t *)batch->state.length->data)[s]);
   return longest;
 }
 
@@ -159,7 +159,7 @@ static Status make_all(H5File *file, const Model *model, const ModelState *shape
 Status state_file_create(const char *path, const Model *model, int64_t n_seq, int64_t room, H5File **file) {
   Arena dry;
   arena_open_dry(&dry, "states");
-  ModelState shapes = model_zero_state(model, &dry, F32, n_seq, max_i64(room, 1));
+  ModelState shapes = model_zero_state(model, NULL, &dry, F32, n_seq, max_i64(room, 1));
   Status status = h5_create(path, (int64_t)dry.used_bytes, false, CODE_DATA, file);
   if (status.code == CODE_OK) {
     status = make_all(*file, model, &shapes);
@@ -169,38 +169,37 @@ Status state_file_create(const char *path, const Model *model, int64_t n_seq, in
   return status;
 }
 
-Status state_file_write(H5File *file, const Model *model, int64_t s, const ModelState *state, int64_t room) {
+Status state_file_write(H5File *file, const Model *model, Device *device, int64_t s, const ModelState *state,
+                        int64_t room) {
   char name[PATH_BYTES];
-  const int32_t length = model_state_tokens(state, 0);
+  const int64_t length = model_state_length(device, state, 0);
+  const int32_t counted = (int32_t)length;
   for (int i = 0; i < model->config.n_layer; i++)
     for (int f = 0; f < STATE_N_FIELDS; f++) {
-      Tensor *t = *state_field(&state->layers[i], f);
-      if (!t) continue;
+      const Tensor *field = *state_field(&state->layers[i], f);
+      if (!field) continue;
+      const Tensor host = device ? device_pull(device, field) : *field, *t = &host;
       CHECK(t->dtype == F32 && t->dim[0] == 1 && tensor_contiguous(t), "state %s of dtype %s", tensor_shape_text(t),
             dtype_name(t->dtype));
       if (state_field_grows(f)) {
         CHECK(length <= room && room <= t->dim[1], "%lld tokens in a room of %lld", (long long)length, (long long)room);
-        device_clear((float *)t->data + length * t->dim[2], (size_t)((room - length) * t->dim[2]) * sizeof(float));
+        memset((float *)t->data + length * t->dim[2], 0, (size_t)((room - length) * t->dim[2]) * sizeof(float));
       }
-      void *values = base_alloc(tensor_bytes(t));
-      device_move(values, t->data, tensor_bytes(t));
-      Status status = h5_write_rows(file, field_path(name, i, f), s, 1, values);
-      free(values);
-      if (status.code != CODE_OK) return status;
+      TRY(h5_write_rows(file, field_path(name, i, f), s, 1, t->data));
     }
-  return state->length ? h5_write_rows(file, "length", s, 1, &length) : STATUS_OK;
+  return state->length ? h5_write_rows(file, "length", s, 1, &counted) : STATUS_OK;
 }
 
-Status state_file_save(const char *path, const Model *model, const ModelState *state) {
-  StateBatch whole = {.state = *state};
-  const int64_t room = max_i64(1, state_batch_longest(&whole));
+Status state_file_save(const char *path, const Model *model, Device *device, const ModelState *state) {
+  int64_t room = 1;
+  for (int64_t s = 0; s < state->n_seq; s++) room = max_i64(room, model_state_length(device, state, s));
   Arena headers;
   arena_open_dry(&headers, "states");
   H5File *file;
   Status status = state_file_create(path, model, state->n_seq, room, &file);
   for (int64_t s = 0; s < state->n_seq && status.code == CODE_OK; s++) {
     const ModelState row = model_state_row(model, &headers, state, s);
-    status = state_file_write(file, model, s, &row, room);
+    status = state_file_write(file, model, device, s, &row, room);
     if (status.code != CODE_OK) h5_close(file);
   }
   arena_close(&headers);

@@ -26,7 +26,8 @@ void state_batch_free(StateBatch *batch);
 
 /* A new file for n_seq sequences of at most `room` tokens, to replace `path` at h5_commit. */
 Status state_file_create(const char *path, const Model *model, int64_t n_seq, int64_t room, H5File **file);
-/* Writes a state of one sequence as that of sequence s, with as much room as the file; zeroes its rows that hold no token. */
-Status state_file_write(H5File *file, const Model *model, int64_t s, const ModelState *state, int64_t room);
-/* The whole of it: all sequences of a state on the host. */
-Status state_file_save(const char *path, const Model *model, const ModelState *state);
+/* Writes a state of one sequence, on `device` (NULL: on the host), as that of sequence s, with as much room as the file; writes zeros for rows that hold no token. */
+Status state_file_write(H5File *file, const Model *model, Device *device, int64_t s, const ModelState *state,
+                        int64_t room);
+/* The whole of it: all sequences of a state. */
+Status state_file_save(const char *path, const Model *model, Device *device, const ModelState *state);

@@ -70,15 +70,32 @@ static inline void lanes_add_product(Lanes *sum, const Lanes *x, const Lanes *y)
 #endif
 }
 
-/* LANES bfloat16 numbers as floats. */
+/* LANES bfloat16 numbers as floats. (What gcc makes of a vector conversion goes through halves.) */
 static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
+#if defined(__AVX512F__)
+  *to = (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)from)), 16);
+#elif defined(__AVX2__)
+  *to = (Lanes)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)from)), 16);
+#else
   typedef uint16_t Halves __attribute__((vector_size(LANES_BYTES / 2), aligned(2), may_alias));
   typedef uint32_t Words __attribute__((vector_size(LANES_BYTES)));
   *to = (Lanes)(__builtin_convertvector(*(const Halves *)from, Words) << 16);
+#endif
 }
+
+/* sum += x y of 2 LANES bfloat16 numbers, two products a lane. */
+#if defined(__AVX512BF16__)
+#define LANES_MULTIPLY_BF16 1
+static inline void lanes_add_product_bf16(Lanes *sum, const uint16_t *x, const uint16_t *y) {
+  *sum = (Lanes)_mm512_dpbf16_ps((__m512)*sum, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_loadu_si512(y));
+}
+#else
+#define LANES_MULTIPLY_BF16 0
+#endif
 #else
 static inline void lanes_add_scaled(Lanes *sum, double a, const Lanes *x) { *sum += a * *x; }
 static inline void lanes_add_product(Lanes *sum, const Lanes *x, const Lanes *y) { *sum += *x * *y; }
+#define LANES_MULTIPLY_BF16 0
 static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
   for (int i = 0; i < LANES; i++) (*to)[i] = bf16_to_float(from[i]);
 }

@@ -8,7 +8,9 @@ enum { BIAS_COLS = 64 }; /* columns whose sums one thread holds */
 
 KERNEL_SCRATCH(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
+#ifndef ASPIS_REAL_F64
   if (!backward && n_t <= MATVEC_MOST) return matvec_scratch(p);
+#endif
   if (!backward)
     return product_scratch(n_t, n_out, n_in, product_matrix(p->x, false), product_matrix(p->w, true),
                            product_matrix(p->y, false));
@@ -24,10 +26,12 @@ KERNEL_SCRATCH(linear, Linear) {
 
 KERNEL_FWD(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
+#ifndef ASPIS_REAL_F64
   if (n_t <= MATVEC_MOST) {
     matvec(p);
     return;
   }
+#endif
   if (p->bias) {
 #pragma omp parallel for schedule(static) if (parallel_pays(n_t * n_out))
     for (int64_t t = 0; t < n_t; t++)

@@ -1,48 +1,80 @@
 /* matvec: see matvec.h. */
 #include "tensor/cpu/matvec.h"
 
+#ifndef ASPIS_REAL_F64
+
 /* Rows of w that one thread takes at a time; chains of sums, which hide the latency of an addition. */
-enum { ROWS = 16, CHAINS = 4, AHEAD_BYTES = 2048 };
+enum { ROWS = 16, CHAINS = 4, AHEAD_BYTES = 4096 };
 
 size_t matvec_scratch(const Linear *p) {
   return (size_t)(tensor_rows(p->x) * round_up(p->w->dim[1], LANES)) * sizeof(real);
 }
 
-/* w . x of n, w as reals or in BF16. What comes AHEAD_BYTES later in memory is asked for, past the row's end too: the next row
- * lies there. */
-static inline real row_dot(const void *w, bool is_bf16, const real *x, int64_t n) {
+/* What comes AHEAD_BYTES later in memory is asked for, past the row's end too: the next row lies there. */
+static inline void ask_ahead(const void *at) { __builtin_prefetch((const char *)at + AHEAD_BYTES); }
+
+static inline real chains_sum(Lanes sum[CHAINS]) {
+  sum[0] += sum[1], sum[2] += sum[3], sum[0] += sum[2];
+  return lanes_sum(&sum[0]);
+}
+
+/* w . x of n reals. */
+static inline real dot_real(const real *w, const real *x, int64_t n) {
   Lanes sum[CHAINS] = {{0}};
-  const uint16_t *half = w;
-  const real *whole = w;
   int64_t i = 0;
   for (; i + CHAINS * LANES <= n; i += CHAINS * LANES)
     for (int c = 0; c < CHAINS; c++) {
-      const int64_t at = i + c * LANES;
-      if (is_bf16) {
-        Lanes row;
-        if (c % 2 == 0) __builtin_prefetch((const char *)(half + at) + AHEAD_BYTES);
-        lanes_from_bf16(&row, half + at);
-        lanes_add_product(&sum[c], &row, lanes_of(x + at));
-      } else {
-        __builtin_prefetch((const char *)(whole + at) + AHEAD_BYTES);
-        lanes_add_product(&sum[c], lanes_of(whole + at), lanes_of(x + at));
-      }
+      ask_ahead(w + i + c * LANES);
+      lanes_add_product(&sum[c], lanes_of(w + i + c * LANES), lanes_of(x + i + c * LANES));
     }
-  sum[0] += sum[1], sum[2] += sum[3], sum[0] += sum[2];
-  real total = lanes_sum(&sum[0]);
-  for (; i < n; i++) total = real_fma(is_bf16 ? (real)bf16_to_float(half[i]) : whole[i], x[i], total);
+  real total = chains_sum(sum);
+  for (; i < n; i++) total = real_fma(w[i], x[i], total);
   return total;
 }
 
-static void store(const Linear *p, int64_t t, int64_t o, real value) {
-  real bias = 0;
-  if (p->bias) {
-    const Tensor at = cols_from(p->bias, o);
-    bias = *row_load(&at, 0, 1, &bias);
+/* The same of a row in BF16. */
+static inline real dot_bf16(const uint16_t *w, const real *x, int64_t n) {
+  Lanes sum[CHAINS] = {{0}}, row;
+  int64_t i = 0;
+  for (; i + CHAINS * LANES <= n; i += CHAINS * LANES) {
+    ask_ahead(w + i), ask_ahead(w + i + CHAINS / 2 * LANES);
+    for (int c = 0; c < CHAINS; c++) {
+      lanes_from_bf16(&row, w + i + c * LANES);
+      lanes_add_product(&sum[c], &row, lanes_of(x + i + c * LANES));
+    }
   }
-  value += bias;
-  Tensor at = cols_from(p->y, o);
-  row_store(&at, t, 1, &value);
+  real total = chains_sum(sum);
+  for (; i < n; i++) total = real_fma((real)bf16_to_float(w[i]), x[i], total);
+  return total;
+}
+
+#if LANES_MULTIPLY_BF16
+/* The same of both in BF16. */
+static inline real dot_both_bf16(const uint16_t *w, const uint16_t *x, int64_t n) {
+  enum { STEP = 2 * LANES };
+  Lanes sum[CHAINS] = {{0}};
+  int64_t i = 0;
+  for (; i + CHAINS * STEP <= n; i += CHAINS * STEP)
+    for (int c = 0; c < CHAINS; c++) {
+      ask_ahead(w + i + c * STEP);
+      lanes_add_product_bf16(&sum[c], w + i + c * STEP, x + i + c * STEP);
+    }
+  real total = chains_sum(sum);
+  for (; i < n; i++) total = real_fma(bf16_to_float(w[i]), bf16_to_float(x[i]), total);
+  return total;
+}
+#endif
+
+static real row_dot(const Linear *p, int64_t o, int64_t t, const real *x) {
+  const int64_t n_in = p->w->dim[1];
+  if (p->w->dtype == REAL_DTYPE) return dot_real((const real *)p->w->data + o * p->w->ld, x, n_in);
+  const uint16_t *w = (const uint16_t *)p->w->data + o * p->w->ld;
+#if LANES_MULTIPLY_BF16
+  if (p->x->dtype == BF16) return dot_both_bf16(w, (const uint16_t *)p->x->data + t * p->x->ld, n_in);
+#else
+  (void)t;
+#endif
+  return dot_bf16(w, x, n_in);
 }
 
 void matvec(const Linear *p) {
@@ -52,12 +84,20 @@ void matvec(const Linear *p) {
     const real *row = row_load(p->x, t, n_in, x + t * x_ld);
     if (row != x + t * x_ld) memcpy(x + t * x_ld, row, (size_t)n_in * sizeof(real));
   }
-  const bool is_bf16 = p->w->dtype == BF16;
 #pragma omp parallel for schedule(static) if (parallel_pays(n_out * n_in))
-  for (int64_t first = 0; first < n_out; first += ROWS)
-    for (int64_t o = first; o < min_i64(first + ROWS, n_out); o++) {
-      const char *w = (const char *)p->w->data + o * p->w->ld * (int64_t)dtype_bytes(p->w->dtype);
-      for (int64_t t = 0; t < n_t; t++)
-        store(p, t, o, is_bf16 ? row_dot(w, true, x + t * x_ld, n_in) : row_dot(w, false, x + t * x_ld, n_in));
+  for (int64_t first = 0; first < n_out; first += ROWS) {
+    const int64_t n = min_i64(ROWS, n_out - first);
+    real y[MATVEC_MOST][ROWS], biases[ROWS];
+    for (int64_t i = 0; i < n; i++)
+      for (int64_t t = 0; t < n_t; t++) y[t][i] = row_dot(p, first + i, t, x + t * x_ld);
+    const Tensor bias_at = p->bias ? cols_from(p->bias, first) : (Tensor){0};
+    const real *bias = p->bias ? row_load(&bias_at, 0, n, biases) : NULL;
+    Tensor y_at = cols_from(p->y, first);
+    for (int64_t t = 0; t < n_t; t++) {
+      for (int64_t i = 0; i < n && bias; i++) y[t][i] += bias[i];
+      row_store(&y_at, t, n, y[t]);
     }
+  }
 }
+
+#endif

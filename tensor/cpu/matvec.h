@@ -8,7 +8,8 @@
 #define matvec CPU_SYMBOL(matvec)
 #define matvec_scratch CPU_SYMBOL(matvec_scratch)
 
-/* Most rows of x for which this is not slower than a product in blocks. */
+/* Most rows of x for which this is not slower than a product in blocks. Not for the double build: in the definition a row's sum
+ * does not depend on how many stand beside it. */
 enum { MATVEC_MOST = 8 };
 
 void matvec(const Linear *p);

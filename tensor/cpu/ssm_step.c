@@ -6,8 +6,9 @@
  * those operations' own kernels. A task is one head of one sequence. */
 #include "tensor/cpu/ssd_scan.h"
 
-/* Rows of a state that go through together: they share what is loaded of k and q, and their sums overlap. */
-enum { ROWS = 4 };
+/* Rows of a state that go through together: they share what is loaded of k and q, and their sums overlap. A state is asked for
+ * this far ahead: the next head's lies behind it. */
+enum { ROWS = 4, AHEAD_BYTES = 4096 };
 
 typedef struct Step {
   const SsmStep *p;
@@ -147,6 +148,7 @@ static inline void update_rows(int64_t n_rows, int64_t n_n, int64_t n_p, int n_m
   if (n_r <= 4)
     for (; j + LANES <= n_n; j += LANES)
       for (int64_t i = 0; i < n_rows; i++) {
+        __builtin_prefetch((const char *)(h + i * n_n + j) + AHEAD_BYTES, 1);
         Lanes row = alpha * *lanes_of(h + i * n_n + j);
         for (int m = 0; m < n_m; m++) lanes_add_scaled(&row, c[m * n_p + i], lanes_of(k + m * n_n + j));
         *lanes_at(h + i * n_n + j) = row;
@@ -254,7 +256,8 @@ KERNEL_FWD(ssm_step, SsmStep) {
   if (s.mamba3)
     for (int64_t seq = 0; seq < s.n_seq; seq++) load_token(&s, seq);
   else mix_channels(&s);
-#pragma omp parallel for collapse(2) schedule(static) if (parallel_pays(tensor_count(p->scan.ssm_in)))
+#pragma omp parallel for collapse(2)                                                                                   \
+    schedule(static) if (parallel_pays(2 * tensor_count(p->scan.ssm_in))) /* read and written */
   for (int64_t seq = 0; seq < s.n_seq; seq++)
     for (int64_t h = 0; h < s.n_h; h++) step_head(&s, seq, h);
   const GatedNorm gate = gate_part(&s, &y);

@@ -25,9 +25,6 @@ static size_t memory_available() {
   return free_bytes;
 }
 static void memory_zero(void *at, size_t bytes) { CUDA_CHECK(cudaMemsetAsync(at, 0, bytes, cuda_device.stream)); }
-static void memory_copy(void *to, const void *from, size_t bytes) {
-  CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_device.stream));
-}
 /* From memory that is not pinned the runtime returns once it has taken a copy. */
 static void memory_write(void *to, const void *from, size_t bytes) {
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_device.stream));
@@ -42,7 +39,7 @@ static const BackendMemory MEMORY = {
 #else
     false, /* the host's twin of a device */
 #endif
-    memory_open, memory_close, memory_available, memory_zero, memory_copy, memory_write, cuda_read};
+    memory_open, memory_close, memory_available, memory_zero, memory_write, cuda_read};
 
 /* ---- sums over rows */
 

@@ -77,6 +77,12 @@ for recompute in mixer block; do
 done
 echo "ok: FLOPs"
 
+# Generation: a line for the prompt and one for a token, the latter held to reading the weights.
+"$aspis" bench decode --json --seconds 0.05 --set model.d_model=64 --set model.n_layer=2 --prompt 40 --batch 3 >out.txt
+grep -q '"pass": "prompt"' out.txt || fail "bench decode: no line of the prompt: $(cat out.txt)"
+grep '"pass": "token"' out.txt | grep -q '"bound": "weights".*"tok_per_s": [1-9]' || fail "bench decode: $(cat out.txt)"
+echo "ok: decode"
+
 # refused PHRASE ARGUMENT...: exit 2, one line with the phrase, nothing on stdout.
 refused() {
   local phrase=$1 code=0
@@ -89,7 +95,7 @@ refused() {
   echo "ok: $(cut -c1-120 err.txt)"
 }
 refused 'aspis bench --list' gemn
-refused 'not built in this version' decode
+refused 'found a forecaster' decode --set model.task=forecast --set data.kind=series
 refused '--seconds' gemm --seconds -1
 refused 'nowhere.yaml' step --config nowhere.yaml
 refused 'model.d_modle' norm --set model.d_modle=3

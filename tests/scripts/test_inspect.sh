@@ -12,6 +12,7 @@ expect() {
 
 expect 0 "weights (config.json and model.safetensors)" "$source_dir/tests/golden/lm_packed"
 expect 0 "attention at 2, vocabulary 61 (64 rows), tied" "$source_dir/tests/golden/lm_packed/model.safetensors"
+expect 0 "a sequence, and " "$source_dir/tests/golden/lm_packed"
 expect 0 "backbone.layers.2.mixer.out_proj.weight" "$source_dir/tests/golden/lm_packed"
 expect 4 "not a checkpoint" "$source_dir/tests/golden/lm_packed/golden.h5"
 expect 4 "not an HDF5 file" "$source_dir/README.md"

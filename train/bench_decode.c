@@ -1,0 +1,143 @@
+/* bench_decode: cached generation as a user gets it: a prompt scanned, then greedy tokens one by one, on random weights.
+ *
+ * What bounds a token is reading the weights once. The very weights are read by `peak` in turn with the tokens, so that the
+ * ceiling is what memory gave at that moment, in whatever cache they are. */
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/batch.h"
+#include "train/bench.h"
+#include "train/plan.h"
+
+typedef struct Decoding {
+  Plan plan;
+  Device device, sums; /* sums: where the reading's results go */
+  Model *model;
+  Decoder decoder;
+  size_t weights_bytes; /* the model's own, at the start of the arena */
+  int32_t *token;       /* (n_seq) */
+  float *logits;
+} Decoding;
+
+/* Tokens of a run; its time is told by the token. */
+enum { RUN = 16, WARM = 3, MOST_TOKENS = RUN * (SAMPLES_MAX + WARM) };
+
+static void plan_decoding(Model *model, Device *device, Dtype act, const void *shape) {
+  const Bench *bench = shape;
+  decoder_plan(model, device, act, bench->decode_batch, bench->decode_prompt, bench->decode_prompt + MOST_TOKENS);
+}
+
+static Status decoding_open(Decoding *d, const Bench *bench) {
+  const Config *config = bench->config;
+  const int64_t n_seq = bench->decode_batch;
+  *d = (Decoding){0};
+  TRY(plan_measure(config, &(PlanShape){.pass = plan_decoding, .pass_shape = bench}, &(GradientShape){1, 1, 1},
+                   &d->plan));
+  TRY(device_open(&d->device, config->device, F32, d->plan.sizes));
+  d->model = model_new(&config->model);
+  params_alloc(&d->model->params, &d->device, config->dtype, false, 0);
+  params_init(&d->model->params, config->seed);
+  d->weights_bytes = d->device.weights.used_bytes;
+  d->decoder = decoder_open(d->model, &d->device, config->dtype, n_seq, bench->decode_prompt + MOST_TOKENS);
+  d->token = base_zalloc((size_t)n_seq * sizeof *d->token);
+  d->logits = base_alloc((size_t)(n_seq * model_padded_vocab(&config->model)) * sizeof *d->logits);
+  return device_open(&d->sums, "cpu", F32, (DeviceSizes){.weights_bytes = d->weights_bytes + (1 << 16)});
+}
+
+static void decoding_close(Decoding *d) {
+  free(d->token), free(d->logits);
+  if (d->model) model_free(d->model);
+  device_close(&d->device);
+  device_close(&d->sums);
+}
+
+/* The weights as rows of reals, one a thread. */
+static Peak reading(Decoding *d, int n_threads, double *work) {
+  const int64_t dim[] = {n_threads, (int64_t)(d->weights_bytes / sizeof(float)) / n_threads};
+  Tensor *x = tensor_new2(&d->sums.weights, F32, dim[0], dim[1]), *y = arena_header(&d->sums.weights, sizeof *y);
+  *y = *x;
+  x->data = d->device.weights.memory;
+  return (Peak){.kind = PEAK_READ, .n_rounds = 1, .x = x, .y = y, .work = work};
+}
+
+/* The prompt, read as long as it takes to time it; the last reading is what is continued. */
+static void time_prompt(Decoding *d, const Bench *bench, Samples *samples) {
+  const int64_t n = bench->decode_prompt;
+  const Batch prompt = batch_random(&bench->config->model, 1, n, bench->config->seed);
+  do {
+    for (int64_t s = 0; s < bench->decode_batch; s++) model_state_put(d->model, &d->device, &d->decoder.state, s, NULL, 0);
+    const double start = base_seconds();
+    decoder_read(&d->decoder, 0, prompt.token, n, d->logits);
+    samples_add(samples, base_seconds() - start, bench->seconds);
+  } while (!samples_enough(samples, bench->seconds));
+  const int64_t width = model_padded_vocab(&bench->config->model);
+  for (int64_t s = 1; s < bench->decode_batch; s++) {
+    model_state_put(d->model, &d->device, &d->decoder.state, s, &d->decoder.state, 0);
+    memcpy(d->logits + s * width, d->logits, (size_t)width * sizeof *d->logits);
+  }
+  free(prompt.token), free(prompt.target);
+}
+
+static void take_likeliest(Decoding *d, const Bench *bench) {
+  const ModelConfig *c = &bench->config->model;
+  const int64_t width = model_padded_vocab(c);
+  const Tensor logits = tensor_over(d->logits, F32, 2, (const int64_t[]){bench->decode_batch, width});
+  for (int64_t s = 0; s < bench->decode_batch; s++)
+    d->token[s] = sample_token(&logits, s, c->vocab_size, &(SampleOptions){.top_p = 1}, 0);
+}
+
+static void time_tokens(Decoding *d, const Bench *bench, Samples *steps, Samples *reads) {
+  double work;
+  Peak peak = reading(d, omp_get_max_threads(), &work);
+  peak.n_rounds = RUN;
+  for (int run = 0; run < WARM || !samples_enough(steps, bench->seconds / RUN); run++) {
+    steps->warm = reads->warm = run >= WARM;
+    double start = base_seconds();
+    for (int i = 0; i < RUN; i++) {
+      take_likeliest(d, bench);
+      decoder_step(&d->decoder, d->token, d->logits);
+    }
+    samples_add(steps, (base_seconds() - start) / RUN, bench->seconds);
+    start = base_seconds();
+    peak_fwd(&d->sums, &peak);
+    samples_add(reads, (base_seconds() - start) / RUN, bench->seconds);
+  }
+}
+
+static Status bench_decode(const Bench *bench, const BenchCase *self) {
+  Decoding d;
+  if (bench->config->model.task != TASK_LM) return STATUS_OK; /* among all cases; asked for by name it is refused */
+  Status status = decoding_open(&d, bench);
+  if (status.code == CODE_OK) {
+    Samples prompt = {0}, steps = {0}, reads = {0};
+    time_prompt(&d, bench, &prompt);
+    time_tokens(&d, bench, &steps, &reads);
+    const ModelConfig *m = &bench->config->model;
+    const StateBytes state = model_state_bytes(d.model, F32);
+    char *what = base_format("%s: d_model %d x %d, %.4g M parameters, %lld after %lld, state %.2f MiB",
+                             bench->config->name, m->d_model, m->n_layer, (double)d.plan.n_params / 1e6,
+                             (long long)bench->decode_batch, (long long)bench->decode_prompt,
+                             (double)(state.fixed + bench->decode_prompt * state.per_token) / 1048576.0);
+    bench_print(bench, &(BenchLine){.name = self->name,
+                                    .pass = "prompt",
+                                    .what = what,
+                                    .samples = &prompt,
+                                    .tokens = (double)bench->decode_prompt});
+    bench_print(bench, &(BenchLine){.name = self->name,
+                                    .pass = "token",
+                                    .what = what,
+                                    .samples = &steps,
+                                    .bytes = (double)d.weights_bytes,
+                                    .beside = &reads,
+                                    .tokens = (double)bench->decode_batch});
+    free(what);
+  }
+  decoding_close(&d);
+  return status;
+}
+
+const BenchCase bench_decodes[] = {
+    {"decode", NULL, "cached generation: a prompt, then tokens one by one (--batch, --prompt)", bench_decode, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};

@@ -111,6 +111,14 @@ DataConfig series_config(int context, int horizon) {
       .series = {.context = context, .horizon = horizon, .date_column = "auto", .delimiter = "auto", .scale = true}};
 }
 
+DataConfig rule_config(char *task, int n_columns) {
+  DataConfig config = series_config(24, 12);
+  config.n_paths = 0;
+  config.series.task = task;
+  config.series.generate_rows = 1000, config.series.generate_columns = n_columns, config.series.generate_season = 24;
+  return config;
+}
+
 Batch windows_new(const Dataset *dataset, int64_t n) {
   const SeriesInfo *info = dataset_series(dataset);
   return (Batch){.n_seq = n,
@@ -121,6 +129,12 @@ Batch windows_new(const Dataset *dataset, int64_t n) {
 }
 
 void windows_free(Batch *batch) { free(batch->input), free(batch->output), free(batch->row); }
+
+bool windows_equal(const Dataset *dataset, const Batch *a, const Batch *b) {
+  const SeriesInfo *info = dataset_series(dataset);
+  return memcmp(a->input, b->input, sizeof(float) * (size_t)(a->n_seq * info->context * info->n_input)) == 0 &&
+         memcmp(a->output, b->output, sizeof(float) * (size_t)(a->n_seq * info->horizon * info->n_output)) == 0;
+}
 
 void write_counting(const char *path, int n_rows) {
   FILE *file = fopen(path, "w");

@@ -28,9 +28,13 @@ bool batch_equal(const Batch *a, const Batch *b);
 
 /* Of s.csv, 60 % training, 20 % validation, 20 % test. */
 DataConfig series_config(int context, int horizon);
+/* 1000 hourly rows made by this rule, season 24; parts as in series_config. */
+DataConfig rule_config(char *task, int n_columns);
 /* Hourly rows of the columns date, a, b, c: the value of row r and column c is 10 r + c. */
 void write_counting(const char *path, int n_rows);
 /* What a checkpoint would keep of the dataset. */
 Series *train_series(const DataConfig *config);
 Batch windows_new(const Dataset *dataset, int64_t n);
 void windows_free(Batch *batch);
+/* Batches of windows of this dataset hold the same bits. */
+bool windows_equal(const Dataset *dataset, const Batch *a, const Batch *b);

@@ -17,6 +17,7 @@ typedef enum SeriesHeader { HEADER_AUTO, HEADER_YES, HEADER_NO } SeriesHeader;
 /* Columns are given by name or, where no column has that name, by position from 1. */
 typedef struct SeriesConfig {
   int context, horizon; /* rows of input and output of a window */
+  bool known_future;    /* inputs go on over the rows of the output: the known columns and the calendar */
   char *date_column;    /* "auto": the first column when it is not a number; NULL: none */
   char *delimiter;      /* "auto", ",", ";" or "tab" */
   SeriesHeader header;  /* auto: none when the first line is numbers behind at most one date */
@@ -68,7 +69,7 @@ typedef struct Batch {
   int32_t *token, *target; /* (n_seq, length) */
   uint8_t *begins;         /* (n_seq, length): 1 where a piece of a sequence begins; NULL: a sequence is one piece */
   int64_t max_pieces;      /* most pieces of a sequence, with begins; else 0 */
-  float *input;            /* (n_seq, length, n_input) */
+  float *input;            /* (n_seq, length, n_input); values of rows that are to be forecast are 0 */
   float *output;           /* (n_seq, horizon, n_output); NaN where the data has no value: no target */
   int64_t *row;            /* (n_seq): the row of the data, from its start, that a series window begins with: a clock */
 } Batch;
@@ -78,7 +79,9 @@ typedef struct Batch {
  * that the data has no value for (data.missing: mask) is 0, the mean. */
 typedef struct SeriesInfo {
   int context, horizon, n_input, n_output;
-  int n_values; /* the first n_values inputs are value columns of the file; the rest are known */
+  int window;   /* rows of an input: context or, where the future is known, context + horizon */
+  int n_values; /* the first n_values inputs are value columns of the file ... */
+  int n_known;  /* ... the next n_known its known columns, the rest calendar */
   char **input_names, **output_names;
   int *output_input;  /* (n_output): the input column that output j continues */
   double *mean, *std; /* (n_input) */
@@ -135,7 +138,7 @@ const SeriesInfo *series_info(const Series *series);
 
 /* The end of a file, to forecast from. */
 typedef struct SeriesContext {
-  float *input;    /* (context, n_input), scaled with the stored scaler */
+  float *input;    /* (window, n_input), scaled with the stored scaler */
   int64_t row;     /* of the first of them: Batch.row, counted in steps from the start of the training data, without
                       dates from the start of this file */
   char *date_name; /* name of the column of dates; NULL: no dates */
@@ -143,9 +146,11 @@ typedef struct SeriesContext {
   int n_dates;
 } SeriesContext;
 
-/* Reads the last `context` rows of a CSV or HDF5 dataset. Columns that differ from the training data's, fewer rows, and
- * all that dataset_open refuses of a file are CODE_DATA. */
-Status series_read_context(const Series *series, const char *path, SeriesContext *context);
+/* Reads the last `context` rows of a CSV or HDF5 dataset and, where the future is known, the known columns of the `horizon` rows
+ * after them from another: those of the dates that follow or, without dates, its first. future NULL: none is given. Columns that
+ * differ from the training data's, fewer rows, and all that dataset_open refuses of a file are CODE_DATA; a future that is
+ * lacking, or given where none is read, is CODE_USAGE. */
+Status series_read_context(const Series *series, const char *path, const char *future, SeriesContext *context);
 void series_context_free(SeriesContext *context);
 
 /* Rows that come one at a time, as lines of a CSV; the first one may be a header. */

@@ -2,7 +2,8 @@
  * the ETT tables are made): the rows are cut by position into training, validation and test part; with L = context and
  * H = horizon
  *
- *   a window of row w:  input = rows [w, w + L), output = rows [w + L, w + L + H) of the output columns, stride 1;
+ *   a window of row w:  input = rows [w, w + L), output = rows [w + L, w + L + H) of the output columns, stride 1; where the
+ *                       future is known, the input goes on over the H rows of the output, their values 0;
  *   validation and test begin L rows before their part, so that the first row forecast is the part's first;
  *   a part of n rows (the look-back included) has n - L - H + 1 windows.
  *
@@ -29,13 +30,16 @@ static void series_sample(const Dataset *dataset, DataPart part, int64_t index, 
   const SeriesDataset *d = (const SeriesDataset *)dataset;
   const SeriesInfo *info = dataset->series;
   const int64_t n = dataset->n_samples[part], n_in = info->n_input, n_out = info->n_output;
-  CHECK(sample->length == info->context, "windows of %d rows, batch of %lld", info->context, (long long)sample->length);
+  CHECK(sample->length == info->window, "windows of %d rows, batch of %lld", info->window, (long long)sample->length);
   const int64_t window = part == PART_TRAIN ? (int64_t)rng_permute(dataset->seed, RNG_SHUFFLE, (uint32_t)(index / n),
                                                                    (uint64_t)n, (uint64_t)(index % n))
                                             : index;
   const float *rows = d->rows + (d->first[part] + window) * n_in;
-  for (int64_t i = 0; i < sample->length * n_in; i++) sample->input[i] = isnan(rows[i]) ? 0 : rows[i];
-  rows += sample->length * n_in;
+  for (int64_t i = 0; i < sample->length * n_in; i++) {
+    const bool ahead = i >= info->context * n_in && i % n_in < info->n_values;
+    sample->input[i] = ahead || isnan(rows[i]) ? 0 : rows[i];
+  }
+  rows += info->context * n_in;
   for (int64_t h = 0; h < info->horizon; h++)
     for (int64_t j = 0; j < n_out; j++) sample->output[h * n_out + j] = rows[h * n_in + info->output_input[j]];
   if (sample->row) *sample->row = d->clock + d->first[part] + window;
@@ -67,7 +71,7 @@ void series_window_free(SeriesWindow *window) {
 
 static int64_t series_train_length(const Dataset *dataset, int64_t step) {
   (void)step;
-  return dataset->series->context;
+  return dataset->series->window;
 }
 
 static void series_close(Dataset *dataset) {
@@ -175,7 +179,7 @@ static Status cut_windows(SeriesDataset *d, const SeriesTable *table, const int6
                          part == 0 ? info->context + info->horizon : info->horizon,
                          part == 0 ? "model.context" : "model.horizon");
     d->base.n_samples[part] = windows;
-    d->base.max_length[part] = info->context;
+    d->base.max_length[part] = info->window;
   }
   return STATUS_OK;
 }

@@ -8,7 +8,6 @@
 /* The columns of the table read for a Series are its inputs but the calendar, in their order. */
 struct Series {
   SeriesInfo info;
-  int n_known;         /* inputs [n_values, n_values + n_known) are known columns, the rest is calendar */
   bool all_columns;    /* the data had no columns but these */
   char *date_name;     /* NULL: no dates */
   DateStep step;       /* all zero: no dates */
@@ -29,8 +28,9 @@ Status series_match_columns(const Series *series, const char *path, char *const 
 /* CODE_DATA when the dates of the table step otherwise than those of the series. */
 Status series_match_step(const Series *series, const SeriesTable *table, DateStep step);
 char *series_to_json(const Series *series);
-/* Reads the table of the series' columns. */
+/* Reads the table of the series' columns, or of its known columns alone. */
 Status series_read(const Series *series, const SeriesSource *source, SeriesTable *table);
+Status series_read_known(const Series *series, const SeriesSource *source, SeriesTable *table);
 
 /* The step of the dates, all zero without dates. Rows that do not step evenly are CODE_DATA unless gaps are ignored. */
 Status series_find_step(const Series *series, const SeriesTable *table, DateStep *step);
@@ -44,5 +44,7 @@ Status series_fill_missing(const Series *series, SeriesTable *table);
 Status series_fit_scaler(Series *series, const SeriesTable *table, int64_t n_rows);
 /* Rows [first, first + n) as inputs, scaled: (n, n_input); NaN where there is no value. */
 void series_make_rows(const Series *series, const SeriesTable *table, int64_t first, int64_t n, float *rows);
+/* "a, b, c and 4 more"; malloc'ed. */
+char *series_list_names(char *const *names, int n);
 /* The number of a calendar feature, or -1. */
 int calendar_find(const char *name);

@@ -153,7 +153,7 @@ Status series_fit_scaler(Series *series, const SeriesTable *table, int64_t n_row
 
 void series_make_rows(const Series *series, const SeriesTable *table, int64_t first, int64_t n, float *rows) {
   const SeriesInfo *info = &series->info;
-  const int n_file = info->n_values + series->n_known, n_calendar = info->n_input - n_file;
+  const int n_file = info->n_values + info->n_known, n_calendar = info->n_input - n_file;
   const Calendar *feature[N_CALENDAR];
   for (int i = 0; i < n_calendar; i++) feature[i] = &CALENDAR[calendar_find(info->input_names[n_file + i])];
   for (int64_t r = 0; r < n; r++, rows += info->n_input) {

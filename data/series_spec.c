@@ -1,6 +1,6 @@
 /* series_spec: which columns of the data are inputs and outputs, and all that a checkpoint keeps of a series, as JSON:
  *
- *   {"kind": "series", "context": .., "horizon": .., "season": .., "values": [names], "known": [names], "calendar": [names],
+ *   {"kind": "series", "context": .., "horizon": .., "window": .., "season": .., "values": [names], "known": [names], "calendar": [names],
  *    "outputs": [names], "mean": [of values and known], "std": [..], "all_columns": bool, "header": .., "missing": .., "gaps": ..,
  *    "dates": null | {"column": name, "first": s, "seconds": s, "months": n, "month_end": bool}} */
 #include <jansson.h>
@@ -53,8 +53,7 @@ static int find_input(const Series *series, const char *name, int n) {
   return -1;
 }
 
-/* "a, b, c and 4 more"; malloc'ed. */
-static char *list_names(char *const *names, int n) {
+char *series_list_names(char *const *names, int n) {
   enum { MOST = 12 };
   char *list = base_strdup("");
   for (int i = 0; i < n && i < MOST; i++) {
@@ -73,7 +72,7 @@ static char *list_names(char *const *names, int n) {
 static Status no_column(const SeriesSource *source, const char *key, const char *name) {
   int n;
   char *const *names = series_source_names(source, &n);
-  char *list = list_names(names, n);
+  char *list = series_list_names(names, n);
   Status status =
       status_fail(CODE_DATA, "%s: found %s, expected a column of %s: %s", key, name, series_source_path(source), list);
   free(list);
@@ -129,7 +128,7 @@ static Status find_target(const SeriesConfig *config, const SeriesSource *source
     *target = find_input(series, column, series->info.n_input);
   }
   if (*target >= 0) return STATUS_OK;
-  char *list = list_names(series->info.input_names, series->info.n_input);
+  char *list = series_list_names(series->info.input_names, series->info.n_input);
   Status status =
       status_fail(CODE_USAGE, "data.target: found %s, expected one of the value columns (data.features: %s): %s",
                   config->target ? config->target : "none", config->features == SERIES_S ? "S" : "MS", list);
@@ -157,7 +156,7 @@ static Status choose_columns(const SeriesConfig *config, const SeriesSource *sou
     for (int i = 0; i < info->n_values; i++) add_output(series, i);
   else add_output(series, target);
   TRY(add_named(source, "data.known_columns", config->known_columns, config->n_known_columns, series));
-  series->n_known = config->n_known_columns;
+  series->info.n_known = config->n_known_columns;
   for (int i = 0; i < config->n_calendar; i++) {
     const char *name = config->calendar[i];
     if (calendar_find(name) < 0)
@@ -177,6 +176,7 @@ Status series_from_config(const SeriesConfig *config, const SeriesSource *source
   Series *s = base_zalloc(sizeof *s);
   s->info.context = config->context;
   s->info.horizon = config->horizon;
+  s->info.window = config->context + (config->known_future ? config->horizon : 0);
   s->info.season = config->season;
   s->header = config->header;
   s->missing = config->missing;
@@ -197,7 +197,7 @@ static char *names_without(char *const *a, int n_a, char *const *b, int n_b, int
     for (int j = 0; j < n_b; j++) found |= strcmp(a[i], b[j]) == 0;
     if (!found) lacking[(*n)++] = a[i];
   }
-  char *list = list_names(lacking, *n);
+  char *list = series_list_names(lacking, *n);
   free(lacking);
   return list;
 }
@@ -210,7 +210,7 @@ static Status same_names(const char *where, char *const *found, int n_found, cha
   char *beside = names_without(found, n_found, expected, n_expected, &n_beside);
   Status status = STATUS_OK;
   if (n_lacking > 0 || (exactly && n_beside > 0)) {
-    char *all = list_names(expected, n_expected);
+    char *all = series_list_names(expected, n_expected);
     status = status_fail(CODE_DATA, "%s: %s%s%s%s%s, expected the columns the model was trained with: %s", where,
                          n_lacking ? "lacks " : "", lacking, n_lacking && exactly && n_beside ? "; " : "",
                          exactly && n_beside ? "found " : "", exactly ? beside : "", all);
@@ -227,7 +227,7 @@ Status series_match_columns(const Series *series, const char *path, char *const 
   for (int i = 0; i < n; i++)
     if (i != date_column) numbers[n_numbers++] = names[i];
   Status status = same_names(path, numbers, n_numbers, series->info.input_names,
-                             series->info.n_values + series->n_known, series->all_columns);
+                             series->info.n_values + series->info.n_known, series->all_columns);
   free(numbers);
   return status;
 }
@@ -263,13 +263,27 @@ Status series_take_stored(Series *series, const Series *stored, const SeriesTabl
   return STATUS_OK;
 }
 
-Status series_read(const Series *series, const SeriesSource *source, SeriesTable *table) {
-  const int n = series->info.n_values + series->n_known;
+/* The n columns of these names. */
+static Status read_names(const SeriesSource *source, char *const *names, int n, SeriesTable *table) {
   int *columns = base_alloc(sizeof *columns * (size_t)n);
-  for (int i = 0; i < n; i++) columns[i] = series_source_column(source, series->info.input_names[i]);
+  for (int i = 0; i < n; i++) columns[i] = series_source_column(source, names[i]);
   Status status = series_source_read(source, columns, n, table);
   free(columns);
-  TRY(status);
+  return status;
+}
+
+Status series_read_known(const Series *series, const SeriesSource *source, SeriesTable *table) {
+  const SeriesInfo *info = &series->info;
+  char *const *known = info->input_names + info->n_values;
+  int n;
+  char *const *names = series_source_names(source, &n);
+  TRY(same_names(series_source_path(source), names, n, known, info->n_known, false));
+  return read_names(source, known, info->n_known, table);
+}
+
+Status series_read(const Series *series, const SeriesSource *source, SeriesTable *table) {
+  const int n = series->info.n_values + series->info.n_known;
+  TRY(read_names(source, series->info.input_names, n, table));
   if (table->date || n == series->info.n_input) return STATUS_OK;
   series_table_free(table);
   return status_fail(CODE_USAGE, "data.calendar: found features of dates, but %s has none; see data.date_column",
@@ -292,16 +306,16 @@ static json_t *reals_to_json(const double *values, int n) {
 
 char *series_to_json(const Series *series) {
   const SeriesInfo *info = &series->info;
-  const int n_known = series->n_known, n_file = info->n_values + n_known;
+  const int n_known = series->info.n_known, n_file = info->n_values + n_known;
   json_t *dates = json_null();
   if (series->date_name)
     dates = json_pack("{s:s, s:I, s:I, s:i, s:b}", "column", series->date_name, "first", (json_int_t)series->first_date,
                       "seconds", (json_int_t)series->step.seconds, "months", series->step.months, "month_end",
                       series->step.month_end);
   json_t *root =
-      json_pack("{s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:i, s:i, s:i, s:o}", "kind", "series",
-                "context", info->context, "horizon", info->horizon, "season", (json_int_t)info->season, "values",
-                names_to_json(info->input_names, info->n_values), "known",
+      json_pack("{s:s, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:i, s:i, s:i, s:o}", "kind", "series",
+                "context", info->context, "horizon", info->horizon, "window", info->window, "season",
+                (json_int_t)info->season, "values", names_to_json(info->input_names, info->n_values), "known",
                 names_to_json(info->input_names + info->n_values, n_known), "calendar",
                 names_to_json(info->input_names + n_file, info->n_input - n_file), "outputs",
                 names_to_json(info->output_names, info->n_output), "mean", reals_to_json(info->mean, n_file), "std",
@@ -378,23 +392,24 @@ static Status read_dates(const json_t *dates, Series *series) {
 static Status read_root(const json_t *root, Series *series) {
   SeriesInfo *info = &series->info;
   const char *kind = json_string_value(json_object_get(root, "kind"));
-  int64_t context, horizon, header, missing, gaps;
+  int64_t context, horizon, window, header, missing, gaps;
   int n_calendar;
   if (!kind || strcmp(kind, "series") != 0) return not_series("kind");
   TRY(read_int(root, "context", 1, 1 << 24, &context));
   TRY(read_int(root, "horizon", 1, 1 << 24, &horizon));
+  TRY(read_int(root, "window", context, context + horizon, &window));
   TRY(read_int(root, "season", 1, INT64_C(1) << 40, &info->season));
   TRY(read_int(root, "header", HEADER_AUTO, HEADER_NO, &header));
   TRY(read_int(root, "missing", MISSING_REFUSE, MISSING_MASK, &missing));
   TRY(read_int(root, "gaps", GAPS_REFUSE, GAPS_IGNORE, &gaps));
-  info->context = (int)context, info->horizon = (int)horizon;
+  info->context = (int)context, info->horizon = (int)horizon, info->window = (int)window;
   series->header = (SeriesHeader)header, series->missing = (SeriesMissing)missing;
   series->gaps = (SeriesGaps)gaps;
   series->all_columns = json_is_true(json_object_get(root, "all_columns"));
   TRY(read_inputs(root, "values", series, &info->n_values));
-  TRY(read_inputs(root, "known", series, &series->n_known));
+  TRY(read_inputs(root, "known", series, &info->n_known));
   TRY(read_inputs(root, "calendar", series, &n_calendar));
-  const int n_file = info->n_values + series->n_known;
+  const int n_file = info->n_values + info->n_known;
   for (int i = n_file; i < info->n_input; i++)
     if (calendar_find(info->input_names[i]) < 0) return not_series("calendar");
   if (n_calendar > 0 && !json_is_object(json_object_get(root, "dates"))) return not_series("dates");

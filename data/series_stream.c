@@ -18,7 +18,7 @@ struct SeriesStream {
 
 SeriesStream *series_stream_new(const Series *series, const char *name) {
   SeriesStream *stream = base_zalloc(sizeof *stream);
-  const size_t n = (size_t)(series->info.n_values + series->n_known);
+  const size_t n = (size_t)(series->info.n_values + series->info.n_known);
   *stream = (SeriesStream){.series = series, .name = base_strdup(name)};
   stream->columns = base_alloc(sizeof *stream->columns * n);
   stream->last = base_alloc(sizeof *stream->last * n);
@@ -34,7 +34,9 @@ void series_stream_free(SeriesStream *stream) {
   free(stream);
 }
 
-static int n_numbers(const SeriesStream *stream) { return stream->series->info.n_values + stream->series->n_known; }
+static int n_numbers(const SeriesStream *stream) {
+  return stream->series->info.n_values + stream->series->info.n_known;
+}
 
 /* Learns the columns from the first line. */
 static Status take_first(SeriesStream *stream, const char *line, size_t n) {

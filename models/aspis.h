@@ -7,7 +7,7 @@
 #include "models/state.h"
 
 typedef enum Task { TASK_LM, TASK_FORECAST } Task;
-typedef enum ForecastHead { HEAD_LAST, HEAD_FLATTEN } ForecastHead;
+typedef enum ForecastHead { HEAD_LAST, HEAD_FLATTEN, HEAD_ROWS } ForecastHead;
 typedef enum ForecastLoss { FORECAST_MSE, FORECAST_MAE, FORECAST_HUBER, FORECAST_QUANTILE } ForecastLoss;
 typedef enum Ablation { ABLATE_NONE, ABLATE_MIXER } Ablation;
 
@@ -28,8 +28,9 @@ typedef struct ModelConfig {
   int value_dim;    /* the first value_dim inputs are the series' own columns, the rest known covariates; 0: all are */
   int target_first; /* output j continues input target_first + j */
   WindowStatistic revin;
-  int cycle;   /* rows of the learned periodic part; 0: none */
-  bool linear; /* a linear map of the window beside the backbone's forecast */
+  int cycle;         /* rows of the learned periodic part; 0: none */
+  bool linear;       /* a linear map of the window beside the backbone's forecast */
+  bool known_future; /* the window goes on over the rows to forecast, whose known columns are read */
   bool channel_independent, bidirectional;
   int patch_len, stride; /* rows of a token, and from one token to the next */
   ForecastHead head;
@@ -131,7 +132,8 @@ void decoder_read_embedded(Decoder *decoder, int64_t s, const float *embedded, i
 /* Every sequence reads one token: token (n_seq) -> logits (n_seq, V padded). */
 void decoder_step(Decoder *decoder, const int32_t *token, float *logits);
 
-/* n_seq windows of equal length; length is config.context unless head is `last` and tokens are rows. */
+/* n_seq windows of equal length; it is forecaster_window_rows unless head is `last`, tokens are rows and the future is not
+ * known: then any. */
 typedef struct Windows {
   int64_t n_seq, length;
   Tensor *series; /* (n_seq * length, input_dim) real */
@@ -152,11 +154,15 @@ Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *ta
 /* Forecasts of a value: the quantiles, or 1; and which of them is the point forecast: the one nearest to the median. */
 int forecaster_n_quantiles(const ModelConfig *config);
 int forecaster_point(const ModelConfig *config);
-/* Sizes that follow from the options: a token's width, the head's input and output, and a whole window's, one row. */
+/* Rows of a window: the context, and with known_future the horizon. */
+int64_t forecaster_window_rows(const ModelConfig *config);
+/* Sizes that follow from the options: a token's width, the head's input and output, and what `linear` reads of a whole window
+ * and makes of it. */
 int64_t forecaster_token_width(const ModelConfig *config);
 int64_t forecaster_head_width(const ModelConfig *config);
-int64_t forecaster_out_width(const ModelConfig *config);
-int64_t forecaster_window_width(const ModelConfig *config);
+int64_t forecaster_head_out_width(const ModelConfig *config);
+int64_t forecaster_linear_width(const ModelConfig *config);
+int64_t forecaster_linear_out_width(const ModelConfig *config);
 
 /* Sampling. temperature 0 is greedy; top_k 0 and top_p 1: off; repetition_penalty 1 (or 0): off, else the logits of tokens
  * that came before are divided by it where positive and multiplied where not (Keskar et al. 2019). Draw i of sequence s uses

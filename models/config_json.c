@@ -36,7 +36,7 @@ typedef struct Field {
   size_t offset;
   int written;
   const char *const *words; /* of a choice; NULL ends them */
-  size_t size;              /* of a choice: of its field, which is a bool or an enum */
+  size_t size;              /* of its field: a choice's is a bool or an enum */
   size_t count_offset;      /* of a list: where its length is */
 } Field;
 
@@ -44,7 +44,7 @@ typedef struct Field {
   (const char *const[]) { __VA_ARGS__, NULL }
 
 #define SSM(name, kind, written)                                                                                       \
-  { #name, kind, offsetof(MixerConfig, name), written, NULL, 0, 0 }
+  { #name, kind, offsetof(MixerConfig, name), written, NULL, sizeof((MixerConfig){0}.name), 0 }
 static const Field SSM_FIELDS[] = {
     SSM(d_model, FIELD_INT, 0),
     SSM(d_state, FIELD_INT, BOTH),
@@ -75,7 +75,7 @@ static const Field SSM_FIELDS[] = {
 };
 
 #define ATTN(name, kind)                                                                                               \
-  { #name, kind, offsetof(AttnConfig, name), BOTH, NULL, 0, 0 }
+  { #name, kind, offsetof(AttnConfig, name), BOTH, NULL, sizeof((AttnConfig){0}.name), 0 }
 static const Field ATTN_FIELDS[] = {
     ATTN(num_heads, FIELD_INT),
     ATTN(num_heads_kv, FIELD_OPTIONAL),
@@ -91,7 +91,7 @@ static const Field ATTN_FIELDS[] = {
 };
 
 #define MODEL(name, kind)                                                                                              \
-  { #name, kind, offsetof(ModelConfig, name), BOTH, NULL, 0, 0 }
+  { #name, kind, offsetof(ModelConfig, name), BOTH, NULL, sizeof((ModelConfig){0}.name), 0 }
 #define MODEL_CHOICE(name, ...)                                                                                        \
   { #name, FIELD_CHOICE, offsetof(ModelConfig, name), BOTH, WORDS(__VA_ARGS__), sizeof(Ablation), 0 }
 static const Field SIZE_FIELDS[] = {MODEL(d_model, FIELD_INT),
@@ -111,12 +111,13 @@ static const Field FORECAST_FIELDS[] = {
     MODEL(target_first, FIELD_OPTIONAL),
     MODEL_CHOICE(revin, "none", "standard", "last", "mean"),
     MODEL(cycle, FIELD_OPTIONAL),
-    MODEL(linear, FIELD_OPTIONAL),
+    MODEL(linear, FIELD_BOOL),
+    MODEL(known_future, FIELD_BOOL),
     MODEL(channel_independent, FIELD_BOOL),
     MODEL(patch_len, FIELD_INT),
     MODEL(stride, FIELD_INT),
     MODEL(bidirectional, FIELD_BOOL),
-    MODEL_CHOICE(head, "last", "flatten"),
+    MODEL_CHOICE(head, "last", "flatten", "rows"),
     MODEL_CHOICE(loss, "mse", "mae", "huber", "quantile"),
     MODEL(huber_delta, FIELD_REAL),
     {"quantiles", FIELD_REALS, offsetof(ModelConfig, quantiles), BOTH, NULL, 0, offsetof(ModelConfig, n_quantiles)},

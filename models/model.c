@@ -72,6 +72,13 @@ static char *forecaster_problem(const ModelConfig *c) {
   if (c->stride > c->patch_len)
     return base_format("stride: found %d, expected at most patch_len = %d: rows between patches would go unread",
                        c->stride, c->patch_len);
+  if (c->known_future && n_values == c->input_dim)
+    return base_strdup("known_future: found no known column, expected some (data.known_columns, data.calendar)");
+  if (c->head == HEAD_ROWS && (!c->known_future || c->stride != c->patch_len || c->horizon % c->patch_len != 0))
+    return base_format(
+        "head: found rows with known_future: %s, patch_len: %d and stride: %d, expected known_future, and a "
+        "stride of patch_len that divides horizon = %d: the last tokens are the rows to forecast",
+        c->known_future ? "true" : "false", c->patch_len, c->stride, c->horizon);
   if (!(c->dropout >= 0 && c->dropout < 1)) return base_format("dropout: found %g, expected 0 to below 1", c->dropout);
   if (c->loss == FORECAST_HUBER && !(c->huber_delta > 0 && isfinite(c->huber_delta)))
     return base_format("huber_delta: found %g, expected more than 0", c->huber_delta);
@@ -152,13 +159,12 @@ Model *model_new(const ModelConfig *config) {
     model->lm_head =
         c->tie_embeddings ? model->embedding : params_add_linear(params, "", "lm_head.weight", n_v, c->d_model, 1);
   } else {
-    const int64_t n_out = forecaster_out_width(c);
+    const int64_t n_out = forecaster_head_out_width(c);
     model->output_proj = params_add_linear(params, "", "output_proj.weight", n_out, forecaster_head_width(c), 1);
     model->output_proj_bias = params_add_vector(params, "", "output_proj.bias", n_out, INIT_VALUE(0));
     if (c->linear) { /* begins as the window's mean */
-      const int64_t dim[] = {n_out, forecaster_window_width(c)};
-      model->linear =
-          params_add(params, "linear.weight", true, 2, dim, INIT_VALUE(1.0 / (double)forecaster_window_width(c)), true);
+      const int64_t n_in = forecaster_linear_width(c), dim[] = {forecaster_linear_out_width(c), n_in};
+      model->linear = params_add(params, "linear.weight", true, 2, dim, INIT_VALUE(1.0 / (double)n_in), true);
     }
   }
   return model;

@@ -232,9 +232,10 @@ typedef struct QuantileLoss {
 } QuantileLoss;
 
 /* What a forecaster takes off a window and puts back on its forecast. Sequence s has `length` rows; the first n_c columns
- * are the series' own, the others (known covariates) pass as they are.
- *   mean, std:  none: 0, 1;  standard: of the window, std = sqrt(variance + eps);  last: the last row, 1;
- *               mean: of the window, 1
+ * are the series' own, the others (known covariates) pass as they are. Rows from n_past on are those of the forecast: their
+ * own columns are not read, and 0 in y.
+ *   mean, std:  none: 0, 1;  standard: of the n_past rows, std = sqrt(variance + eps);  last: the last of them, 1;
+ *               mean: of them, 1
  *   y[s,t,c] = (x[s,t,c] - mean[s,c]) / std[s,c] - cycle[(phase[s] + t) mod W, c]
  * x is data and gets no gradient.
  * (Kim et al. 2022, RevIN, without its affine map; Zeng et al. 2023, NLinear; Lin et al. 2024, CycleNet) */
@@ -242,7 +243,7 @@ typedef enum WindowStatistic { WINDOW_NONE, WINDOW_STANDARD, WINDOW_LAST, WINDOW
 typedef struct WindowNorm {
   WindowStatistic statistic;
   double eps;
-  int64_t length;
+  int64_t length, n_past; /* 0 < n_past <= length */
   int n_c;
   Tensor *x;          /* (n_seq * length, n_in) real */
   Tensor *phase;      /* (n_seq) I32: place in the cycle of the window's first row; NULL without a cycle */
@@ -257,7 +258,7 @@ typedef struct WindowNorm {
  *                + mean[s, first+j]
  * x and linear are (n_seq, horizon * n_out * n_q), or one row a series: (n_seq * n_out, horizon * n_q). */
 typedef struct WindowDenorm {
-  int64_t length; /* rows of the window */
+  int64_t length; /* rows of the window, up to the forecast's */
   int horizon, n_out, n_q, first;
   bool row_per_series;
   Tensor *x;          /* act or real */

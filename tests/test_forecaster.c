@@ -16,17 +16,18 @@
 
 enum { CONTEXT = 11, HORIZON = 5, N_IN = 3, N_SEQ = 4 };
 
-/* A small forecaster of three columns with `options` laid over it. */
+/* A small forecaster of three columns with `options` laid over it; those from value_dim (if not 0) on are known. */
 static Config config_with(const char *layer, const char *options, int value_dim) {
+  static const char *const KNOWN[N_IN] = {"[]", "[b, c]", "[c]"};
   char *text =
       base_format("name: t\nseed: 4\nmodel: {task: forecast, input_dim: 3, context: %d, horizon: %d, d_model: 16, "
-                  "n_layer: 2, %s%sssm_cfg: {%s, d_state: 8, headdim: 8, chunk_size: 4}}\n",
-                  CONTEXT, HORIZON, options, *options ? ", " : "", layer);
+                  "n_layer: 2, %s%sssm_cfg: {%s, d_state: 8, headdim: 8, chunk_size: 4}}\n"
+                  "data: {kind: series, known_columns: %s}\n",
+                  CONTEXT, HORIZON, options, *options ? ", " : "", layer, KNOWN[value_dim]);
   Config config = {0};
   Status status = config_parse(text, options, NULL, 0, &config);
   cr_assert(status.code == CODE_OK, "%s: %s", options, status.line);
   config_fit_any(&config);
-  config.model.value_dim = value_dim;
   free(text);
   return config;
 }
@@ -95,6 +96,12 @@ static const struct {
     {"loss: quantile, quantiles: [0.2, 0.5, 0.8]", 0},
     {"loss: quantile, quantiles: [0.25, 0.75], channel_independent: true, revin: true", 0},
     {"ablate: mixer, d_intermediate: 16, head: flatten", 0},
+    {"known_future: true", 1},
+    {"known_future: true, head: rows", 2},
+    {"known_future: true, head: rows, bidirectional: true, revin: true, cycle: 3", 2},
+    {"known_future: true, head: rows, patch_len: 5, stride: 5, channel_independent: true, linear: true", 2},
+    {"known_future: true, head: flatten, patch_len: 3, stride: 2, linear: true, revin: last, output_dim: 1", 2},
+    {"known_future: true, head: rows, loss: quantile, quantiles: [0.2, 0.5]", 1},
 };
 
 Test(forecaster, has_the_gradients_of_every_option) {
@@ -196,6 +203,52 @@ Test(forecaster, reads_every_row_of_the_window) {
   cr_assert_str_eq(read, "00000000001", "without a mixer the last position has seen %s", read);
   rows_read("ablate: mixer, patch_len: 4, stride: 4", read);
   cr_assert_str_eq(read, "00000001111", "the last patch ends at the window's end: %s", read);
+}
+
+/* Which of the horizon's rows the forecast of each depends on, by column `column` of them: HORIZON texts of 0s and 1s. */
+static void rows_ahead_read(const char *options, int column, char read[HORIZON][HORIZON + 1]) {
+  Subject s = subject_open(LAYERS[0], options, 2, F64);
+  Batch batch = batch_random(&s.config.model, 1, CONTEXT + HORIZON, 5);
+  double *plain = predict(&s, &batch);
+  for (int t = 0; t < HORIZON; t++) {
+    float *at = &batch.input[(CONTEXT + t) * N_IN + column], was = *at;
+    *at += 1;
+    double *moved = predict(&s, &batch);
+    *at = was;
+    for (int h = 0; h < HORIZON; h++) read[h][t] = memcmp(moved + 2 * h, plain + 2 * h, sizeof *plain * 2) ? '1' : '0';
+    free(moved);
+  }
+  for (int h = 0; h < HORIZON; h++) read[h][HORIZON] = 0;
+  free(plain);
+  batch_release(&batch);
+  subject_close(&s);
+}
+
+Test(forecaster, with_known_future_reads_the_known_columns_of_the_rows_it_forecasts_and_not_their_values) {
+  static const struct {
+    const char *options, *read[HORIZON]; /* of a known column */
+  } CASES[] = {
+      {"revin: last, known_future: true", {"11111", "11111", "11111", "11111", "11111"}},
+      {"revin: last, known_future: true, head: rows", {"10000", "11000", "11100", "11110", "11111"}},
+      {"revin: last, known_future: true, head: rows, ablate: mixer", {"10000", "01000", "00100", "00010", "00001"}},
+      {"revin: last, known_future: true, head: rows, bidirectional: true, ablate: mixer",
+       {"10000", "01000", "00100", "00010", "00001"}},
+      {"revin: last, known_future: true, head: rows, bidirectional: true",
+       {"11111", "11111", "11111", "11111", "11111"}},
+      {"revin: last, known_future: true, head: rows, patch_len: 5, stride: 5, channel_independent: true, ablate: mixer",
+       {"11111", "11111", "11111", "11111", "11111"}},
+      {"revin: last, known_future: true, head: rows, ablate: mixer, linear: true",
+       {"11111", "11111", "11111", "11111", "11111"}},
+  };
+  char read[HORIZON][HORIZON + 1];
+  for (int i = 0; i < N_OF(CASES); i++) {
+    rows_ahead_read(CASES[i].options, 2, read);
+    for (int h = 0; h < HORIZON; h++)
+      cr_assert_str_eq(read[h], CASES[i].read[h], "%s: row %d reads %s", CASES[i].options, h, read[h]);
+    rows_ahead_read(CASES[i].options, 0, read);
+    for (int h = 0; h < HORIZON; h++)
+      cr_assert_str_eq(read[h], "00000", "%s: row %d reads the values %s", CASES[i].options, h, read[h]);
+  }
 }
 
 Test(forecaster, with_bidirectional_sees_the_first_row_from_both_sides) {

@@ -62,7 +62,7 @@ Test(series_refused, gaps_are_ignored_when_asked_for) {
   dataset_close(dataset);
   Series *series = train_series(&config);
   SeriesContext context;
-  Status status = series_read_context(series, "s.csv", &context);
+  Status status = series_read_context(series, "s.csv", NULL, &context);
   cr_assert(status.code == CODE_OK && strcmp(context.dates[0], "2020-01-17") == 0, "%s", status.line);
   series_context_free(&context);
   series_free(series);

@@ -93,7 +93,7 @@ Test(series_stored, the_end_of_a_file_is_the_input_of_a_forecast) {
   write_text("new.csv",
              "c;date;b;a\n2;2020-01-02T00:00Z;241;240\n252;2020-01-02T01:00Z;251;250\n262;2020-01-02T02:00Z;261;260\n"
              "272;2020-01-02T03:00Z;271;270\n282;2020-01-02T04:00Z;281;280\n");
-  Status status = series_read_context(series, "new.csv", &context);
+  Status status = series_read_context(series, "new.csv", NULL, &context);
   cr_assert(status.code == CODE_OK, "%s", status.line);
   Batch batch = windows_new(dataset, dataset_n_samples(dataset, PART_TRAIN));
   dataset_fill(dataset, PART_TRAIN, 0, &batch);
@@ -126,7 +126,7 @@ Test(series_stored, the_end_of_a_file_is_the_input_of_a_forecast) {
   };
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
     write_text("new.csv", CASES[i].text);
-    status = series_read_context(series, "new.csv", &context);
+    status = series_read_context(series, "new.csv", NULL, &context);
     cr_assert(status.code == CODE_DATA && strstr(status.line, CASES[i].phrase), "\"%s\" does not say \"%s\"",
               status.line, CASES[i].phrase);
     status_clear(&status);
@@ -142,7 +142,7 @@ Test(series_stored, named_columns_are_found_among_others) {
   Series *series = train_series(&config);
   SeriesContext context;
   write_text("new.csv", "date,note,b\n2020-02-01 22:00,x,5\n2020-02-01 23:00,y,6\n");
-  Status status = series_read_context(series, "new.csv", &context);
+  Status status = series_read_context(series, "new.csv", NULL, &context);
   cr_assert(status.code == CODE_OK, "%s", status.line);
   cr_assert(context.input[0] == 5 && context.input[1] == 6, "%g %g", context.input[0], context.input[1]);
   cr_assert(context.row == 31 * 24 + 22, "row %lld on the clock", (long long)context.row);
@@ -187,7 +187,7 @@ Test(series_stored, a_stream_of_lines_makes_the_rows_of_the_file) {
       write_text("sofar.csv", text);
       SeriesContext context = {0};
       if (n_rows < 2) continue;
-      status = series_read_context(series, "sofar.csv", &context);
+      status = series_read_context(series, "sofar.csv", NULL, &context);
       cr_assert(status.code == CODE_OK, "%s", status.line);
       cr_assert(memcmp(input, context.input + 3, sizeof input) == 0, "%s: %g %g %g, the file has %g %g %g", line,
                 input[0], input[1], input[2], context.input[3], context.input[4], context.input[5]);

@@ -41,10 +41,10 @@ typedef struct Subject {
 } Subject;
 
 static Sample sample_new(const ModelConfig *c, uint64_t seed, int64_t long_piece) {
-  const int64_t n_t = SHORT_PIECE + long_piece, n_in = (int64_t)N_SERIES * c->context;
+  const int64_t n_t = SHORT_PIECE + long_piece, n_in = N_SERIES * forecaster_window_rows(c);
   const int64_t n_out = (int64_t)c->horizon * c->output_dim;
   Rng rng = rng_make(seed, RNG_TEST, 0, 0);
-  Sample s = {.length = c->context};
+  Sample s = {.length = forecaster_window_rows(c)};
   if (c->task == TASK_LM) {
     int32_t *ints = s.memory = base_alloc((size_t)(3 + 2 * n_t) * sizeof *ints);
     const int32_t starts[] = {0, SHORT_PIECE, (int32_t)n_t};
@@ -85,9 +85,11 @@ static double subject_loss(Subject *s, Sample *sample, bool backward) {
                   device_copy(&tape, &sample->cu_seqlens), NULL, NULL);
   } else {
     Tensor *series = device_copy(&tape, &sample->series), *target = device_copy(&tape, &sample->series_target);
-    Tensor *prediction = forecaster_predict(
-        s->model, &tape,
-        &(Windows){.n_seq = N_SERIES, .length = sample->length, .series = series, .phase = device_copy(&tape, &sample->phase)});
+    Tensor *prediction = forecaster_predict(s->model, &tape,
+                                            &(Windows){.n_seq = N_SERIES,
+                                                       .length = sample->length,
+                                                       .series = series,
+                                                       .phase = device_copy(&tape, &sample->phase)});
     loss = forecaster_loss(s->model, &tape, prediction, target);
   }
   double sum = 0;

@@ -110,7 +110,7 @@ static Status cmd_bench(const Command *command) {
   if (config.train.threads > 0) omp_set_num_threads(config.train.threads);
   Bench bench = {.config = &config,
                  .n_seq = config.train.batch_size,
-                 .length = config.model.task == TASK_LM ? config.data.seq_len : config.model.context,
+                 .length = config.model.task == TASK_LM ? config.data.seq_len : forecaster_window_rows(&config.model),
                  .seconds = seconds,
                  .decode_batch = batch,
                  .decode_prompt = prompt,

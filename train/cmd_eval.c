@@ -65,7 +65,7 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
   int part = PART_VAL;
   TRY(command_choice(command, "part", parts, &part));
   Dataset *dataset;
-  config->data.series.context = config->model.context, config->data.series.horizon = config->model.horizon;
+  config_take_window(config);
   TRY(dataset_open(&config->data, config->seed, open->is_checkpoint ? open->info.tokenizer_json : NULL, &dataset));
   Status status = fit_data(open, dataset, (DataPart)part);
   double chance, loss = NAN;

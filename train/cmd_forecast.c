@@ -127,7 +127,7 @@ static Status forecast_file(OpenModel *open, const Series *series, const Command
   const char *input = command_text(command, "input", NULL), *path = command_text(command, "out", NULL);
   if (!input) return status_fail(CODE_USAGE, "forecast: expected --input FILE.csv, or --stream");
   SeriesContext context;
-  TRY(series_read_context(series, input, &context));
+  TRY(series_read_context(series, input, command_text(command, "future", NULL), &context));
   TRY_OR(open_load(open, &(PlanShape){.pass = plan_window, .pass_shape = info}), series_context_free(&context));
   Layout layout = layout_open(&open->config.model, info);
   forecast_window(open->model, &open->device, open->config.dtype, info, context.input, context.row, layout.values);
@@ -205,8 +205,9 @@ static Status forecast_stdin(OpenModel *open, const Series *series, const Comman
     free(problem);
     return status;
   }
-  if (command_has(command, "input") || command_has(command, "out"))
-    return status_fail(CODE_USAGE, "--stream: reads stdin and writes stdout, expected neither --input nor --out");
+  if (command_has(command, "input") || command_has(command, "future") || command_has(command, "out"))
+    return status_fail(CODE_USAGE,
+                       "--stream: reads stdin and writes stdout, expected neither --input, --future nor --out");
   TRY(open_load(open, &(PlanShape){.pass = plan_stream, .pass_shape = info}));
   omp_set_num_threads(1); /* one row is too little work to share: waking threads takes longer */
   SeriesStream *rows = series_stream_new(series, "stdin");
@@ -235,10 +236,12 @@ const CommandSpec command_forecast = {
     .usage = "forecast MODEL [options]",
     .examples = {"aspis forecast runs/etth1_96 --input ETTh1.csv --out next.csv",
                  "aspis forecast runs/etth1_96 --input ETTh1.csv --json",
+                 "aspis forecast runs/sales --input sales.csv --future prices.csv",
                  "tail -f sensor.csv | aspis forecast runs/sensor --stream"},
     .options =
         (const OptionSpec[]){
             {"input", "FILE", "CSV with the columns of the training data; its last rows are read", false},
+            {"future", "FILE", "CSV with the known columns of the rows to forecast (model.known_future)", false},
             {"out", "FILE", "write the forecast here (default: stdout)", false},
             {"stream", NULL, "read rows from stdin and forecast after each one, the state kept", false},
             OPTION_JSON,

@@ -55,7 +55,7 @@ static int count_parts(const Config *config, PartCount *counts) {
 
 /* Tokens of a training sequence, as the config alone tells. */
 static int64_t sequence_length(const Config *config) {
-  return config->model.task == TASK_LM ? config->data.seq_len : config->model.context;
+  return config->model.task == TASK_LM ? config->data.seq_len : forecaster_window_rows(&config->model);
 }
 
 /* What one sequence's state takes (models/state.h). */

@@ -309,8 +309,7 @@ static void apply_all(Loader *loader, const char *preset) {
   for (int i = 0; i < loader->n_layers; i++) apply_layer(loader, loader->layers[i]);
   ModelConfig *model = &loader->config->model;
   model->ssm_cfg.d_model = model->d_model;
-  loader->config->data.series.context = model->context;
-  loader->config->data.series.horizon = model->horizon;
+  config_take_window(loader->config);
   loader->config->vocab_size_auto = model->vocab_size == 0;
 }
 

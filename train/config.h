@@ -17,7 +17,7 @@ typedef struct TrainConfig {
   int micro_batch_size; /* 0: auto */
   int virtual_ranks; /* 0: auto: the largest power of two up to 8 that divides batch_size and leaves a part 512 tokens */
   int64_t eval_every, eval_batches, save_every, log_every, sample_every;
-  int keep, patience;   /* patience 0: no early stopping */
+  int keep, patience; /* patience 0: no early stopping */
   NonfinitePolicy nonfinite;
   Recompute recompute;
   int threads; /* 0: all */
@@ -59,6 +59,8 @@ char *config_to_yaml(const Config *config);
 Status config_fit_data(Config *config, const Dataset *dataset);
 /* The same where there is no data and any will do: gradient checks, timings. */
 void config_fit_any(Config *config);
+/* The windows of the data are the model's: context, horizon, known_future. */
+void config_take_window(Config *config);
 void config_free(Config *config);
 /* `aspis help config [KEY]`: prints the table, or one key, to stdout. CODE_USAGE for an unknown key (nearest named). */
 Status config_print_help(const char *key);

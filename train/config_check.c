@@ -28,17 +28,15 @@ static void check_names(const Checker *c) {
 }
 
 static void check_model(const Checker *c) {
-  ModelConfig model = c->config->model;
+  Config any = *c->config;
+  config_fit_any(&any); /* what is known when the data is */
+  const ModelConfig model = any.model;
   if (!model.residual_in_fp32)
     WRONG(c, "model.residual_in_fp32", "found false, which is not built in this version, expected true");
   for (int i = 0; i < model.n_attn_layers; i++)
     for (int j = 0; j < i; j++)
       if (model.attn_layer_idx[i] == model.attn_layer_idx[j])
         WRONG(c, "model.attn_layer_idx", "found layer %d twice, expected each once", model.attn_layer_idx[i]);
-  /* Any size will do for what is known when the data is. */
-  if (c->config->vocab_size_auto) model.vocab_size = 1;
-  if (!model.input_dim) model.input_dim = model.output_dim ? model.output_dim : 1;
-  if (!model.output_dim) model.output_dim = 1;
   char *problem = model_config_problem(&model);
   if (!problem) return;
   /* "ssm_cfg.headdim: found ..." */

@@ -40,11 +40,19 @@ Status config_fit_data(Config *config, const Dataset *dataset) {
   return series ? fit_series(config, series) : fit_vocabulary(config, dataset);
 }
 
+void config_take_window(Config *config) {
+  const ModelConfig *m = &config->model;
+  SeriesConfig *series = &config->data.series;
+  series->context = m->context, series->horizon = m->horizon, series->known_future = m->known_future;
+}
+
 enum { ANY_VOCABULARY = 256, ANY_COLUMNS = 3 };
 
 void config_fit_any(Config *config) {
   ModelConfig *m = &config->model;
   if (config->vocab_size_auto) m->vocab_size = ANY_VOCABULARY;
-  if (m->input_dim == 0) m->input_dim = m->output_dim > ANY_COLUMNS ? m->output_dim : ANY_COLUMNS;
-  if (m->output_dim == 0) m->output_dim = m->input_dim;
+  const int n_known = config->data.series.n_known_columns + config->data.series.n_calendar;
+  if (m->input_dim == 0) m->input_dim = n_known + (m->output_dim > ANY_COLUMNS ? m->output_dim : ANY_COLUMNS);
+  if (n_known > 0 && m->input_dim > n_known) m->value_dim = m->input_dim - n_known;
+  if (m->output_dim == 0) m->output_dim = m->value_dim ? m->value_dim : m->input_dim;
 }

@@ -41,7 +41,8 @@ void forecast_window(Model *model, Device *device, Dtype act, const SeriesInfo *
                      double *values) {
   const size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
-  const Batch batch = {.n_seq = 1, .length = model->config.context, .input = (float *)(uintptr_t)input, .row = &row};
+  const Batch batch = {
+      .n_seq = 1, .length = forecaster_window_rows(&model->config), .input = (float *)(uintptr_t)input, .row = &row};
   const Windows windows = batch_windows(&batch, &model->config, &tape);
   Tensor *prediction = forecaster_predict(model, &tape, &windows);
   if (!device->dry) unscale(device, &model->config, info, prediction, values);

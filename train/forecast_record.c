@@ -82,7 +82,7 @@ static json_t *window_record(Model *model, Device *device, Dtype act, Dataset *d
   const ModelConfig *c = &model->config;
   const SeriesInfo *info = dataset_series(dataset);
   const int64_t skipped = info->context - tail_rows(info);
-  Batch batch = batch_make(c, 1, info->context, 0);
+  Batch batch = batch_make(c, 1, info->window, 0);
   dataset_fill(dataset, PART_VAL, index, &batch);
   SeriesWindow window = dataset_window(dataset, PART_VAL, index);
   double *forecast = base_alloc((size_t)(info->horizon * forecast_n_columns(c)) * sizeof *forecast);

@@ -139,7 +139,7 @@ static void add_batch(ForecastScore *score, const ModelConfig *c, const SeriesIn
       add_errors(score, info, &score->of[BY_MODEL], j, target, forecast, kept);
       for (int f = BY_NAIVE; f < N_FORECASTERS; f++) {
         if (!score->of[f].used) continue;
-        NAIVE[f](score, window, batch->length, info->n_input, forecast);
+        NAIVE[f](score, window, info->context, info->n_input, forecast);
         add_errors(score, info, &score->of[f], j, target, forecast, kept);
       }
     }
@@ -151,7 +151,7 @@ void forecast_score(Model *model, Device *device, Dtype act, Dataset *dataset, D
                     ForecastScore *score) {
   const ModelConfig *c = &model->config;
   score_open(dataset, part, c, score);
-  Batch batch = batch_make(c, n_seq, c->context, 0);
+  Batch batch = batch_make(c, n_seq, forecaster_window_rows(c), 0);
   double loss = 0;
   for (int64_t first = 0; first < score->n_windows; first += n_seq) {
     batch.n_seq = min_i64(n_seq, score->n_windows - first);

@@ -56,7 +56,7 @@ bool part_rows_read(Dataset *dataset, DataPart part, PartRows *rows) {
   const int64_t n = dataset_n_samples(dataset, part);
   *rows = (PartRows){.n = n + info->context + info->horizon - 1, .n_windows = n, .n_cols = info->n_output};
   rows->values = base_alloc((size_t)(rows->n * rows->n_cols) * sizeof(double));
-  Batch window = batch_make(&shape, 1, info->context, 0);
+  Batch window = batch_make(&shape, 1, info->window, 0);
   int64_t first = INT64_MAX;
   for (int64_t i = 0; i < n; i++) { /* training windows come in any order */
     dataset_fill(dataset, part, i, &window);

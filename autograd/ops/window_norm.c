@@ -17,6 +17,8 @@ WindowNorm op_window_norm(Tape *tape, WindowNorm p) {
         dtype_name(x->dtype), tensor_shape_text(x), dtype_name(real));
   CHECK(p.length > 0 && x->dim[0] % p.length == 0, "windows of %lld rows, x %s", (long long)p.length,
         tensor_shape_text(x));
+  CHECK(p.n_past > 0 && p.n_past <= p.length, "%lld of %lld rows have values", (long long)p.n_past,
+        (long long)p.length);
   const int64_t n_seq = x->dim[0] / p.length;
   CHECK(p.n_c > 0 && p.n_c <= x->dim[1], "%d columns of %s", p.n_c, tensor_shape_text(x));
   CHECK(!p.cycle || (p.cycle->n_dim == 2 && p.cycle->dim[1] == p.n_c && p.cycle->dtype == real),

@@ -18,15 +18,16 @@ static void statistics(WindowStatistic statistic, real eps, const real *x, int64
 
 KERNEL_FWD(window_norm, WindowNorm) {
   const int64_t n_t = p->length, n_seq = tensor_rows(p->x) / n_t, n_in = tensor_last(p->x), n_c = tensor_last(p->mean);
+  const int64_t n_past = p->n_past;
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t s = 0; s < n_seq; s++) {
     const real *x = row_load(p->x, s * n_t, n_in, NULL);
     real *y = row_out(p->y, s * n_t, NULL), *mean = row_out(p->mean, s, NULL), *std = row_out(p->std, s, NULL);
-    for (int64_t c = 0; c < n_c; c++) statistics(p->statistic, (real)p->eps, x + c, n_t, n_in, &mean[c], &std[c]);
+    for (int64_t c = 0; c < n_c; c++) statistics(p->statistic, (real)p->eps, x + c, n_past, n_in, &mean[c], &std[c]);
     for (int64_t t = 0; t < n_t; t++, x += n_in, y += n_in) {
-      for (int64_t c = 0; c < n_c; c++) y[c] = (x[c] - mean[c]) / std[c];
+      for (int64_t c = 0; c < n_c; c++) y[c] = t < n_past ? (x[c] - mean[c]) / std[c] : 0;
       for (int64_t c = n_c; c < n_in; c++) y[c] = x[c];
-      if (!p->cycle) continue;
+      if (!p->cycle || t >= n_past) continue;
       const int64_t at = (((const int32_t *)p->phase->data)[s] + t) % p->cycle->dim[0];
       const real *cycle = row_load(p->cycle, at, n_c, NULL);
       for (int64_t c = 0; c < n_c; c++) y[c] -= cycle[c];
@@ -40,7 +41,7 @@ KERNEL_BWD(window_norm, WindowNorm) {
   for (int64_t c = 0; c < n_c; c++)
     for (int64_t s = 0; s < n_seq; s++) {
       const int32_t phase = ((const int32_t *)p->phase->data)[s];
-      for (int64_t t = 0; t < n_t; t++)
+      for (int64_t t = 0; t < p->n_past; t++)
         row_out(p->dcycle, (phase + t) % n_w, NULL)[c] -= row_load(p->dy, s * n_t + t, n_c, NULL)[c];
     }
 }

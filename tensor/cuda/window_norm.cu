@@ -5,12 +5,13 @@
 struct Window {
   WindowStatistic statistic;
   float eps;
-  int64_t length, n_seq, n_in, n_c, n_cycle;
+  int64_t length, n_past, n_seq, n_in, n_c, n_cycle;
 };
 static Window window_of(const WindowNorm *p) {
   return {p->statistic,
           (float)p->eps,
           p->length,
+          p->n_past,
           tensor_rows(p->x) / p->length,
           tensor_last(p->x),
           tensor_last(p->mean),
@@ -23,21 +24,25 @@ static __global__ void forward(Window w, const int32_t *phase, Rows x, Rows cycl
   const int64_t first = s * w.length;
   const bool own = c < w.n_c;
   float m = 0, d = 1;
-  if (own && w.statistic == WINDOW_LAST) m = x.get(first + w.length - 1, c);
+  if (own && w.statistic == WINDOW_LAST) m = x.get(first + w.n_past - 1, c);
   if (own && (w.statistic == WINDOW_MEAN || w.statistic == WINDOW_STANDARD)) {
-    for (int64_t t = 0; t < w.length; t++) m += x.get(first + t, c);
-    m /= (float)w.length;
+    for (int64_t t = 0; t < w.n_past; t++) m += x.get(first + t, c);
+    m /= (float)w.n_past;
   }
   if (own && w.statistic == WINDOW_STANDARD) {
     float squares = 0;
-    for (int64_t t = 0; t < w.length; t++) {
+    for (int64_t t = 0; t < w.n_past; t++) {
       const float e = x.get(first + t, c) - m;
       squares += e * e;
     }
-    d = sqrtf(squares / (float)w.length + w.eps);
+    d = sqrtf(squares / (float)w.n_past + w.eps);
   }
   if (own) mean.put(s, c, m), std.put(s, c, d);
   for (int64_t t = 0; t < w.length; t++) {
+    if (own && t >= w.n_past) {
+      y.put(first + t, c, 0);
+      continue;
+    }
     float value = (x.get(first + t, c) - m) / d;
     if (own && cycle) value -= cycle.get((global_load(phase + s) + t) % w.n_cycle, c);
     y.put(first + t, c, value);
@@ -50,7 +55,7 @@ static __global__ void backward(Window w, const int32_t *phase, Rows dy, Rows dc
   float sum = dcycle.unset ? 0 : dcycle.get(place, c);
   for (int64_t s = 0; s < w.n_seq; s++) {
     const int64_t first = (place - global_load(phase + s) % w.n_cycle + w.n_cycle) % w.n_cycle;
-    for (int64_t t = first; t < w.length; t += w.n_cycle) sum -= dy.get(s * w.length + t, c);
+    for (int64_t t = first; t < w.n_past; t += w.n_cycle) sum -= dy.get(s * w.length + t, c);
   }
   dcycle.put(place, c, sum);
 }

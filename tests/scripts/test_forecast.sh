@@ -155,10 +155,45 @@ model.loss=quantile model.channel_independent=true model.bidirectional=true mode
 data.features=S data.target=heat
 data.features=MS data.target=heat
 data.known_columns=[heat] data.calendar=[hour,day_of_week]
+data.calendar=[hour] model.known_future=true
+data.calendar=[hour] model.known_future=true model.head=rows model.patch_len=3 model.stride=3 model.channel_independent=true model.revin=last
 data.borders=[2020-01-20,2020-01-28,2020-02-05]
 data.scale=false
 dtype=bf16
 EOF
+
+# ---- what is known of the rows to forecast
+
+# Sales follow a price that no past row tells: 3 - 2 price, and a little noise.
+prices() { # rows from to, columns
+  awk -v from="$1" -v to="$2" -v sales="$3" 'BEGIN { print sales ? "date,sales,price" : "date,price"; srand(7)
+    for (t = 0; t < to; t++) { p = rand(); e = rand() - 0.5; if (t < from) continue
+      d = strftime("%Y-%m-%d", 1577836800 + 86400 * t, 1)
+      if (sales) printf "%s,%.4f,%.4f\n", d, 3 - 2 * p + 0.1 * e, p; else printf "%s,%.4f\n", d, p } }'
+}
+prices 0 600 1 >sales.csv
+prices 590 607 0 >prices.csv
+prices 600 607 1 | tail -7 | cut -d, -f1,2 >truth.csv
+cat >sales.yaml <<'EOF2'
+name: sales
+seed: 2
+model: {task: forecast, context: 14, horizon: 7, d_model: 16, n_layer: 1, known_future: true, head: rows, ssm_cfg: {layer: Mamba2, d_state: 8, headdim: 8, chunk_size: 8}}
+data: {kind: series, path: [sales.csv], known_columns: [price], calendar: [day_of_week], split: {train: 0.7, val: 0.15, test: 0.15}}
+optim: {lr: 1.0e-2}
+train: {steps: 150, batch_size: 16, eval_every: 0}
+EOF2
+mse() { "$aspis" eval "$1" --part test --json | grep -o '"mse": [0-9.e-]*' | head -1 | cut -d' ' -f2; }
+"$aspis" train sales.yaml --quiet --out told >/dev/null
+"$aspis" train sales.yaml --quiet --out untold --set model.known_future=false --set model.head=last >/dev/null
+awk -v told="$(mse told)" -v untold="$(mse untold)" 'BEGIN { exit !(told < 0.05 && untold > 0.8) }' ||
+  fail "told the prices the error is $(mse told), not told $(mse untold); expected below 0.05 and above 0.8"
+"$aspis" forecast told --input sales.csv --future prices.csv | tail -7 | paste -d, - truth.csv |
+  awk -F, '{ d = $2 - $4; n++; if ($1 != $3 || d * d > 0.04) exit 1 } END { if (n != 7) exit 1 }' ||
+  fail "forecast with prices: $("$aspis" forecast told --input sales.csv --future prices.csv | xargs), expected $(xargs <truth.csv)"
+planned=$("$aspis" plan sales.yaml --json | grep -o '"step_bytes": [0-9]*' | grep -o '[0-9]*$')
+used=$("$aspis" train sales.yaml --verbose --out told-verbose --set train.steps=3 2>&1 >/dev/null | grep -o 'step [0-9]*, scratch' | tail -1 | grep -o '[0-9]*')
+[ "$planned" = "$used" ] || fail "with a known future planned $planned bytes of activations, used $used"
+"$aspis" check sales.yaml >/dev/null || fail "the gradients of a known future"
 
 # ---- what is refused
 
@@ -178,6 +213,12 @@ refused 2 "expected --input" forecast whole
 refused 4 "expected a forecaster" forecast lm --input new.csv
 refused 2 "data.kind: found series beside model.task: lm" train f.yaml --out x --set model.task=lm
 refused 2 "model.input_dim: found 5, expected the data's 2 columns" train f.yaml --out x --set model.input_dim=5
+refused 2 "expected --future FILE.csv with them: price, day_of_week" forecast told --input sales.csv
+refused 2 "reads nothing of the rows to forecast" forecast untold --input sales.csv --future prices.csv
+refused 3 "found 0 rows after the last of sales.csv, expected 7" forecast told --input sales.csv --future sales.csv
+refused 2 "model.known_future" forecast told --stream
+refused 2 "model.known_future: found no known column" train f.yaml --out x --set model.known_future=true
+refused 2 "model.head: found rows with known_future: true, patch_len: 2" train sales.yaml --out x --set model.patch_len=2
 refused 3 "found no windows" eval whole --part test --set data.split.test=0
 
 echo "ok: forecasts train, score and stream"

@@ -122,8 +122,8 @@ DataConfig rule_config(char *task, int n_columns) {
 Batch windows_new(const Dataset *dataset, int64_t n) {
   const SeriesInfo *info = dataset_series(dataset);
   return (Batch){.n_seq = n,
-                 .length = info->context,
-                 .input = malloc(sizeof(float) * (size_t)(n * info->context * info->n_input)),
+                 .length = info->window,
+                 .input = malloc(sizeof(float) * (size_t)(n * info->window * info->n_input)),
                  .output = malloc(sizeof(float) * (size_t)(n * info->horizon * info->n_output)),
                  .row = malloc(sizeof(int64_t) * (size_t)n)};
 }
@@ -132,7 +132,7 @@ void windows_free(Batch *batch) { free(batch->input), free(batch->output), free(
 
 bool windows_equal(const Dataset *dataset, const Batch *a, const Batch *b) {
   const SeriesInfo *info = dataset_series(dataset);
-  return memcmp(a->input, b->input, sizeof(float) * (size_t)(a->n_seq * info->context * info->n_input)) == 0 &&
+  return memcmp(a->input, b->input, sizeof(float) * (size_t)(a->n_seq * info->window * info->n_input)) == 0 &&
          memcmp(a->output, b->output, sizeof(float) * (size_t)(a->n_seq * info->horizon * info->n_output)) == 0;
 }
 

@@ -128,6 +128,16 @@ _Static_assert(sizeof(Ablation) == sizeof(int) && sizeof(WindowStatistic) == siz
                    sizeof(ForecastHead) == sizeof(int) && sizeof(ForecastLoss) == sizeof(int),
                "choices are read as ints");
 
+/* What lies at a field's place in a config is of the kind's type. */
+static void check_size(const Field *field) {
+  static const size_t SIZES[] = {[FIELD_INT] = sizeof(int),         [FIELD_OPTIONAL] = sizeof(int),
+                                 [FIELD_BOOL] = sizeof(bool),       [FIELD_REAL] = sizeof(double),
+                                 [FIELD_PAIR] = 2 * sizeof(double), [FIELD_OPTIONAL_REAL] = sizeof(double),
+                                 [FIELD_LIMIT] = 2 * sizeof(double)};
+  if (field->kind == FIELD_REALS || field->kind == FIELD_CHOICE) return;
+  CHECK(field->size == SIZES[field->kind], "%s: a field of %zu bytes", field->name, field->size);
+}
+
 /* ---- reading */
 
 /* Where a value stands, for messages: "config.json: ssm_cfg.headdim". */
@@ -184,6 +194,7 @@ static Status read_choice(Place place, const Field *field, const json_t *value, 
 
 static Status read_field(Place place, const Field *field, const json_t *value, void *target) {
   char *at = (char *)target + field->offset;
+  check_size(field);
   int *as_int = (int *)(void *)at;
   double *as_real = (double *)(void *)at;
   bool *as_bool = (bool *)(void *)at;
@@ -439,6 +450,7 @@ static void write_reals(Writer *w, const char *key, const double *values, int n)
 
 static void write_field(Writer *w, const Field *field, const void *source) {
   const char *at = (const char *)source + field->offset;
+  check_size(field);
   int as_int = 0;
   bool as_bool = false;
   const double *as_real = (const double *)(const void *)at;

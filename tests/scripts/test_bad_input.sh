@@ -71,7 +71,7 @@ echo "ok: resumed after the NaN, the same result"
 code=0
 (ulimit -f 200 && "$aspis" train small.yaml --quiet --out full >/dev/null 2>err.txt) || code=$?
 [ $code = 4 ] || fail "full disk: exit $code: $(cat err.txt)"
-ls full/checkpoints | grep -q tmp && fail "full disk: a temporary file was left"
+ls full/checkpoints | grep >/dev/null tmp && fail "full disk: a temporary file was left"
 echo "ok: 4: $(tail -1 err.txt | cut -c1-150)"
 
 if [ "$(id -u)" != 0 ]; then

@@ -147,8 +147,8 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *windows);
 /* NULL when a series can be read row by row with the state kept: forecasts of each row in O(1), equal to those of one window
  * that holds all rows so far. Else why not (malloc'ed). */
 char *forecaster_stream_problem(const ModelConfig *config);
-/* The zero state of one window, in `arena` of `device`. */
-ModelState forecaster_zero_state(const Model *model, Device *device, Arena *arena, Dtype real);
+/* The state that one window starts from, in `arena` of `device`. */
+ModelState forecaster_start_state(const Model *model, Device *device, Arena *arena, Dtype real);
 /* loss (n_seq, 1) real of a prediction against target (n_seq, horizon * output_dim) real, by config.loss */
 Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target);
 /* Forecasts of a value: the quantiles, or 1; and which of them is the point forecast: the one nearest to the median. */

@@ -20,6 +20,7 @@ typedef enum FieldKind {
   FIELD_INT,
   FIELD_OPTIONAL, /* int; null and absent mean 0, and 0 is not written */
   FIELD_BOOL,
+  FIELD_FLAG, /* bool; false is not written: the canonical package may not know the key */
   FIELD_REAL,
   FIELD_OPTIONAL_REAL,
   FIELD_PAIR,
@@ -71,6 +72,7 @@ static const Field SSM_FIELDS[] = {
     SSM(is_outproj_norm, FIELD_BOOL, MAMBA3),
     SSM(is_mimo, FIELD_BOOL, MAMBA3),
     SSM(mimo_rank, FIELD_INT, MAMBA3),
+    SSM(learnable_init_states, FIELD_FLAG, BOTH),
     {0},
 };
 
@@ -130,10 +132,10 @@ _Static_assert(sizeof(Ablation) == sizeof(int) && sizeof(WindowStatistic) == siz
 
 /* What lies at a field's place in a config is of the kind's type. */
 static void check_size(const Field *field) {
-  static const size_t SIZES[] = {[FIELD_INT] = sizeof(int),         [FIELD_OPTIONAL] = sizeof(int),
-                                 [FIELD_BOOL] = sizeof(bool),       [FIELD_REAL] = sizeof(double),
-                                 [FIELD_PAIR] = 2 * sizeof(double), [FIELD_OPTIONAL_REAL] = sizeof(double),
-                                 [FIELD_LIMIT] = 2 * sizeof(double)};
+  static const size_t SIZES[] = {
+      [FIELD_INT] = sizeof(int),          [FIELD_OPTIONAL] = sizeof(int),    [FIELD_BOOL] = sizeof(bool),
+      [FIELD_REAL] = sizeof(double),      [FIELD_PAIR] = 2 * sizeof(double), [FIELD_OPTIONAL_REAL] = sizeof(double),
+      [FIELD_LIMIT] = 2 * sizeof(double), [FIELD_FLAG] = sizeof(bool)};
   if (field->kind == FIELD_REALS || field->kind == FIELD_CHOICE) return;
   CHECK(field->size == SIZES[field->kind], "%s: a field of %zu bytes", field->name, field->size);
 }
@@ -214,6 +216,7 @@ static Status read_field(Place place, const Field *field, const json_t *value, v
     TRY(read_pair(place, field->name, value, as_real));
     if (as_real[1] >= NO_LIMIT) as_real[1] = INFINITY;
     return STATUS_OK;
+  case FIELD_FLAG:
   case FIELD_BOOL:
     if (!json_is_boolean(value)) return refuse(place, field->name, value, "true or false");
     *as_bool = json_is_true(value);
@@ -476,8 +479,10 @@ static void write_field(Writer *w, const Field *field, const void *source) {
     memcpy(&as_int, (const char *)source + field->count_offset, sizeof as_int);
     write_reals(w, field->name, as_real, as_int);
     return;
+  case FIELD_FLAG:
   case FIELD_BOOL:
     memcpy(&as_bool, at, sizeof as_bool);
+    if (field->kind == FIELD_FLAG && !as_bool) return;
     write_bool(w, field->name, as_bool);
     return;
   case FIELD_CHOICE: break;

@@ -11,7 +11,7 @@ Decoder decoder_open(Model *model, Device *device, Dtype act, int64_t n_seq, int
   return (Decoder){.model = model,
                    .device = device,
                    .act = act,
-                   .state = model_zero_state(model, device, &device->weights, device->backend->real, n_seq, room)};
+                   .state = model_start_state(model, device, &device->weights, device->backend->real, n_seq, room)};
 }
 
 void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n_prompt, int64_t room) {
@@ -67,7 +67,7 @@ static void read_piece(Decoder *d, int64_t s, Input input, int64_t n, bool goes_
   tape_reset(&tape, mark);
 }
 
-/* What has been read already is in the state, which is zero at the start; attention then has no rows to look back at. */
+/* What has been read already is in the state, which is as at the start before; attention then has no rows to look back at. */
 static bool begins(const Decoder *d, int64_t s) {
   return d->state.length && model_state_length(d->device, &d->state, s) == 0;
 }
@@ -75,8 +75,8 @@ static bool begins(const Decoder *d, int64_t s) {
 static void read_input(Decoder *d, int64_t s, Input input, int64_t n, float *logits) {
   CHECK(n >= 1 && s >= 0 && s < d->state.n_seq, "%lld tokens for sequence %lld of %lld", (long long)n, (long long)s,
         (long long)d->state.n_seq);
-  if (d->device->dry) { /* the largest piece, at the start and later */
-    read_piece(d, s, input, min_i64(n, PIECE), false, NULL);
+  if (d->device->dry) { /* the largest piece, at the start where that is another call, and later */
+    if (d->state.length) read_piece(d, s, input, min_i64(n, PIECE), false, NULL);
     read_piece(d, s, input, min_i64(n, PIECE), true, NULL);
     return;
   }

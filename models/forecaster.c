@@ -231,8 +231,8 @@ char *forecaster_stream_problem(const ModelConfig *c) {
   return NULL;
 }
 
-ModelState forecaster_zero_state(const Model *model, Device *device, Arena *arena, Dtype real) {
-  return model_zero_state(model, device, arena, real, n_series(&model->config), 0);
+ModelState forecaster_start_state(const Model *model, Device *device, Arena *arena, Dtype real) {
+  return model_start_state(model, device, arena, real, n_series(&model->config), 0);
 }
 
 Tensor *forecaster_loss(Model *model, Tape *tape, Tensor *prediction, Tensor *target) {

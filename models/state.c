@@ -130,11 +130,23 @@ void model_state_count(Device *device, const ModelState *state, int64_t s, int64
   give_back(device, state->length);
 }
 
+/* What layer i has learned to start from becomes sequence s of its state. */
+static void put_learned(const Model *model, Device *device, const ModelState *to, int64_t s, int i) {
+  const Tensor *learned = mixer_init_states(&model->blocks[i].mixer);
+  if (!learned) return;
+  const Tensor origin = host_of(device, learned);
+  const Tensor row =
+      tensor_over(origin.data, origin.dtype, 4, (const int64_t[]){1, origin.dim[0], origin.dim[1], origin.dim[2]});
+  Tensor target = host_of(device, to->layers[i].ssm);
+  put_field(&target, s, &row, 0, -1);
+  give_back(device, to->layers[i].ssm);
+}
+
 void model_state_put(const Model *model, Device *device, const ModelState *to, int64_t s, const ModelState *from,
                      int64_t of) {
   const int64_t n_rows = from ? model_state_length(device, from, of) : 0;
   model_state_count(device, to, s, n_rows - model_state_length(device, to, s));
-  for (int i = 0; i < model->config.n_layer; i++)
+  for (int i = 0; i < model->config.n_layer; i++) {
     for (int f = 0; f < STATE_N_FIELDS; f++) {
       Tensor *field = *state_field(&to->layers[i], f);
       const Tensor *source = from ? *state_field(&from->layers[i], f) : NULL;
@@ -147,6 +159,16 @@ void model_state_put(const Model *model, Device *device, const ModelState *to, i
       put_field(&target, s, source ? &origin : NULL, of, FIELDS[f].grows ? n_rows : -1);
       give_back(device, field);
     }
+    if (!from) put_learned(model, device, to, s, i);
+  }
+}
+
+ModelState model_start_state(const Model *model, Device *device, Arena *arena, Dtype real, int64_t n_seq,
+                             int64_t room) {
+  ModelState state = model_zero_state(model, device, arena, real, n_seq, room);
+  for (int i = 0; i < model->config.n_layer && arena->memory; i++)
+    for (int64_t s = 0; s < n_seq; s++) put_learned(model, device, &state, s, i);
+  return state;
 }
 
 StateBytes model_state_bytes(const Model *model, Dtype real) {

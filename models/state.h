@@ -17,15 +17,18 @@ typedef struct ModelState {
 
 /* Whether it has attention: then its state grows by the token. */
 bool model_state_grows(const Model *model);
-/* Zero states of n_seq sequences, in `arena` of `device` (NULL: the host's own); attention with room for that many tokens. */
+/* States of n_seq sequences at the start, in `arena` of `device` (NULL: the host's own); attention with room for that many tokens.
+ * Zero, but what the model has learned to start from (model.learn_init_state). */
+ModelState model_start_state(const Model *model, Device *device, Arena *arena, Dtype real, int64_t n_seq, int64_t room);
+/* The same without what was learned, for whoever fills it or wants the shapes: the parameters need no memory. */
 ModelState model_zero_state(const Model *model, Device *device, Arena *arena, Dtype real, int64_t n_seq, int64_t room);
 /* What a call on `tape` is to fill, for sequences of up to `room` tokens, those before the call included (0: whoever calls
  * gives attention's keys and values a place). */
 ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_t room);
 /* Sequence s alone, as headers in `arena` over the same memory. */
 ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s);
-/* Sequence s of `to` becomes sequence `of` of `from`, whose tokens must fit into its room; `from` NULL: zero, as at the
- * start. Each lies on `device` or, where it is not that's, on the host. This is how rows are selected, reordered, repeated and reset. */
+/* Sequence s of `to` becomes sequence `of` of `from`, whose tokens must fit into its room; `from` NULL: as at
+ * the start. Each lies on `device` or, where it is not that's, on the host. This is how rows are selected, reordered, repeated and reset. */
 void model_state_put(const Model *model, Device *device, const ModelState *to, int64_t s, const ModelState *from,
                      int64_t of);
 /* How many tokens sequence s has read, of models that count them; 0 of others, and on a dry device. */

@@ -27,6 +27,7 @@ void mamba2_init(Mamba2 *m, ParamTable *params, const char *prefix, const MixerC
   if (c->rmsnorm) m->norm = params_add_vector(params, prefix, "norm.weight", n_ssm, INIT_VALUE(1));
   m->out_proj = params_add_linear(params, prefix, "out_proj.weight", c->d_model, n_e, sqrt(n_layer));
   if (c->bias) m->out_proj_bias = params_add_vector(params, prefix, "out_proj.bias", c->d_model, INIT_VALUE(0));
+  m->init_states = mixer_add_init_states(params, prefix, c);
 }
 
 /* What the scan and the step share: what each part is told, but what goes from part to part, and the state. */
@@ -84,7 +85,7 @@ Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, cons
 
   part.conv.cu_seqlens = part.scan.cu_seqlens = cu_seqlens;
   part.conv.window_in = state_in && has_window ? state_in->conv : NULL;
-  part.scan.ssm_in = state_in ? state_in->ssm : NULL;
+  part.scan.ssm_in = state_in ? state_in->ssm : mixer_start(tape, m->init_states, cu_seqlens);
   part.conv = op_conv1d(tape, part.conv, state_out && has_window);
   part.dt = op_ssm_dt(tape, part.dt);
   part.scan.x = tensor_cols(arena, part.conv.y, 0, n_ssm);

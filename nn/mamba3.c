@@ -29,6 +29,7 @@ void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerC
   m->C_norm = params_add_vector(params, prefix, "C_norm.weight", n_n, INIT_VALUE(1));
   if (c->is_outproj_norm) m->norm = params_add_vector(params, prefix, "norm.weight", n_e, INIT_VALUE(1));
   m->out_proj = params_add_linear(params, prefix, "out_proj.weight", c->d_model, n_e, sqrt(n_layer));
+  m->init_states = mixer_add_init_states(params, prefix, c);
 }
 
 /* What the scan and the step share: what each part is told, but what goes from part to part, and the state. */
@@ -85,6 +86,7 @@ Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, cons
   part.scan.cu_seqlens = cu_seqlens;
   part.scan.dt = part.dt.dt, part.scan.a = part.dt.a, part.scan.lambda = part.dt.lambda;
   if (state_in) start_from(&part.scan, state_in);
+  else part.scan.ssm_in = mixer_start(tape, m->init_states, cu_seqlens);
   part.scan = op_ssd_scan(tape, part.scan, state_out != NULL);
   const SsdScan *end = &part.scan;
   if (state_out)

@@ -132,6 +132,26 @@ Tensor *mixer_step(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, Layer
   CHECK(false, "layer kind %d", (int)m->kind);
 }
 
+Tensor *mixer_add_init_states(ParamTable *params, const char *prefix, const MixerConfig *c) {
+  const int64_t dim[] = {mixer_nheads(c), c->headdim, c->d_state};
+  return c->learnable_init_states ? params_add_real(params, prefix, "init_states", 3, dim, INIT_VALUE(0)) : NULL;
+}
+
+const Tensor *mixer_init_states(const Mixer *m) {
+  if (m->kind == LAYER_MAMBA2) return m->mamba2.init_states;
+  return m->kind == LAYER_MAMBA3 ? m->mamba3.init_states : NULL;
+}
+
+Tensor *mixer_start(Tape *tape, Tensor *init_states, Tensor *cu_seqlens) {
+  if (!init_states) return NULL;
+  const int64_t n_seq = cu_seqlens->dim[0] - 1, *dim = init_states->dim;
+  Tensor *first = tensor_new1(&tape->device->step, I32, n_seq);
+  device_zero(tape->device, first);
+  Tensor *start = op_gather(tape, init_states, first, tensor_count(init_states), n_seq * dim[0] * dim[1], dim[2]);
+  tensor_reshape(start, 4, (const int64_t[]){n_seq, dim[0], dim[1], dim[2]});
+  return start;
+}
+
 MixerProducts mixer_products(const Mixer *m) {
   switch (m->kind) {
   case LAYER_MAMBA2:

@@ -23,6 +23,7 @@ typedef struct MixerConfig { /* ssm_cfg */
   bool A_softplus; /* A_activation: heavy_tail (false) or softplus */
   bool is_outproj_norm, is_mimo;
   int mimo_rank;
+  bool learnable_init_states; /* sequences start from a state that is trained (the canonical package: Mamba-2 only) */
 } MixerConfig;
 
 typedef struct AttnConfig {              /* attn_cfg */
@@ -60,10 +61,12 @@ typedef struct LayerState {
 typedef struct Mamba2 {
   MixerConfig config;
   Tensor *in_proj, *in_proj_bias, *conv_w, *conv_bias, *dt_bias, *A_log, *D, *norm, *out_proj, *out_proj_bias;
+  Tensor *init_states; /* (H, P, N) real: where the scan's state starts; NULL: at zero */
 } Mamba2;
 typedef struct Mamba3 {
   MixerConfig config;
   Tensor *in_proj, *dt_bias, *B_bias, *C_bias, *B_norm, *C_norm, *D, *mimo_x, *mimo_z, *mimo_o, *norm, *out_proj;
+  Tensor *init_states; /* as Mamba-2's */
 } Mamba3;
 typedef struct AttentionLayer {
   AttnConfig config; /* with kv heads, head_dim and scale filled in */
@@ -86,7 +89,7 @@ void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerC
 void attention_init(AttentionLayer *m, ParamTable *params, const char *prefix, const AttnConfig *config, int d_model,
                     int n_layer);
 /* A mixer is out_proj(mix(in_proj(x))). The middle: proj (T, n_proj) act -> what out_proj reads (T, n_inner) act.
- * state_in NULL: zero. state_out NULL: not wanted; else its fields are set, but key and value, which are filled: their room
+ * state_in NULL: the start, which is zero but for init_states. state_out NULL: not wanted; else its fields are set, but key and value, which are filled: their room
  * is the caller's to know. */
 Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                    LayerState *state_out);
@@ -103,6 +106,12 @@ Tensor *mamba2_step(Mamba2 *m, Tape *tape, Tensor *proj, LayerState *state);
 Tensor *mamba3_step(Mamba3 *m, Tape *tape, Tensor *proj, LayerState *state);
 Tensor *attention_step(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state);
 Tensor *mixer_step(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state);
+/* Where the scan's states start without a state_in, for the sequences of cu_seqlens: NULL (zero) without init_states. */
+Tensor *mixer_start(Tape *tape, Tensor *init_states, Tensor *cu_seqlens);
+/* The mixer's init_states, or NULL. */
+const Tensor *mixer_init_states(const Mixer *m);
+/* Adds them, zero at first, where the config has them; NULL where not. They do not decay. */
+Tensor *mixer_add_init_states(ParamTable *params, const char *prefix, const MixerConfig *config);
 /* The products around it; a bias may be NULL, and all are where there is no mixer. */
 typedef struct MixerProducts {
   Tensor *in_proj, *in_proj_bias, *out_proj, *out_proj_bias;

@@ -23,6 +23,14 @@ Tensor tensor_over(void *data, Dtype dtype, int n_dim, const int64_t *dim) {
   return t;
 }
 
+void tensor_reshape(Tensor *t, int n_dim, const int64_t *dim) {
+  const Tensor shaped = tensor_over(t->data, t->dtype, n_dim, dim);
+  CHECK(tensor_contiguous(t) && !t->base && !t->grad && tensor_count(&shaped) == tensor_count(t), "%s as another shape",
+        tensor_shape_text(t));
+  t->n_dim = n_dim, t->ld = shaped.ld;
+  memcpy(t->dim, shaped.dim, sizeof t->dim);
+}
+
 /* Headers live outside the arena's dry memory: a dry run needs them for real. */
 static Tensor *header_new(Arena *arena, Tensor value) {
   Tensor *t = arena_header(arena, sizeof(Tensor));

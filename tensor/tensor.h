@@ -70,6 +70,8 @@ Tensor *tensor_new(Arena *arena, Dtype dtype, int n_dim, const int64_t *dim);
 #define tensor_new4(arena, dtype, d0, d1, d2, d3) tensor_new(arena, dtype, 4, (const int64_t[]){d0, d1, d2, d3})
 /* A header over memory somebody else owns (contiguous). */
 Tensor tensor_over(void *data, Dtype dtype, int n_dim, const int64_t *dim);
+/* Gives a contiguous tensor without a gradient yet another shape of as many elements. */
+void tensor_reshape(Tensor *t, int n_dim, const int64_t *dim);
 /* View: columns [col, col+n_cols) of a 2-d tensor. */
 Tensor *tensor_cols(Arena *arena, Tensor *base, int64_t col, int64_t n_cols);
 /* View: n_rows rows of a 2-d tensor, `first`, first+step, ... */

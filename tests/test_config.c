@@ -116,8 +116,6 @@ Test(config, what_is_not_built_is_refused_by_name) {
       {"tokenizer.json", "data: {tokenizer: a/tokenizer.json}",
        "c.yaml:1:19: data.tokenizer: found a/tokenizer.json, which is not built in this version, expected byte or "
        "char"},
-      {"learn_init_state", "model: {learn_init_state: true}",
-       "c.yaml:1:27: model.learn_init_state: found true, which is not built in this version, expected false"},
       {"residual_in_fp32", "model: {residual_in_fp32: false}",
        "c.yaml:1:27: model.residual_in_fp32: found false, which is not built in this version, expected true"},
   };

@@ -156,7 +156,7 @@ Test(decoding, by_single_steps_gives_the_logits_of_one_pass) {
     const int64_t width = tensor_last(whole);
     Tape tape = tape_make(&s.device, s.act, false);
     for (int prompt = 0; prompt < N_TOKENS; prompt += 6) {
-      ModelState state = model_zero_state(s.model, &s.device, &s.device.step, tape_real(&tape), 1, N_TOKENS);
+      ModelState state = model_start_state(s.model, &s.device, &s.device.step, tape_real(&tape), 1, N_TOKENS);
       if (prompt > 0) {
         ModelState out;
         logits_of(&s, token, 0, prompt, NULL, &out);

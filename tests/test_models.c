@@ -137,7 +137,8 @@ Test(params, bf16_and_lower_half_are_any_float_to_the_last_bit) {
 }
 
 static bool stays_real(const char *name) {
-  static const char *const ENDS[] = {"dt_bias", "A_log", ".D", "B_bias", "C_bias", "mimo_x", "mimo_z", "mimo_o"};
+  static const char *const ENDS[] = {"dt_bias", "A_log",  ".D",     "B_bias",     "C_bias",
+                                     "mimo_x",  "mimo_z", "mimo_o", "init_states"};
   for (size_t i = 0; i < sizeof ENDS / sizeof *ENDS; i++) {
     size_t n = strlen(name), n_end = strlen(ENDS[i]);
     if (n >= n_end && strcmp(name + n - n_end, ENDS[i]) == 0) return true;
@@ -164,10 +165,11 @@ Test(params, of_the_ssm_stay_f32_in_a_bf16_model_and_all_others_have_masters) {
   }
 }
 
-/* The reference's rule (tests/golden/reference/mamba_ref.py, decays). */
+/* The reference's rule (tests/golden/reference/mamba_ref.py, decays), and the canonical package's of init_states. */
 static bool reference_decays(const char *name) {
-  static const char *const ENDS[] = {"dt_bias", "A_log",  "D",      "norm.weight", "norm2.weight", "norm_f.weight",
-                                     "bias",    "B_bias", "C_bias", "mimo_x",      "mimo_z",       "mimo_o"};
+  static const char *const ENDS[] = {"dt_bias",       "A_log",  "D",          "norm.weight", "norm2.weight",
+                                     "norm_f.weight", "bias",   "B_bias",     "C_bias",      "mimo_x",
+                                     "mimo_z",        "mimo_o", "init_states"};
   for (size_t i = 0; i < sizeof ENDS / sizeof *ENDS; i++) {
     size_t n = strlen(name), n_end = strlen(ENDS[i]);
     if (n >= n_end && strcmp(name + n - n_end, ENDS[i]) == 0) return false;

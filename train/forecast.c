@@ -54,7 +54,7 @@ ForecastStream forecast_stream_open(Model *model, Device *device, Dtype act, con
                           .device = device,
                           .act = act,
                           .info = info,
-                          .state = forecaster_zero_state(model, device, &device->weights, device->backend->real)};
+                          .state = forecaster_start_state(model, device, &device->weights, device->backend->real)};
 }
 
 void forecast_stream_take(ForecastStream *stream, const float *input, int64_t row, double *values) {

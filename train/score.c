@@ -50,7 +50,7 @@ void score_pass(Model *model, Device *device, Dtype act, const void *shape) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
   ModelState start = {0}, end;
-  if (pass->state_in) start = model_zero_state(model, device, &device->step, tape_real(&tape), 1, pass->past);
+  if (pass->state_in) start = model_start_state(model, device, &device->step, tape_real(&tape), 1, pass->past);
   Batch batch = {.n_seq = 1, .length = pass->length};
   forward(model, &tape, &batch, pass->state_in ? &start : NULL, pass->state_out ? &end : NULL,
           pass->past + pass->length, NULL);
@@ -92,7 +92,7 @@ static Status score_sequence(Scoring *scoring, const Batch *batch, int64_t s) {
   Tape tape = tape_make(device, scoring->open->config.dtype, false);
   ModelState start = {0}, end;
   if (scoring->from) {
-    start = model_zero_state(model, device, &device->step, tape_real(&tape), 1, scoring->past);
+    start = model_start_state(model, device, &device->step, tape_real(&tape), 1, scoring->past);
     model_state_put(model, device, &start, 0, &scoring->from->state, s);
   }
   const int64_t room = scoring->past + batch->length;

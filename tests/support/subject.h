@@ -8,7 +8,8 @@
 /* Room for small models; address sanitizer pays for every byte reserved. */
 #define SUBJECT_SIZES ((DeviceSizes){(size_t)64 << 20, (size_t)512 << 20, (size_t)64 << 20})
 
-/* A small model: every layer has more than one group and rank, and an MLP and attention where told; 29 tokens. */
+/* A small model: every layer has more than one group and rank, and an MLP and attention where told; 29 tokens.
+ * With MIMO and hybrids, sequences start from learned states. */
 ModelConfig subject_config(LayerKind layer, bool is_mimo, bool hybrid);
 
 typedef struct SubjectKind {
@@ -24,7 +25,7 @@ typedef struct Subject {
   Model *model;
   Dtype act;
 } Subject;
-/* With fresh weights of seed 7, laid out for training. */
+/* With fresh weights of seed 7, laid out for training; learned states are drawn, too. */
 Subject subject_open(const ModelConfig *config, Dtype act);
 void subject_close(Subject *s);
 

@@ -45,7 +45,7 @@ typedef struct DataConfig {
       *paths; /* text: files, folders or globs, already relative to the working directory or absolute; series: one CSV,
                    or an HDF5 dataset as "file.h5:/name" */
   int n_paths;
-  char *tokenizer;                           /* "byte", "char" */
+  char *tokenizer;                           /* "byte", "char", or the path of a tokenizer.json */
   double split_train, split_val, split_test; /* test: series only */
   int seq_len;
   bool pack;          /* text: rows of several documents, whose states do not meet */
@@ -101,7 +101,7 @@ int dataset_vocab_size(const Dataset *dataset);
 const SeriesInfo *dataset_series(const Dataset *dataset);
 /* Bytes of text behind one token of this part on average, for bits per byte; 0 where that has no meaning. */
 double dataset_bytes_per_token(const Dataset *dataset, DataPart part);
-/* The tokenizer as JSON text, owned by the dataset: {"kind": "char", "vocab": [...]}; NULL for synthetic data; what
+/* The tokenizer as JSON text, owned by the dataset: {"kind": "char", "vocab": [...]} or a tokenizer.json; NULL for synthetic data; what
  * series_from_json reads for series. */
 const char *dataset_tokenizer_json(const Dataset *dataset);
 /* Samples in one epoch of the part (train: shuffled anew each epoch; text: the part's windows of seq_len + 1 tokens,
@@ -168,11 +168,16 @@ char *series_stream_date(const SeriesStream *stream, int k);
 
 /* Tokenizers by themselves (data/tokenizer.c): what a checkpoint needs to turn text into tokens and back. */
 typedef struct Tokenizer Tokenizer;
+/* Whether a value of DataConfig.tokenizer is a path. */
+bool tokenizer_is_file(const char *tokenizer);
 /* json: as dataset_tokenizer_json gives it; anything else is CODE_DATA. */
 Status tokenizer_from_json(const char *json, Tokenizer **tokenizer);
 void tokenizer_free(Tokenizer *tokenizer);
 int tokenizer_vocab_size(const Tokenizer *tokenizer);
-/* Tokens of a UTF-8 text, malloc'ed. A character outside the vocabulary is CODE_DATA, named with its byte offset. */
+/* Tokens of a text, malloc'ed. What the vocabulary has no token for is CODE_DATA: bytes that are no UTF-8 (byte-level ones take
+ * any), a character. Threads may share a tokenizer. */
 Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t bytes, int32_t **tokens, int64_t *n);
+/* The text of tokens, malloc'ed, with a zero behind it that *bytes does not count. A token that is none is CODE_DATA. */
+Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *tokens, int64_t n, char **text, size_t *bytes);
 /* Bytes of one token (not NUL-terminated); NULL when there is no such token. */
 const char *tokenizer_piece(const Tokenizer *tokenizer, int32_t token, int *bytes);

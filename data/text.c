@@ -28,9 +28,7 @@ typedef struct Text {
   Dataset base;
   Tokenizer *tokenizer;
   char *json;
-  void *tokens; /* unsigned integers of `width` bytes */
-  int width;
-  int64_t n_tokens;
+  TokenRow tokens;
   struct {
     int64_t first, n;
   } part[2]; /* by DataPart, in tokens */
@@ -41,14 +39,14 @@ typedef struct Text {
 } Text;
 
 static void copy_tokens(const Text *text, int64_t first, int64_t n, int32_t *to) {
-  switch (text->width) {
+  switch (text->tokens.width) {
   case 1:
-    for (int64_t i = 0; i < n; i++) to[i] = ((const uint8_t *)text->tokens)[first + i];
+    for (int64_t i = 0; i < n; i++) to[i] = ((const uint8_t *)text->tokens.token)[first + i];
     break;
   case 2:
-    for (int64_t i = 0; i < n; i++) to[i] = ((const uint16_t *)text->tokens)[first + i];
+    for (int64_t i = 0; i < n; i++) to[i] = ((const uint16_t *)text->tokens.token)[first + i];
     break;
-  default: memcpy(to, (const int32_t *)text->tokens + first, sizeof *to * (size_t)n); break;
+  default: memcpy(to, (const int32_t *)text->tokens.token + first, sizeof *to * (size_t)n); break;
   }
 }
 
@@ -104,7 +102,7 @@ static void text_close(Dataset *dataset) {
   Text *text = (Text *)dataset;
   tokenizer_free(text->tokenizer);
   free(text->json);
-  free(text->tokens);
+  free(text->tokens.token);
   free(text->doc_end);
   pack_free(text->pack[PART_TRAIN]), pack_free(text->pack[PART_VAL]);
   free(text);
@@ -112,19 +110,22 @@ static void text_close(Dataset *dataset) {
 
 static Status build_tokenizer(const DataConfig *config, const char *vocabulary, const SourceText *source,
                               Tokenizer **tokenizer) {
-  bool is_char = strcmp(config->tokenizer, "char") == 0;
-  if (!is_char && strcmp(config->tokenizer, "byte") != 0)
-    return status_fail(CODE_USAGE, "data.tokenizer: found %s, expected byte or char", config->tokenizer);
+  const bool is_char = strcmp(config->tokenizer, "char") == 0, is_file = tokenizer_is_file(config->tokenizer);
+  if (!is_char && !is_file && strcmp(config->tokenizer, "byte") != 0)
+    return status_fail(CODE_USAGE, "data.tokenizer: found %s, expected byte, char or a tokenizer.json",
+                       config->tokenizer);
   if (vocabulary) {
     Tokenizer *t;
     TRY(tokenizer_from_json(vocabulary, &t));
-    if (strcmp(tokenizer_kind(t), config->tokenizer) != 0) {
+    if (strcmp(tokenizer_kind(t), is_file ? "bpe" : config->tokenizer) != 0) {
       Status status = status_fail(CODE_DATA, "data.tokenizer: found %s, expected %s, with which the model was trained",
                                   config->tokenizer, tokenizer_kind(t));
       tokenizer_free(t);
       return status;
     }
     *tokenizer = t;
+  } else if (is_file) {
+    return tokenizer_read(config->tokenizer, tokenizer);
   } else if (is_char) {
     uint8_t *seen = base_zalloc(N_CODE_POINTS);
     for (int i = 0; i < source->n_files; i++) {
@@ -152,25 +153,27 @@ static void add_document(Text *text) {
     text->doc_capacity = text->doc_capacity ? 2 * text->doc_capacity : 64;
     text->doc_end = base_realloc(text->doc_end, (size_t)text->doc_capacity * sizeof *text->doc_end);
   }
-  text->doc_end[text->n_docs++] = text->n_tokens;
+  text->doc_end[text->n_docs++] = text->tokens.n;
 }
 
 /* File by file and document by document, so that a message can name the file and no token spans two. */
 static Status encode(const DataConfig *config, Text *text, const SourceText *source) {
-  text->width = text->base.vocab_size <= 1 << 8 ? 1 : text->base.vocab_size <= 1 << 16 ? 2 : 4;
-  text->tokens = base_alloc((size_t)text->width * source->bytes);
+  TokenRow *tokens = &text->tokens;
+  tokens->width = token_width(text->base.vocab_size);
+  if (!tokenizer_bpe(text->tokenizer)) { /* a token takes a byte of text at least */
+    tokens->capacity = (int64_t)source->bytes;
+    tokens->token = base_alloc((size_t)tokens->width * source->bytes);
+  }
   for (int i = 0; i < source->n_files; i++) {
     const SourceFile *file = &source->file[i];
     for (size_t at = file->begin, end; at < file->end; at = end) {
-      int64_t n;
+      const int64_t before = tokens->n;
       end = document_end(config, source, file, at);
-      TRY(tokenizer_encode_to(text->tokenizer, file->path, source->text + at, end - at, text->width,
-                              (char *)text->tokens + (size_t)text->width * (size_t)text->n_tokens, &n));
-      text->n_tokens += n;
-      add_document(text);
+      TRY(tokenizer_encode_to(text->tokenizer, file->path, source->text + at, end - at, tokens));
+      if (tokens->n > before) add_document(text);
     }
   }
-  text->tokens = base_realloc(text->tokens, (size_t)text->width * (size_t)text->n_tokens);
+  tokens->token = base_realloc(tokens->token, (size_t)tokens->width * (size_t)max_i64(1, tokens->n));
   return STATUS_OK;
 }
 
@@ -188,7 +191,7 @@ static void pack_part(Text *text, DataPart part) {
 
 /* Every token of the part but its first, or that of each document, is a target. */
 static double bytes_per_target(const Text *text, DataPart part) {
-  if (text->width == 1 && strcmp(tokenizer_kind(text->tokenizer), "byte") == 0) return 1.0;
+  if (strcmp(tokenizer_kind(text->tokenizer), "byte") == 0) return 1.0;
   int64_t sum = 0, n = 0;
   for (int64_t i = 0, next; i < text->part[part].n; i = next) {
     next = text->part[part].n;
@@ -210,8 +213,8 @@ static Status split(const DataConfig *config, Text *text) {
     return status_fail(CODE_USAGE, "data.split: found train %g and val %g, expected shares that sum to at most 1",
                        train, val);
   /* Both ends are rounded, not both sizes: no token falls between the parts. */
-  int64_t train_end = llround(train * (double)text->n_tokens);
-  int64_t val_end = min_i64(llround((train + val) * (double)text->n_tokens), text->n_tokens);
+  int64_t train_end = llround(train * (double)text->tokens.n);
+  int64_t val_end = min_i64(llround((train + val) * (double)text->tokens.n), text->tokens.n);
   text->part[PART_TRAIN].n = train_end;
   text->part[PART_VAL].first = train_end;
   text->part[PART_VAL].n = val_end - train_end;
@@ -220,7 +223,7 @@ static Status split(const DataConfig *config, Text *text) {
       return status_fail(CODE_DATA,
                          "%s: the text has %lld tokens, its %s part %lld, expected at least seq_len + 1 = %lld; give "
                          "more text, a smaller data.seq_len or another data.split",
-                         config->paths[0], (long long)text->n_tokens, part == PART_TRAIN ? "training" : "validation",
+                         config->paths[0], (long long)text->tokens.n, part == PART_TRAIN ? "training" : "validation",
                          (long long)text->part[part].n, (long long)text->seq_len + 1);
   return STATUS_OK;
 }

@@ -1,14 +1,19 @@
 /* tokenizer: text <-> tokens.
  *   byte: token = byte, 256 of them: takes any file, never fails.
  *   char: token = rank of a Unicode code point among those of the training text, in code point order.
+ *   bpe:  a Hugging Face tokenizer.json (data/bpe.h), kept as it was read.
  * UTF-8 is decoded strictly (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF), so that decoding the
  * tokens gives back the text to the byte. */
 #include "data/tokenizer.h"
 
+#include <errno.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "data/bpe.h"
 
 typedef struct Piece {
   char text[4];
@@ -20,6 +25,10 @@ struct Tokenizer {
   int vocab_size;
   Piece *piece;        /* [vocab_size] */
   int32_t *id_of_code; /* [N_CODE_POINTS], -1 where outside the vocabulary; NULL for bytes */
+  Bpe *bpe;            /* NULL: one of the two above */
+  char *json;          /* of bpe */
+  _Atomic(BpeEncoder *)
+      encoder; /* one to be taken by whoever encodes, with the words that it met; NULL: taken, or none yet */
 };
 
 size_t utf8_decode(const char *text, size_t left, uint32_t *code) {
@@ -112,10 +121,23 @@ Status tokenizer_survey(const char *where, const char *text, size_t bytes, uint8
   return STATUS_OK;
 }
 
-Status tokenizer_encode_to(const Tokenizer *t, const char *where, const char *text, size_t bytes, int width, void *to,
-                           int64_t *n) {
-  int64_t used = 0;
-  for (size_t at = 0; at < bytes; used++) {
+void token_row_grow(TokenRow *row) {
+  row->capacity = row->capacity ? row->capacity + row->capacity / 2 : 256;
+  row->token = base_realloc(row->token, (size_t)row->width * (size_t)row->capacity);
+}
+
+static Status encode_bpe(const Tokenizer *t, const char *where, const char *text, size_t bytes, TokenRow *row) {
+  _Atomic(BpeEncoder *) *place = (_Atomic(BpeEncoder *) *)(uintptr_t)&t->encoder;
+  BpeEncoder *encoder = atomic_exchange(place, NULL);
+  if (!encoder) encoder = bpe_encoder_new(t->bpe);
+  Status status = bpe_encode(encoder, where, text, bytes, row);
+  bpe_encoder_free(atomic_exchange(place, encoder));
+  return status;
+}
+
+Status tokenizer_encode_to(const Tokenizer *t, const char *where, const char *text, size_t bytes, TokenRow *row) {
+  if (t->bpe) return encode_bpe(t, where, text, bytes, row);
+  for (size_t at = 0; at < bytes;) {
     uint32_t id = (uint8_t)text[at];
     size_t step = 1;
     if (!t->is_byte) {
@@ -125,42 +147,71 @@ Status tokenizer_encode_to(const Tokenizer *t, const char *where, const char *te
       if (t->id_of_code[code] < 0) return not_in_vocabulary(t, where, at, code);
       id = (uint32_t)t->id_of_code[code];
     }
-    switch (width) {
-    case 1: ((uint8_t *)to)[used] = (uint8_t)id; break;
-    case 2: ((uint16_t *)to)[used] = (uint16_t)id; break;
-    default: ((uint32_t *)to)[used] = id; break;
-    }
+    token_row_add(row, id);
     at += step;
   }
-  *n = used;
   return STATUS_OK;
 }
 
 Status tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
-  int32_t *to = base_alloc(sizeof *to * bytes);
-  TRY_OR(tokenizer_encode_to(t, "text", text, bytes, sizeof *to, to, n), free(to));
-  *tokens = to;
+  TokenRow row = {.width = sizeof(int32_t)};
+  token_row_grow(&row);
+  TRY_OR(tokenizer_encode_to(t, "text", text, bytes, &row), free(row.token));
+  *tokens = row.token;
+  *n = row.n;
   return STATUS_OK;
 }
 
 const char *tokenizer_piece(const Tokenizer *t, int32_t token, int *bytes) {
+  if (t->bpe) return bpe_piece(t->bpe, token, bytes);
   if (token < 0 || token >= t->vocab_size) return NULL;
   *bytes = t->piece[token].bytes;
   return t->piece[token].text;
 }
 
+Status tokenizer_decode(const Tokenizer *t, const int32_t *tokens, int64_t n, char **text, size_t *bytes) {
+  size_t used = 0, capacity = 64;
+  char *to = base_alloc(capacity);
+  for (int64_t i = 0; i < n; i++) {
+    int length;
+    const char *piece = tokenizer_piece(t, tokens[i], &length);
+    if (!piece) {
+      free(to);
+      return status_fail(CODE_DATA, "token %lld: found %d, which the tokenizer does not have", (long long)i, tokens[i]);
+    }
+    while (used + (size_t)length >= capacity) to = base_realloc(to, capacity *= 2);
+    memcpy(to + used, piece, (size_t)length);
+    used += (size_t)length;
+  }
+  if (t->bpe && bpe_drops_first_space(t->bpe) && used > 0 && *to == ' ') memmove(to, to + 1, --used);
+  to[used] = '\0';
+  *text = to, *bytes = used;
+  return STATUS_OK;
+}
+
+bool tokenizer_is_file(const char *tokenizer) {
+  const size_t n = strlen(tokenizer);
+  return n > 5 && strcmp(tokenizer + n - 5, ".json") == 0;
+}
+
+const Bpe *tokenizer_bpe(const Tokenizer *t) { return t->bpe; }
+
 int tokenizer_vocab_size(const Tokenizer *t) { return t->vocab_size; }
 
-const char *tokenizer_kind(const Tokenizer *t) { return t->is_byte ? "byte" : "char"; }
+const char *tokenizer_kind(const Tokenizer *t) { return t->bpe ? "bpe" : t->is_byte ? "byte" : "char"; }
 
 void tokenizer_free(Tokenizer *t) {
   if (!t) return;
   free(t->piece);
   free(t->id_of_code);
+  bpe_encoder_free(t->encoder);
+  bpe_free(t->bpe);
+  free(t->json);
   free(t);
 }
 
 char *tokenizer_to_json(const Tokenizer *t) {
+  if (t->bpe) return base_strdup(t->json);
   json_t *root = json_pack("{s:s}", "kind", tokenizer_kind(t));
   CHECK(root, "json_pack: out of memory");
   if (!t->is_byte) {
@@ -194,14 +245,27 @@ static Status read_vocab(const json_t *vocab, Tokenizer *t) {
   return STATUS_OK;
 }
 
+static Status read_bpe(const json_t *root, Tokenizer **tokenizer) {
+  Tokenizer *t = base_zalloc(sizeof *t);
+  TRY_OR(bpe_read(root, &t->bpe), free(t));
+  t->vocab_size = bpe_vocab_size(t->bpe);
+  t->json = json_dumps(root, JSON_COMPACT);
+  CHECK(t->json, "json_dumps: out of memory");
+  *tokenizer = t;
+  return STATUS_OK;
+}
+
 static Status read_root(const json_t *root, Tokenizer **tokenizer) {
+  if (json_object_get(root, "model")) return read_bpe(root, tokenizer);
   const char *kind = json_string_value(json_object_get(root, "kind"));
   if (kind && strcmp(kind, "byte") == 0) {
     *tokenizer = tokenizer_new_byte();
     return STATUS_OK;
   }
   if (!kind || strcmp(kind, "char") != 0)
-    return status_fail(CODE_DATA, "tokenizer: \"kind\": found %s, expected \"byte\" or \"char\"", kind ? kind : "none");
+    return status_fail(CODE_DATA,
+                       "tokenizer: \"kind\": found %s, expected \"byte\" or \"char\", or a tokenizer.json with a model",
+                       kind ? kind : "none");
   Tokenizer *t = new_empty_char();
   TRY_OR(read_vocab(json_object_get(root, "vocab"), t), tokenizer_free(t));
   *tokenizer = t;
@@ -215,4 +279,37 @@ Status tokenizer_from_json(const char *json, Tokenizer **tokenizer) {
   Status status = read_root(root, tokenizer);
   json_decref(root);
   return status;
+}
+
+static Status read_text(const char *path, char **text) {
+  enum { MOST = 1 << 28 };
+  FILE *file = fopen(path, "rbe");
+  if (!file) return status_fail(CODE_DATA, "%s: cannot open: %s", path, strerror(errno));
+  size_t n = 0, capacity = 1 << 16, got;
+  char *to = base_alloc(capacity);
+  while ((got = fread(to + n, 1, capacity - n, file)) > 0 && n < MOST)
+    if ((n += got) == capacity) to = base_realloc(to, capacity *= 2);
+  const bool failed = ferror(file) != 0;
+  fclose(file);
+  if (failed || n >= MOST || memchr(to, 0, n)) {
+    free(to);
+    return status_fail(CODE_DATA, "%s: not a tokenizer.json: %s", path,
+                       failed      ? "it cannot be read"
+                       : n >= MOST ? "it is longer than 256 MiB"
+                                   : "it has zero bytes");
+  }
+  to[n] = '\0';
+  *text = to;
+  return STATUS_OK;
+}
+
+Status tokenizer_read(const char *path, Tokenizer **tokenizer) {
+  char *text;
+  TRY(read_text(path, &text));
+  Status status = tokenizer_from_json(text, tokenizer);
+  free(text);
+  if (status.code == CODE_OK) return status;
+  Status named = status_fail(status.code, "%s: %s", path, status.line);
+  status_clear(&status);
+  return named;
 }

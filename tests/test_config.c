@@ -113,9 +113,6 @@ Test(config, what_is_not_built_is_refused_by_name) {
        "c.yaml:1:15: data.tbptt: found a map, which is not built in this version, expected null"},
       {"shards", "data: {kind: shards}",
        "c.yaml:1:14: data.kind: found shards, which is not built in this version, expected text, synthetic or series"},
-      {"tokenizer.json", "data: {tokenizer: a/tokenizer.json}",
-       "c.yaml:1:19: data.tokenizer: found a/tokenizer.json, which is not built in this version, expected byte or "
-       "char"},
       {"residual_in_fp32", "model: {residual_in_fp32: false}",
        "c.yaml:1:27: model.residual_in_fp32: found false, which is not built in this version, expected true"},
   };

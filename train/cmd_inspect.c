@@ -42,8 +42,8 @@ static void print_model(const ModelConfig *c) {
 
 /* The tokenizer's kind: its JSON says it. */
 static void print_tokenizer(const char *text) {
-  json_t *root = text ? json_loads(text, 0, NULL) : NULL;
-  const char *kind = json_string_value(json_object_get(root, "kind"));
+  json_t *root = text ? json_loads(text, JSON_ALLOW_NUL, NULL) : NULL;
+  const char *kind = json_object_get(root, "model") ? "bpe" : json_string_value(json_object_get(root, "kind"));
   print_line("tokenizer", kind ? kind : text ? "unknown" : "none");
   json_decref(root);
 }

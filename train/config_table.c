@@ -17,6 +17,7 @@ _Static_assert(offsetof(OptimConfig, beta2) == offsetof(OptimConfig, beta1) + si
 #define BELOW(a, b) .low = (a), .high = (b), .high_open = true
 #define TO_INFINITY(a) .low = (a), .high = INFINITY, .infinite = true
 #define ONE_OF(names) .choices = names
+#define OR_FILE(names, glob) .choices = names, .files = glob
 #define BUT_NOT(names, others) .choices = names, .not_built = others
 #define OR(text, ...) .word = text, __VA_ARGS__
 #define COUNTED(field, ...) .count_offset = offsetof(Config, field), __VA_ARGS__
@@ -142,8 +143,9 @@ char *key_expected(const Key *key) {
       [KIND_BOOL] = "true or false",
   };
   char *range = key->choices ? choices_text(key->choices) : range_text(key);
-  char *text = base_format("%s%s%s%s%s", key->choices ? "" : kinds[key->kind], range, key->infinite ? ", or .inf" : "",
-                           key->word ? ", or " : "", key->word ? key->word : "");
+  char *text = base_format("%s%s%s%s%s%s%s", key->choices ? "" : kinds[key->kind], range,
+                           key->infinite ? ", or .inf" : "", key->files ? ", or a file " : "",
+                           key->files ? key->files : "", key->word ? ", or " : "", key->word ? key->word : "");
   free(range);
   return text;
 }

@@ -77,7 +77,9 @@ static bool read_text(const Key *key, const YamlNode *node, Config *config) {
   char **field = field_of(key, config);
   char *text = NULL;
   if (!is_word(key, node)) {
-    if (!is_text(node) || (key->choices && read_choice(key, node) < 0)) return false;
+    if (!is_text(node)) return false;
+    const bool is_file = key->files && fnmatch(key->files, node->text, 0) == 0;
+    if (key->choices && !is_file && read_choice(key, node) < 0) return false;
     text = base_strdup(node->text);
   }
   free(*field);
@@ -352,7 +354,10 @@ char *key_write(const Key *key, const Config *config) { return writers[key->kind
 
 char **key_paths(const Key *key, Config *config, int *n) {
   *n = 0;
-  if (key->kind == KIND_PATH) *n = *(char **)field_of(key, config) ? 1 : 0;
+  if (key->kind == KIND_PATH) {
+    const char *path = *(char **)field_of(key, config);
+    *n = path && (!key->files || fnmatch(key->files, path, 0) == 0) ? 1 : 0;
+  }
   if (key->kind == KIND_PATHS) *n = *count_of(key, config);
   if (!*n) return NULL;
   return key->kind == KIND_PATH ? (char **)field_of(key, config) : *(char ***)field_of(key, config);

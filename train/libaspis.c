@@ -283,20 +283,7 @@ EXPORT int aspis_encode(const AspisModel *model, const char *text, size_t bytes,
 
 static Status decode(const AspisModel *model, const int32_t *tokens, int64_t n, char **text, size_t *bytes) {
   TRY(need_tokenizer(model));
-  StrBuf buf = {0};
-  strbuf_add(&buf, "", 0);
-  for (int64_t i = 0; i < n; i++) {
-    int length;
-    const char *piece = tokenizer_piece(model->tokenizer, tokens[i], &length);
-    if (!piece) {
-      free(buf.data);
-      return status_fail(CODE_DATA, "token %lld: found %d, which the tokenizer does not have", (long long)i, tokens[i]);
-    }
-    strbuf_add(&buf, piece, (size_t)length);
-  }
-  *text = buf.data ? buf.data : base_strdup("");
-  *bytes = buf.n;
-  return STATUS_OK;
+  return tokenizer_decode(model->tokenizer, tokens, n, text, bytes);
 }
 
 EXPORT int aspis_decode(const AspisModel *model, const int32_t *tokens, int64_t n, char **text, size_t *bytes) {

@@ -159,15 +159,18 @@ static Status write_config(const Run *run) {
   return status;
 }
 
+static void anchor(char **path, const char *folder) {
+  if (!folder || **path == '/') return;
+  char *anchored = base_format("%s/%s", folder, *path);
+  free(*path);
+  *path = anchored;
+}
+
 /* The resolved config names the data from the root, so that `eval` finds it from any folder. */
 static void anchor_paths(DataConfig *data) {
   char *folder = getcwd(NULL, 0);
-  for (int i = 0; folder && i < data->n_paths; i++) {
-    if (data->paths[i][0] == '/') continue;
-    char *anchored = base_format("%s/%s", folder, data->paths[i]);
-    free(data->paths[i]);
-    data->paths[i] = anchored;
-  }
+  for (int i = 0; i < data->n_paths; i++) anchor(&data->paths[i], folder);
+  if (tokenizer_is_file(data->tokenizer)) anchor(&data->tokenizer, folder);
   free(folder);
 }
 

@@ -1,6 +1,6 @@
 /* params: see params.h. The initial values are those of the specification, section 2.3.
  *
- * Every tensor starts at a multiple of FLAT_STEP elements of its block, so that it is 64-byte aligned in any dtype and
+ * Every tensor starts at a multiple of PARAMS_FLAT_STEP elements of its block, so that it is 64-byte aligned in any dtype and
  * has the same offset in the gradients, m, v and lower halves; the elements between are zero and stay zero under every flat
  * loop. Values have their own offsets, because dtypes mix there. */
 #include "nn/params.h"
@@ -12,9 +12,7 @@
 
 #include "tensor/rng.h"
 
-enum { FLAT_STEP = 32 };
-
-static int64_t flat_count(const Param *param) { return round_up(tensor_count(&param->value), FLAT_STEP); }
+static int64_t flat_count(const Param *param) { return round_up(tensor_count(&param->value), PARAMS_FLAT_STEP); }
 
 Tensor *params_add(ParamTable *table, const char *name, bool keep_real, int n_dim, const int64_t *dim, Init init,
                    bool decay) {
@@ -191,9 +189,7 @@ void params_swap_grads(ParamTable *table, int i) {
 }
 
 /* The host's copy of the lower halves, as a tensor of their size. */
-static Tensor low_of(const Param *param) {
-  return tensor_over(param->low, BF16, param->value.n_dim, param->value.dim);
-}
+static Tensor low_of(const Param *param) { return tensor_over(param->low, BF16, param->value.n_dim, param->value.dim); }
 
 Tensor *param_exact(Param *param) {
   param->exact = device_pull(param->device, &param->value);

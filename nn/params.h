@@ -9,10 +9,10 @@
 #include "tensor/device.h"
 
 typedef enum InitKind {
-  INIT_CONSTANT, /* a */
-  INIT_NORMAL,   /* mean 0, standard deviation a */
-  INIT_UNIFORM,  /* [-a, a] */
-  INIT_DT_BIAS,  /* softplus^-1(dt), dt log-uniform in [a, b], floored at c (spec 2.3) */
+  INIT_CONSTANT,     /* a */
+  INIT_NORMAL,       /* mean 0, standard deviation a */
+  INIT_UNIFORM,      /* [-a, a] */
+  INIT_DT_BIAS,      /* softplus^-1(dt), dt log-uniform in [a, b], floored at c (spec 2.3) */
   INIT_LOG_UNIFORM_A /* log of uniform(a, b): A_log */
 } InitKind;
 
@@ -22,27 +22,28 @@ typedef struct Init {
 } Init;
 
 #define PARAM_NAME_BYTES 96
+enum { PARAMS_FLAT_STEP = 32 }; /* every tensor begins at a multiple of this many elements of its flat block */
 
 typedef struct Param {
   char name[PARAM_NAME_BYTES];
   Init init;
-  bool keep_real;  /* stays real in a BF16 model */
-  bool decay;      /* weight decay applies */
-  Tensor value;    /* act or real; value.grad points at grad */
-  Tensor grad;     /* real */
-  Tensor m, v;     /* real; AdamW */
-  int16_t *low;    /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
-  Device *device;  /* the table's */
-  Tensor exact;    /* the header of what the host was given of it last (param_exact) */
+  bool keep_real; /* stays real in a BF16 model */
+  bool decay;     /* weight decay applies */
+  Tensor value;   /* act or real; value.grad points at grad */
+  Tensor grad;    /* real */
+  Tensor m, v;    /* real; AdamW */
+  int16_t *low;   /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
+  Device *device; /* the table's */
+  Tensor exact;   /* the header of what the host was given of it last (param_exact) */
 } Param;
 
 typedef struct ParamTable {
   Param **params; /* stable addresses */
   int n_params, capacity;
-  Tensor grads_flat;     /* all gradients as one (n) real tensor */
-  Tensor *spare_grads;   /* n_spare more like it: the tree of the virtual ranks */
+  Tensor grads_flat;   /* all gradients as one (n) real tensor */
+  Tensor *spare_grads; /* n_spare more like it: the tree of the virtual ranks */
   int n_spare;
-  Device *device;        /* where the table was laid out: a copy, since callers move theirs and memory stays */
+  Device *device; /* where the table was laid out: a copy, since callers move theirs and memory stays */
 } ParamTable;
 
 /* Adds a parameter; the Tensor's address is stable, its memory comes with params_alloc.
@@ -67,7 +68,7 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
 /* Values (and their lower halves) from Philox: parameter i of the table draws stream (INIT, i). Nothing on a dry device. */
 void params_init(ParamTable *table, uint64_t seed);
 Param *params_find(const ParamTable *table, const char *name); /* NULL if absent */
-int64_t params_count(const ParamTable *table);                  /* elements of all parameters */
+int64_t params_count(const ParamTable *table);                 /* elements of all parameters */
 /* All gradients to zero; nothing on a dry device. */
 void params_zero_grads(ParamTable *table);
 /* The same put off until something is added to each, or until params_set_grads zeroes those that nothing was added to. */

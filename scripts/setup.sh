@@ -3,7 +3,7 @@
 # Quiet and instant when everything is there.
 set -eu
 
-packages="gcc g++ make cmake ninja-build pkg-config git libyaml-dev libhdf5-dev libdnnl-dev libcriterion-dev libjansson-dev libxxhash-dev libpcre2-dev libutf8proc-dev"
+packages="gcc g++ make cmake ninja-build pkg-config git libyaml-dev libhdf5-dev libdnnl-dev libcriterion-dev libjansson-dev libxxhash-dev libpcre2-dev libutf8proc-dev libopenmpi-dev openmpi-bin"
 
 missing=""
 for package in $packages; do

@@ -36,15 +36,22 @@ bool plugin_has_gpu(void) {
   return path != NULL;
 }
 
-static Status load(const char *name, const char *path, const Backend **backend) {
+Status plugin_load(const char *name, const char *use, const char *symbol, uint64_t layout, const void **table) {
+  char *path = plugin_path(name);
+  if (!path)
+    return status_fail(CODE_USAGE,
+                       "%s: this build has no libaspis_%s.so: build where its libraries are installed "
+                       "(scripts/setup.sh)",
+                       use, name);
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!library) return status_fail(CODE_USAGE, "device: %s: cannot be opened: %s", name, dlerror());
-  const Plugin *plugin = dlsym(library, "aspis_plugin");
-  if (!plugin || plugin->layout != plugin_layout()) {
+  Status status = STATUS_OK;
+  if (!library) status = status_fail(CODE_USAGE, "%s: cannot be opened: %s", use, dlerror());
+  else if (!(*table = dlsym(library, symbol)) || *(const uint64_t *)*table != layout) {
     dlclose(library);
-    return status_fail(CODE_USAGE, "device: %s: %s is of another build of aspis; build both together", name, path);
+    status = status_fail(CODE_USAGE, "%s: %s is of another build of aspis; build both together", use, path);
   }
-  return plugin->open(backend);
+  free(path);
+  return status;
 }
 
 Status plugin_open(const char *name, const Backend **backend) {
@@ -62,15 +69,17 @@ Status plugin_open(const char *name, const Backend **backend) {
   if (strcmp(name, "cuda") != 0 && strcmp(name, "simt") != 0)
     return status_fail(CODE_USAGE, "device: found %s, expected auto, cpu or cuda", name);
   const char *twin = getenv("ASPIS_CUDA");
-  char *path = plugin_path(strcmp(name, "cuda") == 0 && twin && *twin ? twin : name);
-  if (!path)
-    return status_fail(CODE_USAGE,
-                       "device: found %s, but this build has no libaspis_%s.so: build it where the CUDA toolkit (nvcc) is "
-                       "installed, or use device: cpu",
-                       name, name);
-  Status status = load(name, path, backend);
-  free(path);
-  if (status.code != CODE_OK) return status;
+  const char *file = strcmp(name, "cuda") == 0 && twin && *twin ? twin : name;
+  char *path = plugin_path(file), *use = base_format("device: %s", name);
+  const void *table;
+  Status status = path ? plugin_load(file, use, "aspis_plugin", plugin_layout(), &table)
+                       : status_fail(CODE_USAGE,
+                                     "device: found %s, but this build has no libaspis_%s.so: build it where the CUDA "
+                                     "toolkit (nvcc) is installed, or use device: cpu",
+                                     name, name);
+  free(path), free(use);
+  TRY(status);
+  TRY(((const Plugin *)table)->open(backend));
   open[n].name = base_strdup(name), open[n].backend = *backend;
   return STATUS_OK;
 }

@@ -1,6 +1,6 @@
-/* plugin: backends that are shared objects, libaspis_<name>.so, opened when they are asked for, so that the program starts
- * at once and one build serves machines with and without a GPU. "cuda" is one; tests have "simt", which runs the same
- * sources on the host, and ASPIS_CUDA=simt puts it in the place of "cuda".
+/* plugin: what is kept in shared objects, libaspis_<name>.so, opened when it is asked for, so that the program starts at
+ * once and one build serves machines with and without it: backends that compute ("cuda"; tests have "simt", which runs the
+ * same sources on the host, and ASPIS_CUDA=simt puts it in the place of "cuda"), and what joins ranks ("mpi", train/dist.h).
  *
  * A plug-in is looked for in $ASPIS_PLUGINS, beside the program, in ../lib/ beside it, and where the system keeps its
  * libraries. */
@@ -8,7 +8,7 @@
 
 #include "tensor/device.h"
 
-/* What a plug-in exports, as `aspis_plugin`. */
+/* What a plug-in of a backend exports, as `aspis_plugin`. */
 typedef struct Plugin {
   uint64_t layout;                         /* plugin_layout() of its build */
   Status (*open)(const Backend **backend); /* CODE_USAGE with what is missing: driver, device, architecture */
@@ -30,6 +30,9 @@ static inline uint64_t plugin_layout(void) {
 /* CODE_USAGE where there is no such plug-in, or it cannot run here; the line says why and what to do. Opened once; later
  * calls get the same backend. */
 Status plugin_open(const char *name, const Backend **backend);
+/* What libaspis_<name>.so exports as `symbol`: a struct whose first field is its layout (uint64_t). Fails with CODE_USAGE,
+ * the line beginning with `use`, where there is none, or one of another layout. */
+Status plugin_load(const char *name, const char *use, const char *symbol, uint64_t layout, const void **table);
 /* Whether a GPU's driver is loaded and the CUDA plug-in is built: what device "auto" asks. Loads nothing. */
 bool plugin_has_gpu(void);
 /* Where the plug-in lies, into a fresh string; NULL where it is not built. */

@@ -296,13 +296,13 @@ Test(forecaster, ignores_missing_targets) {
   for (int q = 0; q < 2; q++) {
     Subject s = subject_open(LAYERS[0], q ? "loss: quantile" : "loss: huber", 0, F64);
     Batch batch = batch_random(&s.config.model, N_SEQ, CONTEXT, 5);
-    const GradientShape shape = {N_SEQ, 1, N_SEQ};
+    const GradientShape shape = {.batch_size = N_SEQ, .virtual_ranks = 1, .micro_batch_size = N_SEQ};
     for (int i = 0; i < HORIZON * N_IN; i++) batch.output[i] = NAN;
     const double loss = gradient_step(s.model, &s.device, F64, &shape, &batch);
     Tensor *flat = &s.model->params.grads_flat;
     double *grads = memcpy(malloc(tensor_bytes(flat)), flat->data, tensor_bytes(flat));
     const Batch rest = batch_rows(&batch, &s.config.model, 1, N_SEQ - 1);
-    const GradientShape fewer = {N_SEQ - 1, 1, N_SEQ - 1};
+    const GradientShape fewer = {.batch_size = N_SEQ - 1, .virtual_ranks = 1, .micro_batch_size = N_SEQ - 1};
     const double others = gradient_step(s.model, &s.device, F64, &fewer, &rest);
     cr_assert_float_eq(loss * N_SEQ, others * (N_SEQ - 1), 1e-12, "loss %g, of the others %g", loss, others);
     for (int64_t i = 0; i < tensor_count(flat); i++)
@@ -316,7 +316,7 @@ Test(forecaster, ignores_missing_targets) {
 /* ---- dropout */
 
 static double dropout_step(Subject *s, Batch *batch, int64_t first, int micro_batch_size, int threads) {
-  const GradientShape shape = {N_SEQ, 2, micro_batch_size};
+  const GradientShape shape = {.batch_size = N_SEQ, .virtual_ranks = 2, .micro_batch_size = micro_batch_size};
   omp_set_num_threads(threads);
   batch->first = first;
   return gradient_step(s->model, &s->device, s->device.backend->real, &shape, batch);

@@ -84,7 +84,9 @@ static Status run_score(int kind, const ScoreFiles *files, ScoreSummary *summary
     }
     PlanShape shape = {.pass = score_pass, .pass_shape = &pass};
     Plan plan;
-    store_ok(plan_measure(&open.config, &shape, &(GradientShape){1, 1, 1}, &plan), KINDS[kind].name);
+    store_ok(plan_measure(&open.config, &shape,
+                          &(GradientShape){.batch_size = 1, .virtual_ranks = 1, .micro_batch_size = 1}, &plan),
+             KINDS[kind].name);
     cr_assert_eq(open.device.step.peak_bytes, plan.sizes.step_bytes, "%s: %zu bytes of activations, %zu planned",
                  KINDS[kind].name, open.device.step.peak_bytes, plan.sizes.step_bytes);
   }

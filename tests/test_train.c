@@ -60,7 +60,8 @@ static Batch random_batch(void) {
 }
 
 static double step(Subject *s, int virtual_ranks, int micro_batch_size, const Batch *batch) {
-  GradientShape shape = {(int)batch->n_seq, virtual_ranks, micro_batch_size};
+  GradientShape shape = {
+      .batch_size = (int)batch->n_seq, .virtual_ranks = virtual_ranks, .micro_batch_size = micro_batch_size};
   return gradient_step(s->model, &s->device, s->act, &shape, batch);
 }
 
@@ -305,6 +306,8 @@ static void write_words(char text[TEXT_BYTES]) {
   write_file("text.txt", text, TEXT_BYTES);
 }
 
+static Dist alone = {.size = 1, .local_size = 1};
+
 /* SMALL with further keys, NULL-terminated. */
 static void run_start(Run *run, Config *config, const char *directory, const char *const *sets) {
   char text[TEXT_BYTES];
@@ -313,7 +316,7 @@ static void run_start(Run *run, Config *config, const char *directory, const cha
   while (sets && sets[n_sets]) n_sets++;
   Status status = config_parse(SMALL, "small.yaml", sets, n_sets, config);
   cr_assert_eq(status.code, CODE_OK, "%s: %s", directory, status.line);
-  status = run_open(run, config, &(RunOptions){.directory = directory, .quiet = true});
+  status = run_open(run, config, &(RunOptions){.directory = directory, .quiet = true, .dist = &alone});
   cr_assert_eq(status.code, CODE_OK, "%s: %s", directory, status.line);
 }
 

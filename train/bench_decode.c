@@ -32,8 +32,8 @@ static Status decoding_open(Decoding *d, const Bench *bench) {
   const Config *config = bench->config;
   const int64_t n_seq = bench->decode_batch;
   *d = (Decoding){0};
-  TRY(plan_measure(config, &(PlanShape){.pass = plan_decoding, .pass_shape = bench}, &(GradientShape){1, 1, 1},
-                   &d->plan));
+  TRY(plan_measure(config, &(PlanShape){.pass = plan_decoding, .pass_shape = bench},
+                   &(GradientShape){.batch_size = 1, .virtual_ranks = 1, .micro_batch_size = 1}, &d->plan));
   TRY(device_open(&d->device, config->device, F32, d->plan.sizes));
   d->model = model_new(&config->model);
   params_alloc(&d->model->params, &d->device, config->dtype, false, 0);

@@ -22,7 +22,7 @@ static Status trainee_open(Trainee *t, const Bench *bench) {
   TRY(device_open(&t->device, config->device, F32, t->plan.sizes));
   t->model = model_new(&config->model);
   t->model->recompute = config->train.recompute;
-  params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(t->plan.gradient.virtual_ranks));
+  params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(&t->plan.gradient));
   params_init(&t->model->params, config->seed);
   t->batch = batch_random(&config->model, bench->n_seq, bench->length, config->seed);
   return STATUS_OK;

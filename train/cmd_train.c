@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "train/command.h"
+#include "train/dist.h"
 #include "train/forecast_record.h"
 #include "train/format.h"
 #include "train/report.h"
@@ -23,12 +24,15 @@ static void read_resume(const Command *command, RunOptions *options) {
 static void announce(const Run *run, double seconds) {
   const Config *c = run->config;
   const Plan *plan = &run->plan;
+  char *ranks = run->dist->size > 1 ? base_format(" on each of %d ranks", run->dist->size) : NULL;
   fprintf(stderr,
           "aspis %s | %s | %.2fM parameters | %s on %s | %lld steps of %d x %lld tokens (%d parts, micro-batch %d) | "
-          "%.0f MiB\n",
+          "%.0f MiB%s\n",
           ASPIS_VERSION, run->directory, (double)plan->n_params / 1e6, dtype_name(c->dtype), run->device.backend->name,
           (long long)c->train.steps, c->train.batch_size, (long long)dataset_max_length(run->dataset, PART_TRAIN),
-          plan->gradient.virtual_ranks, plan->gradient.micro_batch_size, (double)plan_total_bytes(plan) / 1048576.0);
+          plan->gradient.virtual_ranks, plan->gradient.micro_batch_size, (double)plan_total_bytes(plan) / 1048576.0,
+          ranks ? ranks : "");
+  free(ranks);
   if (run->resumed_from) fprintf(stderr, "resumed from %s (step %lld)\n", run->resumed_from, (long long)run->step);
   fprintf(stderr, "ready after %.2f s\n", seconds);
 }
@@ -72,17 +76,31 @@ static void print_result(const Run *run) {
   printf("\n");
 }
 
-static Status cmd_train(const Command *command) {
+/* What a run leaves beside its checkpoints, and its end in status.json: rank 0's. */
+static void finish(Run *run, const Status *status, bool quiet) {
+  if (!dist_is_first(run->dist)) return;
+  const RunState state = status->code == CODE_OK ? RUN_DONE : status->code == CODE_STOPPED ? RUN_STOPPED : RUN_FAILED;
+  runlog_state(run->log, state, (int)status->code, status->line);
+  if (status->code != CODE_OK) return;
+  record_forecasts(run);
+  if (!quiet) show_report(run);
+  print_result(run);
+}
+
+static Status train(const Command *command, Dist *dist) {
   double start = base_seconds();
   const char **sets;
   int n_sets = command_all(command, "set", &sets);
   Config config = {0};
   Status status = config_load(command->args[0], sets, n_sets, &config);
   free(sets);
+  if (status.code == CODE_OK) status = config_require_run(&config, command->args[0]);
+  status = dist_agree(dist, status);
   TRY_OR(status, config_free(&config));
-  TRY_OR(config_require_run(&config, command->args[0]), config_free(&config));
-  RunOptions options = {
-      .directory = command_text(command, "out", NULL), .quiet = command->quiet, .verbose = command->verbose};
+  RunOptions options = {.directory = command_text(command, "out", NULL),
+                        .quiet = command->quiet || !dist_is_first(dist),
+                        .verbose = command->verbose,
+                        .dist = dist};
   read_resume(command, &options);
   char *line = join_arguments(command);
   options.command = line;
@@ -91,22 +109,26 @@ static Status cmd_train(const Command *command) {
   free(line);
   TRY_OR(status, config_free(&config));
   stop_install();
-  if (!command->quiet) announce(&run, base_seconds() - start);
+  if (!options.quiet) announce(&run, base_seconds() - start);
   status = loop_train(&run);
-  if (status.code == CODE_OK && isnan(run.last.score)) /* resumed at its end: the score still has to be told */
-    run.last = evaluate_part(run.model, &run.device, config.dtype, run.dataset, PART_VAL, 0, run.plan.eval_sequences,
-                             !run.quiet);
-  const RunState states[] = {RUN_DONE, RUN_FAILED, RUN_STOPPED};
-  runlog_state(run.log,
-               states[status.code == CODE_OK        ? 0
-                      : status.code == CODE_STOPPED ? 2
-                                                    : 1],
-               (int)status.code, status.line);
-  if (status.code == CODE_OK) record_forecasts(&run);
-  if (status.code == CODE_OK && !command->quiet) show_report(&run);
-  if (status.code == CODE_OK) print_result(&run);
+  if (status.code == CODE_OK && isnan(run.last.score)) run_evaluate(&run, 0); /* resumed at its end: still to be told */
+  run_enter(&run, dist_is_first(dist) ? PHASE_FINISH : PHASE_WAIT);
+  finish(&run, &status, command->quiet);
+  dist_max(dist, 0); /* nobody leaves, and so ends the others, before rank 0 has written */
   run_close(&run);
   config_free(&config);
+  return status;
+}
+
+static Status cmd_train(const Command *command) {
+  Dist *dist;
+  TRY(dist_open(&dist));
+  Status status = train(command, dist);
+  if (status.code != CODE_OK && !dist_is_first(dist)) {
+    free(status.line); /* rank 0 tells it */
+    status.line = NULL;
+  }
+  dist_finish(dist);
   return status;
 }
 

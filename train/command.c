@@ -41,10 +41,16 @@ static void unknown_option(const CommandSpec *spec, const char *argument, size_t
   free(word);
 }
 
+/* Options have two dashes, those of one letter one. */
+static const char *dashes(const OptionSpec *option) { return option->name[1] ? "--" : "-"; }
+static int n_dashes(const char *argument) {
+  return argument[0] != '-' ? 0 : argument[1] == '-' ? 2 : argument[1] && (!argument[2] || argument[2] == '=') ? 1 : 0;
+}
+
 /* True when the argument is an option of this command by its form and name: then it is nobody's value. */
 static bool is_option(const CommandSpec *spec, const char *argument) {
-  if (strncmp(argument, "--", 2)) return false;
-  const char *name = argument + 2;
+  if (!n_dashes(argument)) return false;
+  const char *name = argument + n_dashes(argument);
   size_t length = strcspn(name, "=");
   return option_find(own_options(spec), name, length) || option_find(common_options, name, length);
 }
@@ -53,17 +59,19 @@ static bool is_option(const CommandSpec *spec, const char *argument) {
 static int parse_option(const CommandSpec *spec, int argc, char **argv, int i, Command *command, Mistakes *mistakes) {
   const char *argument = argv[i], *equals = strchr(argument, '=');
   size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
-  const char *name = argument + 2;
-  bool two_dashes = length > 2 && !strncmp(argument, "--", 2);
-  const OptionSpec *common = two_dashes ? option_find(common_options, name, length - 2) : NULL;
-  const OptionSpec *option = two_dashes ? option_find(own_options(spec), name, length - 2) : NULL;
+  const size_t before = (size_t)n_dashes(argument);
+  const char *name = argument + before;
+  const bool named = before > 0 && length > before && (before == 2) == (length - before > 1);
+  const OptionSpec *common = named ? option_find(common_options, name, length - before) : NULL;
+  const OptionSpec *option = named ? option_find(own_options(spec), name, length - before) : NULL;
   if (common) option = common;
   if (!option) {
     unknown_option(spec, argument, length, mistakes);
     return i + 1;
   }
   if (!option->value && equals) {
-    mistakes_add(mistakes, "%s: --%s: found the value \"%s\", expected none", spec->name, option->name, equals + 1);
+    mistakes_add(mistakes, "%s: %s%s: found the value \"%s\", expected none", spec->name, dashes(option), option->name,
+                 equals + 1);
     return i + 1;
   }
   if (common) {
@@ -77,13 +85,14 @@ static int parse_option(const CommandSpec *spec, int argc, char **argv, int i, C
     value = equals + 1;
   } else if (option->value) {
     if (next >= argc || is_option(spec, argv[next])) {
-      mistakes_add(mistakes, "%s: --%s: found no value, expected %s", spec->name, option->name, option->value);
+      mistakes_add(mistakes, "%s: %s%s: found no value, expected %s", spec->name, dashes(option), option->name,
+                   option->value);
       return next;
     }
     value = argv[next++];
   }
   if (!option->repeated && option->value && command_has(command, option->name))
-    mistakes_add(mistakes, "%s: --%s: given twice, expected once", spec->name, option->name);
+    mistakes_add(mistakes, "%s: %s%s: given twice, expected once", spec->name, dashes(option), option->name);
   command->values[command->n_options] = value;
   command->options[command->n_options++] = option;
   return next;
@@ -205,13 +214,13 @@ Status command_choice(const Command *command, const char *name, const char *cons
 }
 
 static int option_width(const OptionSpec *o) {
-  return (int)strlen(o->name) + 2 + (o->value ? (int)strlen(o->value) + 1 : 0);
+  return (int)(strlen(o->name) + strlen(dashes(o))) + (o->value ? (int)strlen(o->value) + 1 : 0);
 }
 
 static void print_options(const OptionSpec *options, int width) {
   for (const OptionSpec *o = options; o->name; o++)
-    printf("  --%s%s%s%*s%s\n", o->name, o->value ? " " : "", o->value ? o->value : "", width - option_width(o) + 2, "",
-           o->help);
+    printf("  %s%s%s%s%*s%s\n", dashes(o), o->name, o->value ? " " : "", o->value ? o->value : "",
+           width - option_width(o) + 2, "", o->help);
 }
 
 void command_print_help(const CommandSpec *spec) {

@@ -20,7 +20,9 @@ typedef struct TrainConfig {
   int keep, patience; /* patience 0: no early stopping */
   NonfinitePolicy nonfinite;
   Recompute recompute;
-  int threads; /* 0: all */
+  int threads;            /* 0: all */
+  double watchdog, stall; /* seconds; 0: never (train/watch.h) */
+  int64_t compare_every;
 } TrainConfig;
 
 typedef struct Config {
@@ -37,7 +39,7 @@ typedef struct Config {
   TrainConfig train;
   struct {
     bool allow;
-    char *fault; /* "", "nan_loss@STEP", "nan_grad@STEP" */
+    char *fault; /* train/fault.h; "": none */
   } debug;
 } Config;
 

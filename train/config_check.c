@@ -1,6 +1,7 @@
 /* config_check: see config_check.h. */
 #include "train/config_check.h"
 
+#include "train/fault.h"
 #include "train/mistakes.h"
 
 #include <stdio.h>
@@ -138,12 +139,8 @@ static void check_length(const Checker *c) {
 static void check_debug(const Checker *c) {
   const char *fault = c->config->debug.fault;
   if (!*fault) return;
-  int end = 0;
-  long long step;
-  bool known =
-      (sscanf(fault, "nan_loss@%lld%n", &step, &end) == 1 || sscanf(fault, "nan_grad@%lld%n", &step, &end) == 1);
-  if (!known || fault[end] || step < 1)
-    WRONG(c, "debug.fault", "found \"%s\", expected nan_loss@STEP or nan_grad@STEP", fault);
+  Fault known;
+  if (!fault_parse(fault, &known)) WRONG(c, "debug.fault", "found \"%s\", expected %s", fault, fault_form);
   else if (!c->config->debug.allow)
     WRONG(c, "debug.fault", "found \"%s\", expected none unless debug.allow is true", fault);
 }

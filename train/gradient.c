@@ -1,12 +1,17 @@
 /* gradient: see gradient.h. */
 #include "train/gradient.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-int gradient_n_spare(int virtual_ranks) {
+static int n_own_parts(const GradientShape *shape) {
+  return shape->virtual_ranks / (shape->n_ranks ? shape->n_ranks : 1);
+}
+
+int gradient_n_spare(const GradientShape *shape) {
   int n = 0;
-  while ((1 << n) < virtual_ranks) n++;
-  return n;
+  while ((1 << n) < n_own_parts(shape)) n++;
+  return n == 0 && shape->n_ranks > 1 ? 1 : n;
 }
 
 static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch) {
@@ -57,24 +62,50 @@ static void tree_push(ParamTable *params, Device *device, double *losses, double
   losses[level] = *loss;
 }
 
-double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch) {
+double gradient_scale(const Batch *batch) {
+  const int64_t n_targets = batch_n_targets(batch);
+  return n_targets ? 1.0 / (double)n_targets : 0;
+}
+
+double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch) {
   ParamTable *params = &model->params;
-  int n_parts = shape->virtual_ranks, part_size = shape->batch_size / n_parts;
-  CHECK(batch->n_seq == shape->batch_size && part_size * n_parts == shape->batch_size &&
+  const int n_parts = n_own_parts(shape), part_size = shape->batch_size / shape->virtual_ranks;
+  CHECK(batch->n_seq == shape->batch_size && part_size * shape->virtual_ranks == shape->batch_size &&
             part_size % shape->micro_batch_size == 0,
-        "batch of %lld as %d parts of micro-batches of %d", (long long)batch->n_seq, n_parts, shape->micro_batch_size);
-  CHECK(params->n_spare >= gradient_n_spare(n_parts), "%d spare gradients for %d parts", params->n_spare, n_parts);
-  int64_t n_targets = batch_n_targets(batch);
-  double scale = n_targets ? 1.0 / (double)n_targets : 0, loss = 0, losses[32] = {0};
+        "batch of %lld as %d parts of micro-batches of %d", (long long)batch->n_seq, shape->virtual_ranks,
+        shape->micro_batch_size);
+  CHECK(params->n_spare >= gradient_n_spare(shape), "%d spare gradients for %d parts", params->n_spare, n_parts);
+  const double scale = gradient_scale(batch);
+  const int64_t first = (int64_t)shape->rank * n_parts * part_size;
+  double loss = 0, losses[32] = {0};
   for (int part = 0; part < n_parts; part++) {
     params_unset_grads(params);
     loss = 0;
     for (int row = 0; row < part_size; row += shape->micro_batch_size) {
-      Batch micro = batch_rows(batch, &model->config, (int64_t)part * part_size + row, shape->micro_batch_size);
+      Batch micro = batch_rows(batch, &model->config, first + (int64_t)part * part_size + row, shape->micro_batch_size);
       loss += gradient_micro_batch(model, device, act, &micro, scale);
     }
     params_set_grads(params);
     tree_push(params, device, losses, &loss, part, n_parts);
   }
-  return loss * scale;
+  return loss;
+}
+
+double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double loss) {
+  if (dist->size == 1) return loss;
+  CHECK(params->grads_flat.dtype == F32, "ranks that add %s", dtype_name(params->grads_flat.dtype));
+  const Tensor x = device_pull(device, &params->grads_flat), spare = device_mirror(device, &params->spare_grads[0]);
+  int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
+  dist_bounds(tensor_count(&x), PARAMS_FLAT_STEP, dist->size, bounds);
+  dist_reduce_scatter(dist, x.data, spare.data, bounds);
+  for (int i = 0; i <= dist->size; i++) bounds[i] *= (int64_t)sizeof(float);
+  dist_all_gather(dist, x.data, bounds);
+  free(bounds);
+  device_push(device, &params->grads_flat);
+  return dist_sum(dist, loss);
+}
+
+double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch) {
+  CHECK(shape->n_ranks <= 1, "a whole step by one of %d ranks", shape->n_ranks);
+  return gradient_parts(model, device, act, shape, batch) * gradient_scale(batch);
 }

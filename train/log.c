@@ -350,3 +350,21 @@ void runlog_sync(RunLog *log) {
 void runlog_state(RunLog *log, RunState state, int exit_code, const char *reason) {
   if (log) status_write(log, state, exit_code, reason);
 }
+
+void runlog_end(const char *directory, int exit_code, const char *reason) {
+  char *path = base_format("%s/status.json", directory), updated[32];
+  json_t *object = json_load_file(path, 0, NULL);
+  if (!object) object = json_object();
+  utc_now(updated);
+  json_object_set_new(object, "state", json_string(state_names[RUN_FAILED]));
+  json_object_set_new(object, "exit_code", json_integer(exit_code));
+  json_object_set_new(object, "reason", json_string(reason));
+  json_object_set_new(object, "updated", json_string(updated));
+  StrBuf text = {0};
+  char *dumped = json_dumps(object, JSON_INDENT(2));
+  strbuf_printf(&text, "%s\n", dumped ? dumped : "{}");
+  Status status = strbuf_save(&text, path); /* the line on stderr has been told; there is nobody else to tell */
+  status_clear(&status);
+  json_decref(object);
+  free(dumped), free(text.data), free(path);
+}

@@ -65,3 +65,6 @@ void runlog_note(RunLog *log, const char *format, ...) PRINTF_LIKE(2, 3);
 void runlog_sync(RunLog *log);
 /* The final status.json: state, exit code and reason (NULL: none). Between, it follows the steps by itself. */
 void runlog_state(RunLog *log, RunState state, int exit_code, const char *reason);
+/* The same from outside, of a run whose rank 0 may be gone: status.json of this directory says failed, with code and
+ * reason; the rest of it stays. */
+void runlog_end(const char *directory, int exit_code, const char *reason);

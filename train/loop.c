@@ -1,6 +1,9 @@
 /* loop: training, read from top to bottom.
  *
- *   data -> model -> loss -> backward -> (virtual ranks' tree) -> clip -> AdamW -> log, evaluate, sample, checkpoint */
+ *   data -> model -> loss -> backward -> reduce (the tree of parts and ranks) -> clip -> AdamW -> log, evaluate, sample,
+ *   checkpoint
+ *
+ * Every rank goes through it in step; what is written is rank 0's. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,17 +22,35 @@ static void next_batch(Run *run) {
   dataset_fill(run->dataset, PART_TRAIN, run->cursor, &run->batch);
 }
 
-/* debug.fault "nan_loss@7" or "nan_grad@7": makes step 7 go bad, so that what follows can be tested. */
-static void plant_fault(Run *run, double *loss) {
-  const char *fault = run->config->debug.fault, *at = fault ? strchr(fault, '@') : NULL;
-  if (!at || atoll(at + 1) != run->step + 1) return;
-  if (strncmp(fault, "nan_loss@", 9) == 0) *loss = NAN;
-  if (strncmp(fault, "nan_grad@", 9) == 0) {
-    const Tensor *grad = &run->model->params.params[0]->grad;
-    Tensor host = device_pull(&run->device, grad);
-    tensor_set(&host, 0, NAN);
-    device_push(&run->device, grad);
-  }
+/* debug.fault: makes a step go bad on its rank, so that what follows can be tested. */
+static void plant_nan(Run *run, double *loss) {
+  const int rank = run->dist->rank;
+  if (fault_is(&run->fault, FAULT_NAN_LOSS, rank, run->step + 1)) *loss = NAN;
+  if (!fault_is(&run->fault, FAULT_NAN_GRAD, rank, run->step + 1)) return;
+  const Tensor *grad = &run->model->params.params[0]->grad;
+  Tensor host = device_pull(&run->device, grad);
+  tensor_set(&host, 0, NAN);
+  device_push(&run->device, grad);
+}
+
+static void plant_difference(Run *run) {
+  if (!fault_is(&run->fault, FAULT_DIVERGE, run->dist->rank, run->step + 1)) return;
+  const Tensor *value = &run->model->params.params[0]->value;
+  Tensor host = device_pull(&run->device, value);
+  tensor_set(&host, 0, tensor_get(&host, 0) + 1);
+  device_push(&run->device, value);
+}
+
+/* The gradient of the whole batch is left in the parameters, on every rank; returns its loss. */
+static double make_gradient(Run *run) {
+  run_enter(run, PHASE_DATA);
+  next_batch(run);
+  run_enter(run, PHASE_GRADIENT);
+  double loss = gradient_parts(run->model, &run->device, run->config->dtype, &run->plan.gradient, &run->batch);
+  plant_nan(run, &loss);
+  run_enter(run, PHASE_REDUCE);
+  loss = gradient_reduce(&run->model->params, &run->device, run->dist, loss);
+  return loss * gradient_scale(&run->batch);
 }
 
 static int64_t resident_bytes(void) {
@@ -39,6 +60,7 @@ static int64_t resident_bytes(void) {
 
 static void log_step(Run *run, double loss, double norm, double lr, int64_t tokens_since, double seconds_since,
                      double seconds) {
+  if (!run->log) return;
   run->losses = base_realloc(run->losses, (size_t)(run->n_losses + 1) * sizeof(double));
   run->losses[run->n_losses++] = loss;
   runlog_step(run->log, &(StepMetrics){.step = run->step,
@@ -59,8 +81,7 @@ static bool evaluate(Run *run) {
   const TrainConfig *train = &run->config->train;
   bool whole = run->step == train->steps || train->patience > 0;
   int64_t n = whole ? 0 : train->eval_batches * train->batch_size;
-  run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n,
-                            run->plan.eval_sequences, !run->quiet);
+  run_evaluate(run, n);
   NamedValue values[EVALUATION_MAX_VALUES];
   int n_values = evaluation_values(&run->last, true, values);
   runlog_eval(run->log, run->step, run->tokens, values, n_values);
@@ -94,13 +115,13 @@ static Status refuse_update(Run *run, double loss, const Param *bad, bool *skip)
 }
 
 /* A failed save is told and tried again at the next interval; the third in a row ends the run. */
-static Status save(Run *run, bool best, int *failures) {
+static Status save(Run *run, bool best, bool last, int *failures) {
   Status status = run_save(run, best);
   if (status.code == CODE_OK) {
     *failures = 0;
     return status;
   }
-  if (++*failures >= 3 || run->step == run->config->train.steps || stop_requested()) return status;
+  if (++*failures >= 3 || last) return status;
   runlog_note(run->log, "%s; training goes on, the next save is tried at the next interval", status.line);
   status_clear(&status);
   return STATUS_OK;
@@ -108,7 +129,7 @@ static Status save(Run *run, bool best, int *failures) {
 
 /* After step 2 the high-water marks must not move (a curriculum's lengths excepted): --verbose shows them. */
 static void tell_arenas(Run *run) {
-  if (!run->verbose || (run->step != 2 && run->step != run->config->train.steps)) return;
+  if (!run->verbose || !run->log || (run->step != 2 && run->step != run->config->train.steps)) return;
   const Device *d = &run->device;
   runlog_note(run->log, "arenas at step %lld: weights %zu, step %zu, scratch %zu bytes at most", (long long)run->step,
               d->weights.peak_bytes, d->step.peak_bytes, d->scratch.peak_bytes);
@@ -122,9 +143,8 @@ Status loop_train(Run *run) {
   int64_t logged_tokens = run->tokens;
   int save_failures = 0;
   while (run->step < train->steps && !run_is_stale(run)) {
-    next_batch(run);
-    double loss = gradient_step(run->model, &run->device, config->dtype, &run->plan.gradient, &run->batch);
-    plant_fault(run, &loss);
+    const double loss = make_gradient(run);
+    run_enter(run, PHASE_UPDATE);
     const Param *bad;
     double norm = optim_grad_norm(params, &run->device, &bad);
     bool skip;
@@ -132,6 +152,7 @@ Status loop_train(Run *run) {
     double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
     if (!skip)
       optim_update(params, &run->device, &config->optim, lr, optim_clip_scale(norm, config->optim.clip), run->step + 1);
+    plant_difference(run);
 
     run->step++;
     run->cursor += run->batch.n_seq;
@@ -142,13 +163,16 @@ Status loop_train(Run *run) {
       logged_at = now, logged_tokens = run->tokens;
     }
     bool best = due(run->step, train->eval_every, train->steps) && evaluate(run);
-    if (due(run->step, train->sample_every, train->steps)) sample_write(run);
+    if (dist_is_first(run->dist) && due(run->step, train->sample_every, train->steps)) sample_write(run);
     tell_arenas(run);
-    bool stopping = stop_requested() != NULL;
-    if (best || stopping || due(run->step, train->save_every, train->steps)) TRY(save(run, best, &save_failures));
+    if (due(run->step, train->compare_every, train->steps)) TRY(run_compare(run));
+    const int stopping =
+        (int)dist_max(run->dist, stop_requested()); /* a signal to one rank stops all after this step */
+    if (best || stopping || due(run->step, train->save_every, train->steps))
+      TRY(save(run, best, stopping || run->step == train->steps, &save_failures));
     if (stopping && run->step < train->steps)
       return status_fail(CODE_STOPPED, "%s: stopped after step %lld, saved in %s: continue with --resume auto",
-                         stop_requested(), (long long)run->step, run->directory);
+                         stop_name(stopping), (long long)run->step, run->directory);
   }
   if (run_is_stale(run))
     runlog_note(run->log, "stopped early: no new best in %d evaluations, the last at step %lld", train->patience,

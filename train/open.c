@@ -74,7 +74,7 @@ Status open_find(OpenModel *open, const char *path, const char *config_path, con
 Status open_load(OpenModel *open, const PlanShape *shape) {
   Plan plan;
   Config *config = &open->config;
-  TRY(plan_measure(config, shape, &(GradientShape){1, 1, 1}, &plan));
+  TRY(plan_measure(config, shape, &(GradientShape){.batch_size = 1, .virtual_ranks = 1, .micro_batch_size = 1}, &plan));
   size_t available = plan_memory_available(config->device);
   if (plan_total_bytes(&plan) > available)
     return status_fail(CODE_MEMORY, "%s: needs %.0f MiB, %.0f MiB are available", open->path,

@@ -15,8 +15,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
   Model *model = model_new(&config->model);
   model->recompute = config->train.recompute;
   bool training = shape->train_length > 0;
-  params_alloc(&model->params, &device, config->dtype, training,
-               training ? gradient_n_spare(gradient->virtual_ranks) : 0);
+  params_alloc(&model->params, &device, config->dtype, training, training ? gradient_n_spare(gradient) : 0);
   *plan = (Plan){.gradient = *gradient, .n_params = params_count(&model->params)};
   if (training) {
     Batch batch = {
@@ -69,7 +68,9 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
   const TrainConfig *train = &config->train;
   GradientShape gradient = {.batch_size = train->batch_size,
                             .virtual_ranks = train->virtual_ranks,
-                            .micro_batch_size = train->micro_batch_size};
+                            .micro_batch_size = train->micro_batch_size,
+                            .n_ranks = shape->n_ranks,
+                            .rank = shape->rank};
   if (gradient.virtual_ranks == 0)
     gradient.virtual_ranks = default_virtual_ranks(train->batch_size, shape->train_length);
   int part = gradient.batch_size / gradient.virtual_ranks;

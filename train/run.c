@@ -12,6 +12,7 @@
 #include "train/checkpoint.h"
 #include "train/forecast_record.h"
 #include "train/format.h"
+#include "train/replicas.h"
 #include "train/sample.h"
 
 #ifdef _OPENMP
@@ -107,16 +108,18 @@ static Status open_model(Run *run) {
                      .train_pieces = dataset_max_pieces(run->dataset, PART_TRAIN),
                      .eval_pieces = dataset_max_pieces(run->dataset, PART_VAL),
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
-                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
-  TRY(plan_make(config, &shape, plan_memory_available(config->device), &run->plan));
+                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0,
+                     .n_ranks = run->dist->size,
+                     .rank = run->dist->rank};
+  TRY(plan_make(config, &shape, run->memory_bytes, &run->plan));
+  TRY(dist_fits(run->dist, run->plan.gradient.virtual_ranks));
   /* The resolved config says what was resolved: a resumed run's must be the same text. */
   config->train.virtual_ranks = run->plan.gradient.virtual_ranks;
   config->train.micro_batch_size = run->plan.gradient.micro_batch_size;
   TRY(device_open(&run->device, config->device, F32, run->plan.sizes));
   run->model = model_new(&config->model);
   run->model->recompute = config->train.recompute;
-  params_alloc(&run->model->params, &run->device, config->dtype, true,
-               gradient_n_spare(run->plan.gradient.virtual_ranks));
+  params_alloc(&run->model->params, &run->device, config->dtype, true, gradient_n_spare(&run->plan.gradient));
   run->model->dropout_seed = config->seed;
   run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
   return STATUS_OK;
@@ -174,50 +177,89 @@ static void anchor_paths(DataConfig *data) {
   free(folder);
 }
 
-static Status open_all(Run *run, const RunOptions *options) {
-  Config *config = run->config;
-  anchor_paths(&config->data);
+/* What a rank may use. Ranks of a host share its memory, and the smallest share counts everywhere, because the micro-batch
+ * may follow from it, and orders sums. */
+static void share_memory(Run *run) {
+  const Dist *dist = run->dist;
+  const size_t bytes = plan_memory_available(run->config->device) / (size_t)dist->local_size;
+  const int64_t most = bytes < INT64_MAX ? (int64_t)bytes : INT64_MAX;
+  run->memory_bytes = (size_t)dist_min(run->dist, most);
+}
+
+/* Rank 0's: the directory, the right to it, and where to go on from. */
+static Status claim_directory(Run *run, const RunOptions *options, char **message) {
+  if (!dist_is_first(run->dist)) return STATUS_OK;
   TRY(make_directory(run->directory));
   TRY(runlock_take(run->directory, &run->lock));
-  CheckpointInfo info = {0};
-  char *message = NULL;
-  Status status = find_resume(run, options, &run->resumed_from, &message);
-  const char *from = status.code == CODE_OK ? run->resumed_from : NULL;
-  if (from) status = checkpoint_read_info(from, &info);
-  if (status.code == CODE_OK) status = open_dataset(run, from ? &info : NULL);
+  return find_resume(run, options, &run->resumed_from, message);
+}
+
+/* What the run computes with: on every rank, without a word between them. */
+static Status open_state(Run *run) {
+  const char *from = run->resumed_from;
+  CheckpointInfo info = {0}, loaded = {0};
+  if (from) TRY(checkpoint_read_info(from, &info));
+  Status status = open_dataset(run, from ? &info : NULL);
   if (status.code == CODE_OK && from) status = match_checkpoint(run, from, &info);
   if (status.code == CODE_OK) status = open_model(run);
-  CheckpointInfo loaded = {0};
   if (status.code == CODE_OK)
     status = from ? checkpoint_load(from, &loaded, &run->model->params, true) : start_weights(run);
   checkpoint_info_free(&loaded);
   if (status.code == CODE_OK && from) {
-    run->step = info.step, run->cursor = info.data_cursor, run->tokens = info.tokens;
+    run->step = run->compared = info.step, run->cursor = info.data_cursor, run->tokens = info.tokens;
     run->best_loss = info.best_loss;
     take_values(run, &info);
   }
   checkpoint_info_free(&info);
-  if (status.code == CODE_OK) {
-    char *yaml = config_to_yaml(config);
-    RunLogOptions log_options = {.directory = run->directory,
-                                 .resume_step = from ? run->step : -1,
-                                 .config_yaml = yaml,
-                                 .command = options->command,
-                                 .quiet = options->quiet};
-    status = runlog_open(&log_options, &run->log);
-    free(yaml);
-  }
-  if (status.code == CODE_OK) status = write_config(run);
-  if (status.code == CODE_OK && !from) forget_forecasts(run);
-  if (status.code == CODE_OK && message) runlog_note(run->log, "%s", message);
-  if (status.code == CODE_OK && config->dtype == BF16 && !run->device.backend->multiplies_bf16)
+  return status;
+}
+
+/* Rank 0's: what the run tells. */
+static Status open_record(Run *run, const RunOptions *options, const char *message) {
+  if (!dist_is_first(run->dist)) return STATUS_OK;
+  const Config *config = run->config;
+  char *yaml = config_to_yaml(config);
+  RunLogOptions log_options = {.directory = run->directory,
+                               .resume_step = run->resumed_from ? run->step : -1,
+                               .config_yaml = yaml,
+                               .command = options->command,
+                               .quiet = options->quiet};
+  Status status = runlog_open(&log_options, &run->log);
+  free(yaml);
+  TRY(status);
+  TRY(write_config(run));
+  if (!run->resumed_from) forget_forecasts(run);
+  if (message) runlog_note(run->log, "%s", message);
+  if (config->dtype == BF16 && !run->device.backend->multiplies_bf16)
     runlog_note(run->log, "bf16 products run as float32 on this processor: bf16 saves memory here, f32 is no slower");
+  return STATUS_OK;
+}
+
+static Status open_all(Run *run, const RunOptions *options) {
+  Dist *dist = run->dist;
+  const TrainConfig *train = &run->config->train;
+  anchor_paths(&run->config->data);
+  char *message = NULL;
+  Status status = dist_agree(dist, claim_directory(run, options, &message));
+  if (status.code == CODE_OK) {
+    dist_set_run(dist, run->directory);
+    dist_broadcast_text(dist, &run->resumed_from);
+    status = watch_open(dist, train->watchdog, train->stall, &run->watch);
+  }
+  if (status.code == CODE_OK) {
+    run_enter(run, PHASE_START);
+    share_memory(run);
+    status = dist_agree(dist, open_state(run));
+  }
+  if (status.code == CODE_OK) status = replicas_compare(dist, &run->model->params, run->step, run->step);
+  if (status.code == CODE_OK) status = dist_agree(dist, open_record(run, options, message));
   free(message);
   return status;
 }
 
 Status run_open(Run *run, Config *config, const RunOptions *options) {
   *run = (Run){.config = config,
+               .dist = options->dist,
                .quiet = options->quiet,
                .verbose = options->verbose,
                .lock = -1,
@@ -225,6 +267,7 @@ Status run_open(Run *run, Config *config, const RunOptions *options) {
                .last = {.score = NAN}};
   run->directory =
       options->directory ? base_strdup(options->directory) : base_format("%s/%s", config->out_dir, config->name);
+  CHECK(fault_parse(config->debug.fault, &run->fault), "debug.fault: %s", config->debug.fault);
 #ifdef _OPENMP
   if (config->train.threads > 0) omp_set_num_threads(config->train.threads);
 #endif
@@ -233,7 +276,13 @@ Status run_open(Run *run, Config *config, const RunOptions *options) {
   return status;
 }
 
+void run_enter(Run *run, Phase phase) {
+  watch_phase(run->watch, run->step + 1, phase);
+  fault_strike(&run->fault, run->dist->rank, run->step + 1, phase);
+}
+
 void run_close(Run *run) {
+  watch_close(run->watch);
   runlog_close(run->log);
   if (run->model) model_free(run->model);
   device_close(&run->device);
@@ -254,11 +303,10 @@ bool run_is_stale(const Run *run) {
 Status run_end_with_best(Run *run) {
   char *path = checkpoint_best_path(run->directory);
   CheckpointInfo info = {0};
-  Status status = checkpoint_load(path, &info, &run->model->params, true);
+  Status status = dist_agree(run->dist, checkpoint_load(path, &info, &run->model->params, true));
   if (status.code == CODE_OK) {
     runlog_note(run->log, "the run ends with its best weights, those of step %lld", (long long)info.step);
-    run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, 0,
-                              run->plan.eval_sequences, !run->quiet);
+    run_evaluate(run, 0);
     status = run_save(run, false);
   }
   checkpoint_info_free(&info);
@@ -266,7 +314,15 @@ Status run_end_with_best(Run *run) {
   return status;
 }
 
-Status run_save(Run *run, bool best) {
+void run_evaluate(Run *run, int64_t n_samples) {
+  run_enter(run, dist_is_first(run->dist) ? PHASE_EVALUATE : PHASE_WAIT);
+  if (dist_is_first(run->dist))
+    run->last = evaluate_part(run->model, &run->device, run->config->dtype, run->dataset, PART_VAL, n_samples,
+                              run->plan.eval_sequences, !run->quiet);
+  dist_broadcast(run->dist, &run->last, sizeof run->last);
+}
+
+static Status write_checkpoint(Run *run, bool best) {
   char *yaml = config_to_yaml(run->config), *json = model_config_to_json(&run->config->model);
   const char *tokenizer = dataset_tokenizer_json(run->dataset);
   CheckpointInfo info = {.step = run->step,
@@ -295,4 +351,19 @@ Status run_save(Run *run, bool best) {
   if (status.code == CODE_OK) status = checkpoint_prune(run->directory, run->config->train.keep);
   free(directory), free(path), free(yaml), free(json), free(info.tokenizer_json);
   return status;
+}
+
+Status run_compare(Run *run) {
+  if (run->compared == run->step) return STATUS_OK;
+  run_enter(run, PHASE_COMPARE);
+  TRY(replicas_compare(run->dist, &run->model->params, run->step, run->compared));
+  run->compared = run->step;
+  return STATUS_OK;
+}
+
+Status run_save(Run *run, bool best) {
+  TRY(run_compare(run));
+  const bool first = dist_is_first(run->dist);
+  run_enter(run, first ? PHASE_SAVE : PHASE_WAIT);
+  return dist_agree(run->dist, first ? write_checkpoint(run, best) : STATUS_OK);
 }

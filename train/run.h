@@ -2,8 +2,11 @@
 #pragma once
 
 #include "train/config.h"
+#include "train/dist.h"
 #include "train/evaluate.h"
+#include "train/fault.h"
 #include "train/plan.h"
+#include "train/watch.h"
 
 typedef struct Run {
   Config *config;  /* the caller's; vocab_size and the resolved shapes are filled in */
@@ -12,7 +15,12 @@ typedef struct Run {
   Device device;
   Model *model;
   Plan plan;
-  RunLog *log;
+  size_t memory_bytes; /* that the plan may use */
+  RunLog *log;         /* rank 0's; NULL elsewhere */
+  Dist *dist;          /* the caller's */
+  Watch *watch;
+  Fault fault;
+  int64_t compared;   /* step after which the ranks' weights were last known to be the same */
   Batch batch;        /* the global batch; room for the longest */
   char *resumed_from; /* path, or NULL */
   bool quiet, verbose;
@@ -34,13 +42,23 @@ typedef struct RunOptions {
   const char *resume_path;
   bool quiet, verbose;
   const char *command; /* the command line, for the record; may be NULL */
+  Dist *dist;
 } RunOptions;
 
-/* Opens data, plan, device, model and log; loads the checkpoint when resuming. On failure everything is closed again. */
+/* Collective, like all of these: each rank opens data, plan, device and model, and loads the checkpoint when resuming; the
+ * directory, the log and what is written are rank 0's. On failure everything is closed again. */
 Status run_open(Run *run, Config *config, const RunOptions *options);
 void run_close(Run *run);
-/* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers. */
+/* Tells the watch what this rank does now, in the step after run->step; planted faults strike here. */
+void run_enter(Run *run, Phase phase);
+/* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers.
+ * Only after the ranks' weights were found the same. */
 Status run_save(Run *run, bool best);
+
+/* Finds out whether the ranks' weights are the same. */
+Status run_compare(Run *run);
+/* The score on n_samples samples of the validation part (0: all), by rank 0, into everyone's run->last. */
+void run_evaluate(Run *run, int64_t n_samples);
 
 /* True when train.patience evaluations in a row were no new best. */
 bool run_is_stale(const Run *run);

@@ -18,9 +18,10 @@ void stop_install(void) {
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) sigaction(numbers[i], &action, NULL);
 }
 
-const char *stop_requested(void) {
-  switch (requested) {
-  case 0: return NULL;
+int stop_requested(void) { return requested; }
+
+const char *stop_name(int number) {
+  switch (number) {
   case SIGINT: return "SIGINT";
   case SIGTERM: return "SIGTERM";
   default: return "SIGUSR1";

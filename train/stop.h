@@ -4,5 +4,6 @@
 #include "tensor/base.h"
 
 void stop_install(void);
-/* The signal's name ("SIGTERM") once one has come, else NULL. */
-const char *stop_requested(void);
+/* The signal's number once one has come, else 0. */
+int stop_requested(void);
+const char *stop_name(int number);

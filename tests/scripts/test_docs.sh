@@ -7,7 +7,7 @@ source_dir=$2
 
 diff <(sed -n '/^```$/,/^```$/p' "$source_dir/docs/config.md" | sed '1d;$d') <("$aspis" help config) ||
   { echo "docs/config.md is not what aspis help config prints"; exit 1; }
-for command in train eval generate forecast score check convert inspect plan bench report doctor; do
+for command in train launch eval generate forecast score check convert inspect plan bench report doctor; do
   "$aspis" "$command" --help >/dev/null || { echo "the README names $command"; exit 1; }
   grep -qE "\`$command[ \`]|, \`$command\`|\`$command\`," "$source_dir/README.md" || { echo "the README lacks $command"; exit 1; }
 done

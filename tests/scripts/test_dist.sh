@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Any number of ranks makes the bytes of one: F32 and BF16, Mamba-2, Mamba-3, a forecaster; also when the number changes
+# between kills, and when a run is stopped by a signal to the launcher or to one rank.
+source "$(dirname "$0")/common.sh"
+command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ] || { echo "skipped: built without MPI"; exit 0; }
+export ASAN_OPTIONS=detect_leaks=0 # Open MPI's own
+export OMP_NUM_THREADS=1           # ranks and single runs alike
+
+short="--quiet --set train.steps=12 --set train.eval_every=6 --set train.save_every=4"
+last=checkpoints/step-00000012.h5
+launch() { local n=$1; shift; "$aspis" launch -n "$n" -- train "$@"; }
+same() { # DIR DIR WHAT
+  cmp "$1/$last" "$2/$last" || fail "$3: the final checkpoints differ"
+  diff <(steady_metrics "$1") <(steady_metrics "$2") >/dev/null || fail "$3: the metrics differ"
+}
+
+cat >series.yaml <<'END'
+name: series
+seed: 5
+model: {task: forecast, d_model: 16, n_layer: 1, context: 24, horizon: 8, ssm_cfg: {d_state: 8, headdim: 8, chunk_size: 8}}
+data: {kind: series, generate: {task: trend_season, rows: 400, columns: 3}}
+optim: {lr: 1.0e-3, warmup_steps: 2}
+train: {steps: 12, batch_size: 16, virtual_ranks: 4, eval_every: 6, save_every: 4, log_every: 1}
+END
+
+variant() { # NAME CONFIG [SET]...
+  local name=$1 config=$2 n
+  shift 2
+  "$aspis" train "$config" $short --out "$name-1" "$@" >"$name-1.txt" 2>err.txt || fail "$name: $(cat err.txt)"
+  for n in $counts; do
+    launch "$n" "$config" $short --out "$name-$n" "$@" >"$name-$n.txt" 2>err.txt || fail "$name on $n ranks: $(cat err.txt)"
+    same "$name-1" "$name-$n" "$name on $n ranks"
+    cmp "$name-1.txt" "$name-$n.txt" || fail "$name on $n ranks: another result on stdout"
+  done
+  echo "ok: $name: the same bytes on 1 $counts ranks"
+}
+counts="2 4" variant mamba3 small.yaml
+counts=4 variant mamba3-bf16 small.yaml --set dtype=bf16
+counts=2 variant mamba2-bf16 small.yaml --set dtype=bf16 --set model.ssm_cfg.layer=Mamba2
+counts=2 variant forecaster series.yaml
+
+# mpirun by hand; and as many ranks as do not divide.
+mpirun -n 2 --bind-to none --oversubscribe --allow-run-as-root "$aspis" train small.yaml $short --out by-hand >/dev/null
+same mamba3-1 by-hand "mpirun by hand"
+code=0
+launch 3 small.yaml $short --out three 2>err.txt || code=$?
+[ $code = 2 ] && [ "$(grep -c 'found 3 ranks, expected a divisor of train.virtual_ranks = 4' err.txt)" = 1 ] &&
+  [ "$(wc -l <err.txt)" = 1 ] || fail "three ranks: exit $code, $(cat err.txt)"
+echo "ok: mpirun by hand; three ranks are refused in one line"
+
+# The number of ranks changes between kills.
+from=0
+for n in 1 4 2 1; do
+  from=$((from + 3))
+  code=0
+  launch $n small.yaml $short --out elastic --resume auto --set train.save_every=1 --set debug.allow=true \
+    --set "debug.fault=kill@$from,rank=$((n - 1))" >/dev/null 2>err.txt || code=$?
+  [ $code != 0 ] || [ $from -ge 12 ] || fail "elastic on $n ranks: the kill in step $from came to nothing"
+done
+launch 2 small.yaml $short --out elastic --resume auto >/dev/null
+same mamba3-1 elastic "1, 4, 2, 1 ranks with kills"
+echo "ok: 1, 4, 2, 1 ranks with kills between: the same bytes"

@@ -47,7 +47,7 @@ static void assert_close(const ScanResult *got, const ScanResult *want, double t
 
 static bool open_build(ScanCase *c, const char *build, const ScanShape *shape, Dtype act) {
   setenv("ASPIS_CPU", build, 1);
-  Status status = scan_case_run(c, shape, F32, act);
+  Status status = scan_case_run(c, "cpu", shape, F32, act);
   bool runs_here = status.code == CODE_OK;
   cr_assert(runs_here || status.code == CODE_USAGE, "%s, %s: %s", build, shape->name, status.line);
   status_clear(&status);
@@ -59,7 +59,7 @@ static void check_builds(Dtype act) {
   for (int i = 0; i < N_SCAN_SHAPES; i++) {
     ScanCase want;
     unsetenv("ASPIS_CPU");
-    Status status = scan_case_run(&want, &SCAN_SHAPES[i], F64, F64);
+    Status status = scan_case_run(&want, "cpu", &SCAN_SHAPES[i], F64, F64);
     cr_assert_eq(status.code, CODE_OK, "%s: %s", SCAN_SHAPES[i].name, status.line);
     for (int b = 0; device_cpu_build(b); b++) {
       ScanCase got;

@@ -5,7 +5,7 @@
  *   - kernels are launched by LAUNCH, never by <<<>>>;
  *   - shared memory is dynamic and named by SHARED, so that its bounds and its first contents are the launch's;
  *   - global memory is touched through Rows (or global_load, global_store), which the host counts and guards;
- *   - matrix products of a warp go through mma_*, asynchronous copies through copy_async*.
+ *   - matrix products of a warp go through mma_* and are there behind mma_wait, asynchronous copies through copy_async*.
  *
  * Results depend neither on the order of blocks nor on the device: no float atomics; a sum over rows is cut into blocks
  * by the number of rows alone, and the blocks' sums are added in order. */
@@ -215,6 +215,9 @@ __device__ static inline bool place_of(int64_t n_rows, int64_t width, Place *pla
 constexpr int WARP = 32;
 #define ALL_LANES 0xffffffffu
 
+/* The warp's sum and largest, for every lane: lane l takes lane l^16's, then l^8's, and so on. (The host's twin has them in
+ * one meeting of the lanes.) */
+#ifdef __CUDACC__
 __device__ static inline float warp_sum(float x) {
   for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
   return x;
@@ -223,6 +226,7 @@ __device__ static inline float warp_max(float x) {
   for (int step = WARP / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, step));
   return x;
 }
+#endif
 /* The block's sum, for every thread; `spare` is WARP floats of shared memory, free again behind the next barrier. The
  * block has whole warps, and all its threads call. */
 __device__ static inline float block_sum(float x, float *spare) {
@@ -295,6 +299,8 @@ __device__ static inline void mma_tf32(float *d, const uint32_t *a, const uint32
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/* The warp's products so far are in their registers: at once on a GPU; on the host its lanes meet here. */
+__device__ static inline void mma_wait() {}
 /* 16 bytes from global to shared memory, both aligned so; there once copy_async_wait and a barrier are behind. */
 __device__ static inline void copy_async(void *to_shared, const void *from_global) {
   const unsigned to = (unsigned)__cvta_generic_to_shared(to_shared);

@@ -19,6 +19,7 @@ static __global__ void multiply_add_bf16(int64_t n_rounds, float *out) {
   float chain[CHAINS][4] = {};
   for (int64_t round = 0; round < n_rounds; round++)
     for (int c = 0; c < CHAINS; c++) mma_bf16(chain[c], a, b);
+  mma_wait();
   for (int c = 1; c < CHAINS; c++) chain[0][0] += chain[c][0];
   if (chain[0][0] < 0) global_store(out, chain[0][0]);
 }

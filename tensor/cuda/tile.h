@@ -63,6 +63,7 @@ __device__ static inline void tile_mac(float *d, const TileFactor &a, int i0, co
       mma_tf32(d, a_high, b_high);
     }
   }
+  mma_wait();
 }
 
 /* Calls body(i0, j0) for every 16 x 8 output of (n_i, n_j), the warps of the block in turn. */

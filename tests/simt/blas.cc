@@ -83,19 +83,19 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 }
 
 static float load(const void *data, cudaDataType_t type, int64_t at) {
-  if (type == CUDA_R_32F) return simt_read((const float *)data + at, 4), ((const float *)data)[at];
-  simt_read((const uint16_t *)data + at, 2);
+  if (type == CUDA_R_32F) return SIMT_READ((const float *)data + at, 4), ((const float *)data)[at];
+  SIMT_READ((const uint16_t *)data + at, 2);
   const uint32_t bits = (uint32_t)((const uint16_t *)data)[at] << 16;
   float f;
   return memcpy(&f, &bits, 4), f;
 }
 static void store(void *data, cudaDataType_t type, int64_t at, float x) {
   if (type == CUDA_R_32F) {
-    simt_write((float *)data + at, 4);
+    SIMT_WRITE((float *)data + at, 4);
     ((float *)data)[at] = x;
     return;
   }
-  simt_write((uint16_t *)data + at, 2);
+  SIMT_WRITE((uint16_t *)data + at, 2);
   uint32_t bits;
   memcpy(&bits, &x, 4);
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;

@@ -29,17 +29,17 @@ static __global__ void write_shared(bool faulty, float *out) {
 
 static __global__ void read_global(bool faulty, const float *in, float *out) {
   const int i = threadIdx.x, from = faulty && i == FAULT_N - 1 ? FAULT_N : i;
-  simt_read(in + from, sizeof *in);
+  SIMT_READ(in + from, sizeof *in);
   out[i] = in[from];
 }
 
 /* Block b makes its half; the faulty one takes the other's first element along. */
 static __global__ void two_blocks(bool faulty, float *between, float *out) {
   const int half = FAULT_N / 2, i = (int)blockIdx.x * half + (int)threadIdx.x;
-  simt_write(between + i, sizeof *between);
+  SIMT_WRITE(between + i, sizeof *between);
   between[i] = (float)i;
   const int from = faulty && threadIdx.x == 0 ? (i + half) % FAULT_N : i;
-  simt_read(between + from, sizeof *between);
+  SIMT_READ(between + from, sizeof *between);
   out[i] = between[from];
 }
 

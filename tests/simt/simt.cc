@@ -1,5 +1,5 @@
 /* simt: see simt.h and include/cuda_runtime.h. Fibers are made by ucontext and switched by _setjmp and _longjmp, which
- * leave the signal mask alone and so need no system call. */
+ * leave the signal mask alone and so need no system call. A fiber that waits jumps to the next one itself. */
 #include "tests/simt/simt.h"
 
 #include <cuda_runtime.h>
@@ -21,10 +21,15 @@ extern "C" void check_failed(const char *file, int line, const char *condition, 
 #define FAULT(...) check_failed(__FILE__, __LINE__, "simt", __VA_ARGS__)
 
 dim3 blockIdx, blockDim, gridDim, simt_thread_index;
+bool simt_is_watched;
 
 namespace {
 
+struct Product;
+typedef void SimtProduct(const Product *const *lanes);
+
 enum { LANES = 32, STACK_BYTES = 256 << 10, MOST_THREADS = 1024, SHARED_BYTES = 227 << 10, GUARD_BYTES = 256 };
+enum { LINE_BYTES = 64, LINES_OF_PAGE = 64 };
 
 /* xorshift64*: all that is wanted is another order for another seed */
 struct Draw {
@@ -40,6 +45,12 @@ struct AsyncCopy {
   unsigned char bytes[16];
 };
 
+struct Product {
+  SimtProduct *op;
+  float *d;
+  uint32_t a[4], b[2];
+};
+
 struct Thread {
   char *stack;
   jmp_buf here;
@@ -47,6 +58,7 @@ struct Thread {
   dim3 index;
   int number;
   std::vector<std::vector<AsyncCopy>> groups; /* committed; the last is being filled */
+  std::vector<Product> products;              /* under way */
 };
 
 struct Warp {
@@ -68,7 +80,7 @@ struct Block {
   const char *kernel;
 } block;
 
-Thread *now;
+Thread *now, *next; /* not on a stack that is left */
 jmp_buf scheduler;
 #ifdef __SANITIZE_ADDRESS__
 void *scheduler_fake;
@@ -78,13 +90,45 @@ size_t scheduler_stack_bytes;
 
 void ready(int thread) { block.ready[block.n_ready++] = thread; }
 
-/* Leaves the running fiber; the scheduler goes on. */
+Thread *draw_ready() {
+  const unsigned pick = draw.below((unsigned)block.n_ready);
+  const int thread = block.ready[pick];
+  block.ready[pick] = block.ready[--block.n_ready];
+  return &block.thread[thread];
+}
+
+void entry();
+
+/* Goes on with a thread, from another's fiber or from the scheduler. */
+[[noreturn]] void jump_to(Thread *thread) {
+  now = thread;
+  simt_thread_index = thread->index;
+  if (thread->started) _longjmp(thread->here, 1);
+  thread->started = true;
+  ucontext_t context;
+  getcontext(&context);
+  /* stacks begin at other lines of their pages: threads do the same at the same depth, and would all want one cache set */
+  context.uc_stack.ss_sp = thread->stack;
+  context.uc_stack.ss_size = STACK_BYTES - (size_t)(thread->number % LINES_OF_PAGE * LINE_BYTES);
+  context.uc_link = nullptr;
+  makecontext(&context, entry, 0);
+  setcontext(&context);
+  abort();
+}
+
+/* Leaves the running fiber for another that can go on, or for the scheduler where there is none. */
 void leave() {
+  next = block.n_ready > 0 ? draw_ready() : nullptr;
+  if (next == now) return;
 #ifdef __SANITIZE_ADDRESS__
   void *fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
+  __sanitizer_start_switch_fiber(&fake, next ? next->stack : scheduler_stack,
+                                 next ? STACK_BYTES : scheduler_stack_bytes);
 #endif
-  if (!_setjmp(now->here)) _longjmp(scheduler, 1);
+  if (!_setjmp(now->here)) {
+    if (next) jump_to(next);
+    _longjmp(scheduler, 1);
+  }
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -97,7 +141,10 @@ void release_barrier() {
 
 void entry() {
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+  const void *from = nullptr;
+  size_t from_bytes = 0;
+  __sanitizer_finish_switch_fiber(nullptr, &from, &from_bytes);
+  if (!scheduler_stack) scheduler_stack = from, scheduler_stack_bytes = from_bytes; /* which starts the first fiber */
 #endif
   for (;;) { /* a fiber is made once and runs a thread of every block to come */
     block.body(block.arguments);
@@ -108,25 +155,19 @@ void entry() {
   }
 }
 
-void run(Thread *thread) {
-  now = thread;
-  simt_thread_index = thread->index;
+/* Runs threads until none can go on. */
+void run_threads() {
   if (_setjmp(scheduler)) {
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
 #endif
     return;
   }
+  Thread *first = draw_ready();
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&scheduler_fake, thread->stack, STACK_BYTES);
+  __sanitizer_start_switch_fiber(&scheduler_fake, first->stack, STACK_BYTES);
 #endif
-  if (thread->started) _longjmp(thread->here, 1);
-  thread->started = true;
-  ucontext_t context;
-  getcontext(&context);
-  context.uc_stack.ss_sp = thread->stack, context.uc_stack.ss_size = STACK_BYTES, context.uc_link = nullptr;
-  makecontext(&context, entry, 0);
-  setcontext(&context);
+  jump_to(first);
 }
 
 void run_block() {
@@ -144,19 +185,17 @@ void run_block() {
     }
     t->number = i;
     if (t->groups.size() != 1 || !t->groups[0].empty()) t->groups.assign(1, {});
+    t->products.clear();
     t->index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y));
     ready(i);
   }
   for (int w = 0; w * LANES < block.n_threads; w++) block.warp[w].arrived = 0;
-  while (block.n_ready > 0) {
-    const unsigned pick = draw.below((unsigned)block.n_ready);
-    const int thread = block.ready[pick];
-    block.ready[pick] = block.ready[--block.n_ready];
-    run(&block.thread[thread]);
-  }
+  run_threads();
   if (block.n_alive > 0)
     FAULT("%s, block (%u, %u, %u): %d of %d threads wait at a barrier or for lanes that never come", block.kernel,
           blockIdx.x, blockIdx.y, blockIdx.z, block.n_alive, block.n_threads);
+  for (int i = 0; i < block.n_threads; i++)
+    if (!block.thread[i].products.empty()) FAULT("%s: thread %d ends without mma_wait", block.kernel, i);
 #ifndef __SANITIZE_ADDRESS__
   for (int i = 0; i < GUARD_BYTES; i++)
     if (block.shared[block.shared_bytes + i] != 0xff)
@@ -177,7 +216,6 @@ struct Region {
   Granule *granules;
 };
 std::vector<Region> regions;
-bool watched;
 std::mutex copying; /* the host's threads may copy side by side, as they load weights */
 uint32_t launch_number, block_number;
 SimtTraffic traffic;
@@ -212,10 +250,6 @@ void collision(const char *what, const Region *region, const void *at, uint32_t 
 } /* namespace */
 
 void simt_read(const void *at, size_t bytes) {
-#ifdef __SANITIZE_ADDRESS__
-  if (void *bad = __asan_region_is_poisoned(const_cast<void *>(at), bytes)) (void)*(volatile char *)bad;
-#endif
-  if (!watched) return;
   const Region *region = nullptr;
   Granule *g = granules_of(at, bytes, &region);
   for (size_t i = 0; i < bytes / 2; i++) {
@@ -229,10 +263,6 @@ void simt_read(const void *at, size_t bytes) {
 }
 
 void simt_write(const void *at, size_t bytes) {
-#ifdef __SANITIZE_ADDRESS__
-  if (void *bad = __asan_region_is_poisoned(const_cast<void *>(at), bytes)) (void)*(volatile char *)bad;
-#endif
-  if (!watched) return;
   const Region *region = nullptr;
   Granule *g = granules_of(at, bytes, &region);
   for (size_t i = 0; i < bytes / 2; i++) {
@@ -281,7 +311,7 @@ void *simt_shared() { return block.shared; }
 /* ---- barriers and warps */
 
 void simt_barrier(const char *file, int line) {
-  if (block.n_at_barrier > 0 && (block.barrier_line != line || strcmp(block.barrier_file, file) != 0))
+  if (block.n_at_barrier > 0 && (block.barrier_line != line || (block.barrier_file != file && strcmp(block.barrier_file, file) != 0)))
     FAULT("%s: some threads wait at %s:%d, others at %s:%d", block.kernel, block.barrier_file, block.barrier_line, file,
           line);
   block.barrier_file = file, block.barrier_line = line;
@@ -323,30 +353,58 @@ static void shuffle(SimtLane *lanes, unsigned mask) {
     if (!(mask >> i & 1)) continue;
     if (!(mask >> lanes[i].from & 1))
       FAULT("%s: a shuffle from lane %d, which does not take part", block.kernel, lanes[i].from);
-    x[i] = lanes[lanes[i].from].u[0];
+    x[i] = lanes[lanes[i].from].bits;
   }
   for (int i = 0; i < LANES; i++)
-    if (mask >> i & 1) lanes[i].u[0] = x[i];
+    if (mask >> i & 1) lanes[i].bits = x[i];
 }
 uint32_t simt_shuffle(unsigned mask, uint32_t x, int from) {
   SimtLane mine = {};
-  mine.u[0] = x, mine.from = from;
-  return simt_meet(shuffle, mask, mine).u[0];
+  mine.bits = x, mine.from = from;
+  return simt_meet(shuffle, mask, mine).bits;
 }
+
+/* x_l <- f(x_l, x_{l^step}) for steps 16, 8, ..., 1 */
+template <class F> static void butterfly(SimtLane *lanes, F f) {
+  float x[LANES], y[LANES];
+  for (int i = 0; i < LANES; i++) memcpy(&x[i], &lanes[i].bits, 4);
+  for (int step = LANES / 2; step > 0; step /= 2) {
+    for (int i = 0; i < LANES; i++) y[i] = f(x[i], x[i ^ step]);
+    memcpy(x, y, sizeof x);
+  }
+  for (int i = 0; i < LANES; i++) memcpy(&lanes[i].bits, &x[i], 4);
+}
+static void butterfly_sum(SimtLane *lanes, unsigned) {
+  butterfly(lanes, [](float x, float y) { return x + y; });
+}
+static void butterfly_max(SimtLane *lanes, unsigned) {
+  butterfly(lanes, [](float x, float y) { return fmaxf(x, y); });
+}
+static float meet_all(SimtWarpOp *op, float x) {
+  if (block.n_threads % LANES) FAULT("%s: a warp of %d threads", block.kernel, block.n_threads % LANES);
+  SimtLane mine = {};
+  memcpy(&mine.bits, &x, 4);
+  mine = simt_meet(op, 0xffffffffu, mine);
+  memcpy(&x, &mine.bits, 4);
+  return x;
+}
+float warp_sum(float x) { return meet_all(butterfly_sum, x); }
+float warp_max(float x) { return meet_all(butterfly_max, x); }
 
 static void ballot(SimtLane *lanes, unsigned mask) {
   uint32_t votes = 0;
   for (int i = 0; i < LANES; i++)
-    if (mask >> i & 1 && lanes[i].u[0]) votes |= 1u << i;
-  for (int i = 0; i < LANES; i++) lanes[i].u[0] = votes;
+    if (mask >> i & 1 && lanes[i].bits) votes |= 1u << i;
+  for (int i = 0; i < LANES; i++) lanes[i].bits = votes;
 }
 unsigned __ballot_sync(unsigned mask, int predicate) {
   SimtLane mine = {};
-  mine.u[0] = predicate != 0;
-  return simt_meet(ballot, mask, mine).u[0];
+  mine.bits = predicate != 0;
+  return simt_meet(ballot, mask, mine).bits;
 }
 
-/* ---- matrix products of a warp: registers are spread over the lanes as the hardware does (tensor/cuda/cuda.h) */
+/* ---- matrix products of a warp: registers are spread over the lanes as the hardware does (tensor/cuda/cuda.h). They are
+ * done at their wait, so that lanes meet once for a row of them. */
 
 static float half_of(uint32_t pair, int k) {
   const uint32_t bits = k ? pair & 0xffff0000u : pair << 16;
@@ -360,42 +418,63 @@ static float tf32(uint32_t bits) {
   memcpy(&f, &bits, 4);
   return f;
 }
-static void add_product(SimtLane *lanes, const float *a, const float *b, int n_k) {
+/* d (16, 8) += a (16, n_k) b (n_k, 8) */
+template <int n_k> static void add_product(const Product *const *lanes, const float *a, const float *b) {
+  float sum[16][8];
   for (int l = 0; l < LANES; l++)
-    for (int r = 0; r < 4; r++) {
-      const int row = l / 4 + (r >= 2 ? 8 : 0), col = l % 4 * 2 + r % 2;
-      double sum = lanes[l].d[r];
-      for (int k = 0; k < n_k; k++) sum += (double)a[row * n_k + k] * (double)b[k * 8 + col];
-      lanes[l].d[r] = (float)sum;
-    }
+    for (int r = 0; r < 4; r++) sum[l / 4 + (r >= 2 ? 8 : 0)][l % 4 * 2 + r % 2] = lanes[l]->d[r];
+  for (int row = 0; row < 16; row++)
+    for (int k = 0; k < n_k; k++)
+      for (int col = 0; col < 8; col++) sum[row][col] += a[row * n_k + k] * b[k * 8 + col];
+  for (int l = 0; l < LANES; l++)
+    for (int r = 0; r < 4; r++) lanes[l]->d[r] = sum[l / 4 + (r >= 2 ? 8 : 0)][l % 4 * 2 + r % 2];
 }
-static void product_bf16(SimtLane *lanes, unsigned) {
+static void product_bf16(const Product *const *lanes) {
   float a[16 * 16], b[16 * 8];
   for (int l = 0; l < LANES; l++)
     for (int r = 0; r < 4; r++)
       for (int k = 0; k < 2; k++) {
-        a[(l / 4 + (r % 2 ? 8 : 0)) * 16 + l % 4 * 2 + k + (r >= 2 ? 8 : 0)] = half_of(lanes[l].u[r], k);
-        if (r < 2) b[(l % 4 * 2 + k + (r ? 8 : 0)) * 8 + l / 4] = half_of(lanes[l].u[4 + r], k);
+        a[(l / 4 + (r % 2 ? 8 : 0)) * 16 + l % 4 * 2 + k + (r >= 2 ? 8 : 0)] = half_of(lanes[l]->a[r], k);
+        if (r < 2) b[(l % 4 * 2 + k + (r ? 8 : 0)) * 8 + l / 4] = half_of(lanes[l]->b[r], k);
       }
-  add_product(lanes, a, b, 16);
+  add_product<16>(lanes, a, b);
 }
-static void product_tf32(SimtLane *lanes, unsigned) {
+static void product_tf32(const Product *const *lanes) {
   float a[16 * 8], b[8 * 8];
   for (int l = 0; l < LANES; l++)
     for (int r = 0; r < 4; r++) {
-      a[(l / 4 + (r % 2 ? 8 : 0)) * 8 + l % 4 + (r >= 2 ? 4 : 0)] = tf32(lanes[l].u[r]);
-      if (r < 2) b[(l % 4 + (r ? 4 : 0)) * 8 + l / 4] = tf32(lanes[l].u[4 + r]);
+      a[(l / 4 + (r % 2 ? 8 : 0)) * 8 + l % 4 + (r >= 2 ? 4 : 0)] = tf32(lanes[l]->a[r]);
+      if (r < 2) b[(l % 4 + (r ? 4 : 0)) * 8 + l / 4] = tf32(lanes[l]->b[r]);
     }
-  add_product(lanes, a, b, 8);
+  add_product<8>(lanes, a, b);
 }
-static void product(SimtWarpOp *op, float *d, const uint32_t *a, const uint32_t *b) {
-  SimtLane mine = {};
-  memcpy(mine.u, a, 4 * sizeof *a), memcpy(mine.u + 4, b, 2 * sizeof *b), memcpy(mine.d, d, sizeof mine.d);
-  mine = simt_meet(op, 0xffffffffu, mine);
-  memcpy(d, mine.d, sizeof mine.d);
+static void put_product(SimtProduct *op, float *d, const uint32_t *a, const uint32_t *b) {
+  Product mine = {op, d, {}, {}};
+  memcpy(mine.a, a, sizeof mine.a), memcpy(mine.b, b, sizeof mine.b);
+  now->products.push_back(mine);
 }
-void mma_bf16(float *d, const uint32_t *a, const uint32_t *b) { product(product_bf16, d, a, b); }
-void mma_tf32(float *d, const uint32_t *a, const uint32_t *b) { product(product_tf32, d, a, b); }
+void mma_bf16(float *d, const uint32_t *a, const uint32_t *b) { put_product(product_bf16, d, a, b); }
+void mma_tf32(float *d, const uint32_t *a, const uint32_t *b) { put_product(product_tf32, d, a, b); }
+
+/* The products that the lanes of a warp have put, one after the other. */
+static void multiply(SimtLane *, unsigned) {
+  Thread *const lanes = &block.thread[now->number / LANES * LANES];
+  const size_t n = now->products.size();
+  for (int l = 0; l < LANES; l++)
+    if (lanes[l].products.size() != n)
+      FAULT("%s: lane %d brings %zu products, lane %d of its warp %zu", block.kernel, l, lanes[l].products.size(),
+            now->number % LANES, n);
+  for (size_t i = 0; i < n; i++) {
+    const Product *all[LANES];
+    for (int l = 0; l < LANES; l++) {
+      all[l] = &lanes[l].products[i];
+      if (all[l]->op != all[0]->op) FAULT("%s: lanes of a warp bring products of two kinds", block.kernel);
+    }
+    all[0]->op(all);
+  }
+  for (int l = 0; l < LANES; l++) lanes[l].products.clear();
+}
+void mma_wait() { simt_meet(multiply, 0xffffffffu, SimtLane{}); }
 
 /* ---- asynchronous copies: what is read early is what was there before */
 
@@ -403,7 +482,7 @@ void copy_async(void *to, const void *from) {
   const size_t at = (size_t)((unsigned char *)to - block.shared);
   if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || at + 16 > block.shared_bytes)
     FAULT("%s: an asynchronous copy from %p to byte %zu of shared memory", block.kernel, from, at);
-  simt_read(from, 16);
+  SIMT_READ(from, 16);
   AsyncCopy copy = {to, {}};
   memcpy(copy.bytes, from, 16);
   now->groups.back().push_back(copy);
@@ -478,7 +557,7 @@ cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
 
 extern "C" {
 void simt_seed(uint64_t seed) { draw.state = seed * 2862933555777941757u + 3037000493u; }
-void simt_watch(int on) { watched = on != 0; }
+void simt_watch(int on) { simt_is_watched = on != 0; }
 SimtTraffic simt_traffic(void) { return traffic; }
 void simt_traffic_reset(void) { traffic = {}; }
 }

@@ -75,30 +75,37 @@ static Tensor *randn(Device *device, Dtype dtype, int64_t d0, int64_t d1, int64_
   int n_dim = 0;
   while (n_dim < 4 && dim[n_dim] > 0) n_dim++;
   Tensor *t = tensor_new(&device->step, dtype, n_dim, dim);
+  Tensor host = device_mirror(device, t);
   Rng rng = rng_make(83, RNG_TEST, stream, 0);
   for (int64_t i = 0; i < tensor_count(t); i++)
-    tensor_set(t, i, bf16_to_float(bf16_from_float((float)(mean + std * rng_normal(&rng)))));
+    tensor_set(&host, i, bf16_to_float(bf16_from_float((float)(mean + std * rng_normal(&rng)))));
+  device_push(device, t);
   t->needs_grad = true;
   return t;
 }
 
-static void decays(Tensor *a, ScanDecay decay) {
+static void decays(Device *device, Tensor *a, ScanDecay decay) {
   static const double SCALE[] = {[DECAY_USUAL] = 1, [DECAY_NONE] = 3e-6, [DECAY_STRONG] = 130, [DECAY_MIXED] = 1};
   const int64_t n_h = tensor_last(a);
+  Tensor host = device_mirror(device, a);
   for (int64_t i = 0; i < tensor_count(a); i++) {
-    double value = tensor_get(a, i) * SCALE[decay];
+    double value = tensor_get(&host, i) * SCALE[decay];
     if (decay == DECAY_MIXED) value *= (i / n_h + i % n_h) % 5 == 2 ? 10000 : 0.03;
-    tensor_set(a, i, (double)(float)value);
+    tensor_set(&host, i, (double)(float)value);
   }
+  device_push(device, a);
 }
 
 static void add_result(ScanCase *c, const char *name, Tensor *t, bool act, bool angle) {
-  if (t) c->results[c->n_results++] = (ScanResult){name, t, act, angle};
+  if (!t) return;
+  const int i = c->n_results++;
+  c->host[i] = device_pull(&c->device, t);
+  c->results[i] = (ScanResult){name, &c->host[i], act, angle};
 }
 
-Status scan_case_run(ScanCase *c, const ScanShape *o, Dtype real, Dtype act) {
+Status scan_case_run(ScanCase *c, const char *name, const ScanShape *o, Dtype real, Dtype act) {
   *c = (ScanCase){0};
-  TRY(device_open(&c->device, "cpu", real, (DeviceSizes){1 << 20, 64 << 20, 64 << 20}));
+  TRY(device_open(&c->device, name, real, (DeviceSizes){1 << 20, 64 << 20, 64 << 20}));
   Device *device = &c->device;
   Tape tape = tape_make(device, act, true);
   int n_seq = 0, n_t = 0;
@@ -107,8 +114,10 @@ Status scan_case_run(ScanCase *c, const ScanShape *o, Dtype real, Dtype act) {
   SsdScan p = {.n_h = n_h, .n_p = n_p, .n_n = n_n, .n_g = o->n_g, .n_r = n_r, .n_s = o->n_s};
   p.chunk_size = o->chunk, p.rotate_halves = o->halves, p.norm_eps = 1e-5;
   p.cu_seqlens = tensor_new1(&device->step, I32, n_seq + 1);
-  tensor_set(p.cu_seqlens, 0, 0);
-  for (int i = 0; i < n_seq; i++) tensor_set(p.cu_seqlens, i + 1, tensor_get(p.cu_seqlens, i) + o->lengths[i]);
+  Tensor starts = device_mirror(device, p.cu_seqlens);
+  tensor_set(&starts, 0, 0);
+  for (int i = 0; i < n_seq; i++) tensor_set(&starts, i + 1, tensor_get(&starts, i) + o->lengths[i]);
+  device_push(device, p.cu_seqlens);
   /* x, B, C are columns of one projection, as in a model */
   Tensor *proj = randn(device, act, n_t, n_h * n_p + 2 * width + 3, 0, 0, 0, 1, 1);
   p.x = tensor_cols(&device->step, proj, 0, n_h * n_p);
@@ -116,7 +125,7 @@ Status scan_case_run(ScanCase *c, const ScanShape *o, Dtype real, Dtype act) {
   p.C = tensor_cols(&device->step, proj, n_h * n_p + width, width);
   p.dt = randn(device, real, n_t, n_h, 0, 0, 0.6, 0.1, 2);
   p.a = randn(device, real, n_t, n_h, 0, 0, -0.3, 0.05, 3);
-  decays(p.a, o->decay);
+  decays(device, p.a, o->decay);
   p.D = randn(device, real, o->D_has_hdim ? n_h * n_p : n_h, 0, 0, 0, 1, 0.3, 4);
   if (o->n_s) p.angle = randn(device, act, n_t, o->n_s, 0, 0, 0, 1, 5);
   if (o->mamba3) {
@@ -136,10 +145,12 @@ Status scan_case_run(ScanCase *c, const ScanShape *o, Dtype real, Dtype act) {
   c->scan = p = op_ssd_scan(&tape, p, o->states);
   Tensor *outputs[] = {p.y, p.ssm_out, p.angle_out, p.k_out, p.v_out};
   for (uint32_t i = 0; i < 5; i++)
-    if (outputs[i])
-      tensor_copy(tape_grad(&tape, outputs[i]),
-                  randn(device, outputs[i]->dtype, tensor_count(outputs[i]) / tensor_last(outputs[i]),
-                        tensor_last(outputs[i]), 0, 0, 0, 1, 20 + i));
+    if (outputs[i]) {
+      const int64_t last = tensor_last(outputs[i]);
+      const Tensor direction = device_mirror(
+          device, randn(device, outputs[i]->dtype, tensor_count(outputs[i]) / last, last, 0, 0, 0, 1, 20 + i));
+      device_fill(device, tape_grad(&tape, outputs[i]), &direction);
+    }
   tape_backward(&tape);
 
   add_result(c, "y", p.y, true, false);

@@ -31,9 +31,11 @@ typedef struct ScanCase {
   Device device;
   SsdScan scan;
   ScanResult results[SCAN_MAX_RESULTS];
+  Tensor host[SCAN_MAX_RESULTS]; /* the results' tensors: the host's copies. Not to be moved. */
   int n_results;
 } ScanCase;
 
-/* Opens a device and runs the shape forward and backward. The inputs are the same numbers whatever the types. */
-Status scan_case_run(ScanCase *c, const ScanShape *shape, Dtype real, Dtype act);
+/* Opens a device by its name (device_open) and runs the shape forward and backward. The inputs are the same numbers
+ * whatever the types. */
+Status scan_case_run(ScanCase *c, const char *device, const ScanShape *shape, Dtype real, Dtype act);
 void scan_case_close(ScanCase *c);

@@ -96,11 +96,7 @@ void __syncwarp(unsigned mask = 0xffffffffu);
 
 /* What a lane brings to a warp operation and takes from it. */
 struct SimtLane {
-  union {
-    float f[12];
-    uint32_t u[12];
-  };
-  float d[4];
+  uint32_t bits;
   int from;
 };
 typedef void SimtWarpOp(SimtLane *lanes, unsigned mask);
@@ -131,11 +127,14 @@ template <class T> static inline T __shfl_down_sync(unsigned mask, T x, int step
   const int from = simt_lane() + step;
   return simt_shuffle_as(mask, x, from > 31 ? simt_lane() : from);
 }
+float warp_sum(float x); /* as tensor/cuda/cuda.h adds, in one meeting */
+float warp_max(float x);
 unsigned __ballot_sync(unsigned mask, int predicate);
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 void mma_bf16(float *d, const uint32_t *a, const uint32_t *b);
 void mma_tf32(float *d, const uint32_t *a, const uint32_t *b);
+void mma_wait();
 
 void copy_async(void *to_shared, const void *from_global);
 void copy_async_commit();
@@ -144,7 +143,9 @@ template <int n_open> static inline void copy_async_wait() { simt_copy_wait(n_op
 
 /* ---- global memory */
 
+/* Called where global memory is watched (simt.h). */
 void simt_read(const void *at, size_t bytes);
 void simt_write(const void *at, size_t bytes);
-#define SIMT_READ(at, bytes) simt_read((at), (bytes))
-#define SIMT_WRITE(at, bytes) simt_write((at), (bytes))
+extern bool simt_is_watched;
+#define SIMT_READ(at, bytes) (simt_is_watched ? simt_read((at), (bytes)) : (void)0)
+#define SIMT_WRITE(at, bytes) (simt_is_watched ? simt_write((at), (bytes)) : (void)0)

@@ -1,0 +1,90 @@
+/* The CUDA scan, run on the host thread by thread (tests/simt), held to the double definition over the list of shapes that
+ * every kernel of ssd_scan is held to, float32 and BF16, and to its own bits under other orders of threads, warps and
+ * blocks: twenty where a shape is small, fewer where it is large. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/simt/simt.h"
+#include "tests/support/scan_shapes.h"
+
+/* As tests/test_scan_builds.c derives them: of float32 sums of some thousand products; of BF16 products, whose factors are
+ * rounded by 2^-8 along a chain of two or three; five times that for the gradients of angles, which are what is left of sums
+ * that nearly cancel, and of dt, which turns, too. */
+static const double F32_TOLERANCE = 1.5e-5, BF16_TOLERANCE = 5.0 / 256, TURN_FACTOR = 5, LONG_FACTOR = 10;
+static double tolerance_of(const ScanResult *result, Dtype act) {
+  const bool turns = strcmp(result->name, "dangle") == 0 || strcmp(result->name, "ddt") == 0;
+  const bool sums_all = strcmp(result->name, "dangle_in") == 0; /* over some thousand tokens, each with its rounding */
+  return (act == F32 ? F32_TOLERANCE : BF16_TOLERANCE) * (turns ? TURN_FACTOR : sums_all ? LONG_FACTOR : 1);
+}
+
+static double largest(const Tensor *t) {
+  double max = 0;
+  for (int64_t i = 0; i < tensor_count(t); i++) max = fmax(max, fabs(tensor_get(t, i)));
+  return max;
+}
+
+static void assert_close(const char *shape, const ScanResult *got, const ScanResult *want, Dtype act) {
+  const double scale = got->angle ? 6.3 : largest(want->tensor), tolerance = tolerance_of(got, act);
+  for (int64_t i = 0; i < tensor_count(want->tensor); i++) {
+    const double a = tensor_get(got->tensor, i), b = tensor_get(want->tensor, i);
+    const double off = fabs(got->angle ? remainder(a - b, 6.283185307179586) : a - b);
+    cr_assert(off <= tolerance * scale, "%s, %s: %s[%lld] is %.9g, expected %.9g (off by %.2g of the largest)", shape,
+              dtype_name(act), got->name, (long long)i, a, b, off / scale);
+  }
+}
+
+/* Rows of k and q that a block goes through. */
+static int64_t work_of(const ScanShape *shape) {
+  int64_t n_t = 0;
+  for (int i = 0; shape->lengths[i]; i++) n_t += shape->lengths[i];
+  return n_t * shape->n_h * shape->n_r;
+}
+static int orders_of(const ScanShape *shape, Dtype act) {
+  const int64_t work = work_of(shape);
+#ifdef __SANITIZE_ADDRESS__ /* which is after memory, and slow */
+  return work <= 150 ? 2 : work <= 600 && act == BF16 ? 1 : 0;
+#else
+  return work <= 150 ? 20 : work <= 600 && act == F32 ? 2 : 1;
+#endif
+}
+
+static void run(ScanCase *c, const char *device, const ScanShape *shape, Dtype real, Dtype act) {
+  const Status status = scan_case_run(c, device, shape, real, act);
+  cr_assert_eq(status.code, CODE_OK, "%s: %s", shape->name, status.line);
+}
+
+static void check(const ScanShape *shape, const ScanCase *want, Dtype act) {
+  ScanCase first;
+  for (int order = 0; order < orders_of(shape, act); order++) {
+    simt_seed((uint64_t)order + 1);
+    simt_watch(order == 0);
+    ScanCase got;
+    run(order == 0 ? &first : &got, "simt", shape, F32, act);
+    for (int i = 0; i < want->n_results; i++) {
+      if (order == 0) assert_close(shape->name, &first.results[i], &want->results[i], act);
+      else
+        cr_assert(
+            !memcmp(first.results[i].tensor->data, got.results[i].tensor->data, tensor_bytes(first.results[i].tensor)),
+            "%s, %s: %s depends on the order of threads", shape->name, dtype_name(act), got.results[i].name);
+    }
+    if (order > 0) scan_case_close(&got);
+  }
+  if (orders_of(shape, act) > 0) scan_case_close(&first);
+}
+
+/* Every shape is in one of the tests, which run side by side. */
+static void check_part(int part, int n_parts) {
+  setenv("ASPIS_PLUGINS", ASPIS_BINARY_DIR, 1);
+  for (int i = part; i < N_SCAN_SHAPES; i += n_parts) {
+    ScanCase want;
+    run(&want, "cpu", &SCAN_SHAPES[i], F64, F64);
+    check(&SCAN_SHAPES[i], &want, F32);
+    check(&SCAN_SHAPES[i], &want, BF16);
+    scan_case_close(&want);
+  }
+}
+
+Test(simt_scan, is_the_definition_in_every_order_even_shapes) { check_part(0, 2); }
+Test(simt_scan, is_the_definition_in_every_order_odd_shapes) { check_part(1, 2); }

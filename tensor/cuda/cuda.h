@@ -7,8 +7,8 @@
  *   - global memory is touched through Rows (or global_load, global_store), which the host counts and guards;
  *   - matrix products of a warp go through mma_* and are there behind mma_wait, asynchronous copies through copy_async*.
  *
- * Results depend neither on the order of blocks nor on the device: no float atomics; a sum over rows is cut into blocks
- * by the number of rows alone, and the blocks' sums are added in order. */
+ * Results do not depend on the order of blocks: no float atomics; a sum over rows is cut into blocks by the number of rows
+ * alone (the scan's backward pass: by the number of the device's processors too), and the blocks' sums are added in order. */
 #pragma once
 
 #include <cuda_runtime.h>

@@ -24,6 +24,8 @@ struct Scan {
   __device__ int64_t chunk_row(int64_t start, int64_t seq, int64_t t) const {
     return start / n_q + seq + (t - start) / n_q;
   }
+  /* rows of a chunk, or of all tokens where those are fewer */
+  __host__ __device__ int64_t chunk_rows() const { return (n_q < n_t ? n_q : n_t) * n_r; }
   /* delta of the token before `next` */
   __device__ float delta_before(int64_t next, int h) const {
     return lambda ? (1 - lambda.get(next, h)) * dt.get(next, h) : 0;

@@ -9,10 +9,12 @@
  *   G <- exp(A_end) G + sum_i exp(A_i) dy_i q_i^T
  * and theta collects the cross products of (k, dk) and (q, dq), summed over all later tokens.
  *
- * A block has one head of one sequence and goes through its tiles from the last to the first, with G in shared memory.
- * Forward saved the state entering each chunk; where a chunk has several tiles, those between are made again, in the
- * block's scratch. What heads share (dB and dC behind their norm, the turns' gradient) goes to scratch by heads and is
- * summed, in order, by kernels of their own; so are the parameters' gradients, by sequences. */
+ * A block has some heads of one sequence, as many as leave a block to each processor, and goes through its chunks from the
+ * last to the first, in each through its heads, in each through the tiles from the last to the first, with G in shared
+ * memory (and in scratch while another head is at work). Forward saved the state entering each chunk; where a chunk has
+ * several tiles, those between are made again, in the block's scratch. What heads share (dB and dC behind their norm, the
+ * turns' gradient) is summed over the block's heads, where it lies in the cache between one head of a chunk and the next,
+ * and over the blocks, in order, by kernels of their own; so are the parameters' gradients, by sequences. */
 #include "tensor/cuda/scan.h"
 
 struct Gradients {
@@ -20,15 +22,27 @@ struct Gradients {
   Rows dx, ddt, da, dlambda, dssm_in, dangle_in, dk_in, dv_in;
 };
 
-/* Scratch: by block (seq, head), or by head. */
+/* Scratch. A part is the heads of a block: `share` of one group, or what is left of it. */
 struct Scratch {
   float *states;  /* (blocks, tiles of a chunk, P padded, N padded) */
   double *thetas; /* (chunks, H, S): of the token before each chunk */
-  float *dB, *dC; /* (H, T, R, N) */
-  float *dturn;   /* (H, T, S) */
-  float *params;  /* (blocks, param_width): dD (P) | dB_bias (R, N) | dC_bias (R, N) | dmimo_x (R, P) */
+  float *G;       /* (sequences, H, P padded, N padded): between chunks */
+  double *dtheta; /* (sequences, H, S): the same */
+  Rows dB, dC;    /* (parts, T, R, N), as activations */
+  float *sum_dB, *sum_dC; /* (blocks, tokens of a chunk, R, N): of the part's heads so far */
+  float *dturn;   /* (parts, T, S) */
+  float *params;  /* (sequences, H, param_width): dD (P) | dB_bias (R, N) | dC_bias (R, N) | dmimo_x (R, P) */
   float *norms;   /* (SUM_BLOCKS, 2, N) */
   int64_t n_tiles, param_width;
+  int share, parts_of_group, n_parts;
+
+  __host__ __device__ int first_head(const Scan &s, int part) const {
+    return part / parts_of_group * (s.n_h / s.n_g) + part % parts_of_group * share;
+  }
+  __host__ __device__ int end_head(const Scan &s, int part) const {
+    const int end = first_head(s, part) + share, group_end = (part / parts_of_group + 1) * (s.n_h / s.n_g);
+    return end < group_end ? end : group_end;
+  }
 };
 
 struct Work {
@@ -246,10 +260,18 @@ static __device__ void make_dk(const Scan &s, const Work &work, const ScanTile &
   __syncthreads();
 }
 
+/* Where a head brings what it shares with the others of its part: the first stores, the others add, and the last one's sum
+ * is the part's. */
+struct Share {
+  int64_t part;
+  bool is_first, is_last;
+  __device__ float sum(const float *before, float x) const { return is_first ? x : global_load(before) + x; }
+};
+
 /* X, the gradient of `rows` (k or q), back through the rotation and the bias: to the heads' shared gradient, to the bias
  * and to theta by tokens. */
-static __device__ void share_rows(const Scan &s, const Work &work, const ScanTile &tile, int h, const float *rows,
-                                  float *shared, float *dbias, bool is_first) {
+static __device__ void share_rows(const Scan &s, const Work &work, const ScanTile &tile, const Share &share,
+                                  const float *rows, float *sums, const Rows &shared, float *dbias, bool is_first) {
   const ScanWork &w = work.tile;
   for (int at = threadIdx.x; at < tile.n * s.n_s;
        at += SCAN_THREADS) { /* a thread has a pair of all ranks of a token */
@@ -265,10 +287,12 @@ static __device__ void share_rows(const Scan &s, const Work &work, const ScanTil
     work.cross[at] = is_first ? sum : work.cross[at] + sum;
   }
   __syncthreads();
+  float *so_far = sums + (blockIdx.x * s.chunk_rows() + (tile.first - tile.start) % s.n_q * s.n_r) * s.n_n;
   for (int at = threadIdx.x; at < tile.m * s.n_n; at += SCAN_THREADS) {
     const int i = at / s.n_n, n = at % s.n_n;
-    const int64_t row = (h * s.n_t + tile.first + i / s.n_r) * s.n_r + i % s.n_r;
-    global_store(shared + row * s.n_n + n, work.X[i * s.ld_n + n]);
+    const float x = share.sum(so_far + at, work.X[i * s.ld_n + n]);
+    if (share.is_last) shared.put((share.part * s.n_t + tile.first) * s.n_r + i, n, x);
+    else global_store(so_far + at, x);
   }
   for (int at = threadIdx.x; s.B_bias && at < s.n_r * s.n_n; at += SCAN_THREADS) {
     float sum = global_load(dbias + at);
@@ -279,7 +303,8 @@ static __device__ void share_rows(const Scan &s, const Work &work, const ScanTil
 }
 
 /* theta's gradient by tokens, summed from the sequence's end on: what it says to dt and to the turns. */
-static __device__ void theta_backward(const Scan &s, const Work &work, const ScanTile &tile, int h, float *dturn) {
+static __device__ void theta_backward(const Scan &s, const Work &work, const ScanTile &tile, int h, const Share &share,
+                                      float *dturn) {
   for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) {
     double sum = work.dtheta[i];
     for (int t = tile.n - 1; t >= 0; t--) {
@@ -295,7 +320,8 @@ static __device__ void theta_backward(const Scan &s, const Work &work, const Sca
     for (int i = threadIdx.x % WARP; i < s.n_s; i += WARP) {
       const float d = work.cross[t * s.n_s + i];
       sum += d * work.tile.turn[t * s.n_s + i];
-      global_store(dturn + (h * s.n_t + tile.first + t) * s.n_s + i, dt * d);
+      float *turn = dturn + (share.part * s.n_t + tile.first + t) * s.n_s + i;
+      global_store(turn, share.sum(turn, dt * d));
     }
     sum = warp_sum(sum);
     if (threadIdx.x % WARP == 0) work.ddt[t] = sum;
@@ -417,66 +443,102 @@ static __device__ void end_head(const Scan &s, const Work &work, int64_t seq, in
   if (threadIdx.x == 0) give_delta(s, g, start, h, ddelta);
 }
 
-template <bool IS_BF16>
-static __global__ void __launch_bounds__(SCAN_THREADS, 1) backward(Scan s, Gradients g, Scratch scratch) {
-  SHARED(unsigned char, memory);
-  SharedCarver c = {memory, 0};
-  Work work;
-  carve(s, scratch.n_tiles, &work, &c);
-  const int h = blockIdx.x % s.n_h;
-  const int64_t seq = blockIdx.x / s.n_h, start = global_load(s.starts + seq), end = global_load(s.starts + seq + 1);
-  const int64_t at = seq * s.n_h + h;
-  float *dD = scratch.params + blockIdx.x * scratch.param_width, *dB_bias = dD + s.n_p,
-        *dC_bias = dB_bias + s.n_r * s.n_n;
-  float *dmimo = dC_bias + s.n_r * s.n_n;
-  for (int i = threadIdx.x; i < scratch.param_width; i += SCAN_THREADS) global_store(dD + i, 0.0f);
+/* G and theta's gradient where a head's last chunk begins: what arrives at the sequence's end. */
+static __device__ void begin_head(const Scan &s, const Work &work, int64_t at, const Gradients &g) {
   for (int i = threadIdx.x; i < s.n_rows * s.n_cols; i += SCAN_THREADS) {
     const int p = i / s.n_cols, n = i % s.n_cols;
     work.G[p * s.ld_n + n] = g.dssm_out && p < s.n_p && n < s.n_n ? g.dssm_out.get(at * s.n_p + p, n) : 0;
   }
   for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS)
     work.dtheta[i] = g.dangle_out ? (double)g.dangle_out.get(at, i) : 0;
-  for (int64_t chunk = start + (end - start - 1) / s.n_q * s.n_q; chunk >= start; chunk -= s.n_q) {
-    chunk_states<IS_BF16>(s, work, scratch, g.chunk_states, seq, start, end, chunk, h);
-    const int64_t chunk_end = chunk + s.n_q < end ? chunk + s.n_q : end;
-    for (int number = (int)((chunk_end - chunk - 1) / s.n_tile); number >= 0; number--) {
-      const ScanTile tile = scan_tile_at(s, seq, start, end, chunk + (int64_t)number * s.n_tile);
-      const float *S = scratch.states + (blockIdx.x * scratch.n_tiles + number) * s.n_rows * s.n_cols;
-      for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) work.tile.theta[i] = work.thetas[number * s.n_s + i];
-      scan_prologue(s, work.tile, tile, h, true);
-      load_dy(s, work, tile, h, g.dy);
-      __syncthreads();
-      mix<IS_BF16>(s, work, tile);
-      __syncthreads();
-      pair_sums(s, work, tile);
-      make_dv<IS_BF16>(s, work, tile, h);
-      make_dq<IS_BF16>(s, work, tile, S);
-      share_rows(s, work, tile, h, work.tile.q, scratch.dC, dC_bias, true);
-      make_dk<IS_BF16>(s, work, tile, h, g.dk_out);
-      share_rows(s, work, tile, h, work.tile.k, scratch.dB, dB_bias, false);
-      if (s.n_s > 0) theta_backward(s, work, tile, h, scratch.dturn);
-      v_backward(s, work, tile, h, g, dD, dmimo);
-      const float straight = straight_through(s, work, tile, S);
-      scalars_backward(s, work, tile, h, g, straight);
-      step_gradient<IS_BF16>(s, work, tile);
-      __syncthreads();
-      if (s.lambda && !tile.ends_sequence && threadIdx.x == 0)
-        give_delta(s, g, tile.first + tile.n, h, work.ddelta[tile.n - 1]);
+}
+/* The same between two chunks, while other heads are at work. */
+static __device__ void put_head_aside(const Scan &s, const Work &work, const Scratch &scratch, int64_t at) {
+  float *G = scratch.G + at * s.n_rows * s.n_cols;
+  for (int i = threadIdx.x; i < s.n_rows * s.n_cols; i += SCAN_THREADS)
+    global_store(G + i, work.G[i / s.n_cols * s.ld_n + i % s.n_cols]);
+  for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) global_store(scratch.dtheta + at * s.n_s + i, work.dtheta[i]);
+}
+static __device__ void fetch_head(const Scan &s, const Work &work, const Scratch &scratch, int64_t at) {
+  const float *G = scratch.G + at * s.n_rows * s.n_cols;
+  for (int i = threadIdx.x; i < s.n_rows * s.n_cols; i += SCAN_THREADS)
+    work.G[i / s.n_cols * s.ld_n + i % s.n_cols] = global_load(G + i);
+  for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) work.dtheta[i] = global_load(scratch.dtheta + at * s.n_s + i);
+}
+
+/* The gradients of a head's parameters, of one sequence. */
+struct HeadParams {
+  float *dD, *dB_bias, *dC_bias, *dmimo;
+};
+
+/* The tile whose number in its chunk is `number`, of one head. */
+template <bool IS_BF16>
+static __device__ void tile_backward(const Scan &s, const Work &work, const Gradients &g, const Scratch &scratch,
+                                     const HeadParams &params, const Share &share, const ScanTile &tile, int number,
+                                     int h) {
+  const float *S = scratch.states + (blockIdx.x * scratch.n_tiles + number) * s.n_rows * s.n_cols;
+  for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) work.tile.theta[i] = work.thetas[number * s.n_s + i];
+  scan_prologue(s, work.tile, tile, h, true);
+  load_dy(s, work, tile, h, g.dy);
+  __syncthreads();
+  mix<IS_BF16>(s, work, tile);
+  __syncthreads();
+  pair_sums(s, work, tile);
+  make_dv<IS_BF16>(s, work, tile, h);
+  make_dq<IS_BF16>(s, work, tile, S);
+  share_rows(s, work, tile, share, work.tile.q, scratch.sum_dC, scratch.dC, params.dC_bias, true);
+  make_dk<IS_BF16>(s, work, tile, h, g.dk_out);
+  share_rows(s, work, tile, share, work.tile.k, scratch.sum_dB, scratch.dB, params.dB_bias, false);
+  if (s.n_s > 0) theta_backward(s, work, tile, h, share, scratch.dturn);
+  v_backward(s, work, tile, h, g, params.dD, params.dmimo);
+  const float straight = straight_through(s, work, tile, S);
+  scalars_backward(s, work, tile, h, g, straight);
+  step_gradient<IS_BF16>(s, work, tile);
+  __syncthreads();
+  if (s.lambda && !tile.ends_sequence && threadIdx.x == 0)
+    give_delta(s, g, tile.first + tile.n, h, work.ddelta[tile.n - 1]);
+  __syncthreads();
+}
+
+template <bool IS_BF16>
+static __global__ void __launch_bounds__(SCAN_THREADS, 1) backward(Scan s, Gradients g, Scratch scratch) {
+  SHARED(unsigned char, memory);
+  SharedCarver c = {memory, 0};
+  Work work;
+  carve(s, scratch.n_tiles, &work, &c);
+  const int part = blockIdx.x % scratch.n_parts, first_head = scratch.first_head(s, part);
+  const int64_t seq = blockIdx.x / scratch.n_parts, start = global_load(s.starts + seq),
+                end = global_load(s.starts + seq + 1), last_chunk = start + (end - start - 1) / s.n_q * s.n_q;
+  for (int64_t chunk = last_chunk; chunk >= start; chunk -= s.n_q)
+    for (int h = first_head; h < scratch.end_head(s, part); h++) {
+      const int64_t at = seq * s.n_h + h;
+      float *dD = scratch.params + at * scratch.param_width, *dB_bias = dD + s.n_p, *dC_bias = dB_bias + s.n_r * s.n_n;
+      const HeadParams params = {dD, dB_bias, dC_bias, dC_bias + s.n_r * s.n_n};
+      for (int i = threadIdx.x; chunk == last_chunk && i < scratch.param_width; i += SCAN_THREADS)
+        global_store(dD + i, 0.0f);
+      if (chunk == last_chunk) begin_head(s, work, at, g);
+      else
+        fetch_head(s, work, scratch, at);
+      chunk_states<IS_BF16>(s, work, scratch, g.chunk_states, seq, start, end, chunk, h);
+      const int64_t chunk_end = chunk + s.n_q < end ? chunk + s.n_q : end;
+      for (int number = (int)((chunk_end - chunk - 1) / s.n_tile); number >= 0; number--)
+        tile_backward<IS_BF16>(s, work, g, scratch, params, Share{part, h == first_head, h + 1 == scratch.end_head(s, part)},
+                               scan_tile_at(s, seq, start, end, chunk + (int64_t)number * s.n_tile), number, h);
+      if (chunk > start) put_head_aside(s, work, scratch, at);
+      else
+        end_head(s, work, seq, start, h, g, params.dmimo);
       __syncthreads();
     }
-  }
-  end_head(s, work, seq, start, h, g, dmimo);
 }
 
 /* ---- behind: what heads share */
 
-/* One row of B or C of a block of tokens back through its norm, a block of threads a block of tokens: the heads' sums give
+/* One row of B or C of a block of tokens back through its norm, a block of threads a block of tokens: the parts' sums give
  * the gradient of the row, and the share of the norm's weight. */
 static __global__ void __launch_bounds__(128)
-    share_backward(Scan s, Rows from, Rows norm, const float *heads, Rows to, float *norms) {
+    share_backward(Scan s, Rows from, Rows norm, Rows parts, int parts_of_group, Rows to, float *norms) {
   SHARED(float, sum); /* (N), then a spare for block sums */
   float *dnorm = sum + s.n_n, *spare = dnorm + s.n_n;
-  const int share = s.n_h / s.n_g;
   for (int n = threadIdx.x; n < s.n_n; n += blockDim.x) dnorm[n] = 0;
   for (int64_t t = sum_block_start(s.n_t, blockIdx.x); t < sum_block_start(s.n_t, blockIdx.x + 1); t++)
     for (int rg = 0; rg < s.n_r * s.n_g; rg++) {
@@ -485,8 +547,8 @@ static __global__ void __launch_bounds__(128)
       float squares = 0;
       for (int n = threadIdx.x; n < s.n_n; n += blockDim.x) {
         float d = 0;
-        for (int h = g * share; h < (g + 1) * share; h++)
-          d += global_load(heads + ((h * s.n_t + t) * s.n_r + r) * s.n_n + n);
+        for (int part = g * parts_of_group; part < (g + 1) * parts_of_group; part++)
+          d += parts.get((part * s.n_t + t) * s.n_r + r, n);
         sum[n] = d;
         if (norm) squares += from.get(t, col + n) * from.get(t, col + n);
       }
@@ -502,14 +564,15 @@ static __global__ void __launch_bounds__(128)
       for (int n = threadIdx.x; to && n < s.n_n; n += blockDim.x)
         to.add(t, col + n, norm ? scale * (sum[n] - from.get(t, col + n) * scale * mean) : sum[n]);
     }
-  for (int n = threadIdx.x; n < s.n_n; n += blockDim.x) global_store(norms + blockIdx.x * 2 * s.n_n + n, dnorm[n]);
+  for (int n = threadIdx.x; norm && n < s.n_n; n += blockDim.x)
+    global_store(norms + blockIdx.x * 2 * s.n_n + n, dnorm[n]);
 }
 
-static __global__ void angle_backward(Scan s, const float *dturn, Rows dangle) {
+static __global__ void angle_backward(Scan s, const float *dturn, int n_parts, Rows dangle) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, t = at / s.n_s, i = at % s.n_s;
   if (t >= s.n_t) return;
   float sum = 0;
-  for (int h = 0; h < s.n_h; h++) sum += global_load(dturn + (h * s.n_t + t) * s.n_s + i);
+  for (int part = 0; part < n_parts; part++) sum += global_load(dturn + (part * s.n_t + t) * s.n_s + i);
   const float tanh_angle = tanhf(s.angle.get(t, i));
   dangle.add(t, i, sum * PI * (1 - tanh_angle * tanh_angle));
 }
@@ -533,20 +596,30 @@ static __global__ void add_params(Scan s, const float *params, int64_t param_wid
 
 static Scratch lay_scratch(const Scan &s, char *at, size_t *bytes) {
   Scratch scratch = {};
-  const int64_t n_blocks = s.n_seq * s.n_h, rows = s.n_h * s.n_t;
+  const int group = s.n_h / s.n_g;
+  scratch.share = (int)min_i64(ceil_div(s.n_seq * s.n_h, cuda_device.n_processors), group);
+  scratch.parts_of_group = (int)ceil_div(group, scratch.share), scratch.n_parts = s.n_g * scratch.parts_of_group;
   scratch.n_tiles = ceil_div(min_i64(s.n_q, s.n_t), s.n_tile);
   scratch.param_width = s.n_p + 2 * s.n_r * s.n_n + s.n_r * s.n_p;
+  scratch.dB.ld = scratch.dC.ld = s.n_n, scratch.dB.is_bf16 = scratch.dC.is_bf16 = s.x.is_bf16;
+  const int64_t n_blocks = s.n_seq * scratch.n_parts, n_heads = s.n_seq * s.n_h, state = (int64_t)s.n_rows * s.n_cols;
+  const int64_t rows = scratch.n_parts * s.n_t, shared = rows * s.n_r * s.n_n * (s.x.is_bf16 ? 2 : 4),
+                f = sizeof(float), d = sizeof(double);
+  const int64_t sums = scratch.share > 1 ? n_blocks * s.chunk_rows() * s.n_n * f : 0;
   const struct {
     void **field;
     int64_t bytes;
-  } fields[] = {
-      {(void **)&scratch.thetas, ssd_scan_n_chunks(s.n_t, s.n_seq, s.n_q) * s.n_h * s.n_s * (int64_t)sizeof(double)},
-      {(void **)&scratch.states, n_blocks * scratch.n_tiles * s.n_rows * s.n_cols * (int64_t)sizeof(float)},
-      {(void **)&scratch.dB, rows * s.n_r * s.n_n * (int64_t)sizeof(float)},
-      {(void **)&scratch.dC, rows * s.n_r * s.n_n * (int64_t)sizeof(float)},
-      {(void **)&scratch.dturn, rows * s.n_s * (int64_t)sizeof(float)},
-      {(void **)&scratch.params, n_blocks * scratch.param_width * (int64_t)sizeof(float)},
-      {(void **)&scratch.norms, SUM_BLOCKS * 2 * s.n_n * (int64_t)sizeof(float)}};
+  } fields[] = {{(void **)&scratch.thetas, ssd_scan_n_chunks(s.n_t, s.n_seq, s.n_q) * s.n_h * s.n_s * d},
+                {(void **)&scratch.states, n_blocks * scratch.n_tiles * state * f},
+                {(void **)&scratch.G, n_heads * state * f},
+                {(void **)&scratch.dtheta, n_heads * s.n_s * d},
+                {&scratch.dB.data, shared},
+                {&scratch.dC.data, shared},
+                {(void **)&scratch.sum_dB, sums},
+                {(void **)&scratch.sum_dC, sums},
+                {(void **)&scratch.dturn, rows * s.n_s * f},
+                {(void **)&scratch.params, n_heads * scratch.param_width * f},
+                {(void **)&scratch.norms, SUM_BLOCKS * 2 * s.n_n * f}};
   *bytes = 0;
   for (const auto &field : fields) {
     *field.field = at + *bytes;
@@ -600,17 +673,19 @@ KERNEL_BWD(ssd_scan, SsdScan) {
                        rows_of_width(s.n_s > 0 ? p->dangle_in : nullptr, s.n_s),
                        rows_of_width(p->dk_in, s.n_n),
                        rows_of_width(p->dv_in, s.n_p)};
-  const unsigned n_blocks = blocks_of(s.n_seq * s.n_h, 1);
-  if (s.n_s > 0) LAUNCH(chunk_thetas, n_blocks, SCAN_THREADS, backward_bytes(s), s, scratch.thetas);
+  if (s.n_s > 0) LAUNCH(chunk_thetas, blocks_of(s.n_seq * s.n_h, 1), SCAN_THREADS, backward_bytes(s), s, scratch.thetas);
   void (*const kernel)(Scan, Gradients, Scratch) = p->x->dtype == BF16 ? backward<true> : backward<false>;
-  LAUNCH(kernel, n_blocks, SCAN_THREADS, backward_bytes(s), s, g, scratch);
+  LAUNCH(kernel, blocks_of(s.n_seq * scratch.n_parts, 1), SCAN_THREADS, backward_bytes(s), s, g, scratch);
 
   const size_t shared = (size_t)(2 * s.n_n + WARP) * sizeof(float);
   const unsigned n_sums = (unsigned)sum_blocks(s.n_t);
-  LAUNCH(share_backward, n_sums, 128, shared, s, s.B, s.B_norm, scratch.dB, rows_of(p->dB), scratch.norms);
-  LAUNCH(share_backward, n_sums, 128, shared, s, s.C, s.C_norm, scratch.dC, rows_of(p->dC), scratch.norms + s.n_n);
+  const int of_group = scratch.parts_of_group;
+  LAUNCH(share_backward, n_sums, 128, shared, s, s.B, s.B_norm, scratch.dB, of_group, rows_of(p->dB), scratch.norms);
+  LAUNCH(share_backward, n_sums, 128, shared, s, s.C, s.C_norm, scratch.dC, of_group, rows_of(p->dC),
+         scratch.norms + s.n_n);
   if (p->dangle && s.n_s > 0)
-    LAUNCH(angle_backward, blocks_of(s.n_t * s.n_s, 128), 128, 0, s, scratch.dturn, rows_of(p->dangle));
+    LAUNCH(angle_backward, blocks_of(s.n_t * s.n_s, 128), 128, 0, s, scratch.dturn, scratch.n_parts,
+           rows_of(p->dangle));
   const int64_t bias = (int64_t)s.n_r * s.n_n;
   const struct {
     const Tensor *to;

@@ -7,7 +7,9 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
+#include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <vector>
@@ -218,7 +220,9 @@ struct Region {
 std::vector<Region> regions;
 std::mutex copying; /* the host's threads may copy side by side, as they load weights */
 uint32_t launch_number, block_number;
-SimtTraffic traffic;
+std::map<std::string, SimtTraffic> traffic; /* by kernel */
+SimtTraffic *traffic_now;
+int n_processors = 4;
 
 /* ASPIS_SIMT_GUARD=1: the device's memory is out of the host's reach but while a kernel or a copy runs, so that host code
  * that touches it ends in a segmentation fault, as it would with a GPU. */
@@ -257,7 +261,7 @@ void simt_read(const void *at, size_t bytes) {
     if (written && g[i].writer != block_number) collision("reads", region, at, g[i].writer);
     if (g[i].read_in != launch_number) {
       g[i].read_in = launch_number, g[i].reader = block_number;
-      if (!written) traffic.bytes_in += 2;
+      if (!written) traffic_now->bytes_in += 2;
     } else if (g[i].reader != block_number) g[i].reader = MANY;
   }
 }
@@ -268,9 +272,16 @@ void simt_write(const void *at, size_t bytes) {
   for (size_t i = 0; i < bytes / 2; i++) {
     if (g[i].written_in == launch_number && g[i].writer != block_number) collision("writes", region, at, g[i].writer);
     if (g[i].read_in == launch_number && g[i].reader != block_number) collision("writes", region, at, g[i].reader);
-    if (g[i].written_in != launch_number) traffic.bytes_out += 2;
+    if (g[i].written_in != launch_number) traffic_now->bytes_out += 2;
     g[i].written_in = launch_number, g[i].writer = block_number;
   }
+}
+
+static void begin_launch() {
+  launch_number++;
+  if (!simt_is_watched) return;
+  traffic_now = &traffic[block.kernel];
+  traffic_now->launches++;
 }
 
 void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void *),
@@ -282,7 +293,7 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
   block.n_threads = (int)n_threads, block.shared_bytes = shared_bytes;
   block.body = body, block.arguments = arguments, block.kernel = kernel;
   blockDim = block_dim, gridDim = grid;
-  launch_number++, traffic.launches++;
+  begin_launch();
 #ifdef __SANITIZE_ADDRESS__
   ASAN_UNPOISON_MEMORY_REGION(block.shared, sizeof block.shared);
   ASAN_POISON_MEMORY_REGION(block.shared + shared_bytes, sizeof block.shared - shared_bytes);
@@ -302,7 +313,7 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
 SimtLibraryCall::SimtLibraryCall(const char *name) {
   protect(true);
   block.kernel = name, block_number = 0;
-  launch_number++, traffic.launches++;
+  begin_launch();
 }
 SimtLibraryCall::~SimtLibraryCall() { protect(false); }
 
@@ -506,7 +517,7 @@ cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaE
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
   case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = SHARED_BYTES; break;
-  case cudaDevAttrMultiProcessorCount: *value = 4; break;
+  case cudaDevAttrMultiProcessorCount: *value = n_processors; break;
   case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
   case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
   default: return cudaErrorInvalidValue;
@@ -555,9 +566,32 @@ cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 
+/* ASPIS_SIMT_TRAFFIC=1: global memory is watched from the beginning, and at the end of the process every kernel's bytes
+ * are told. */
+namespace {
+struct TellTraffic {
+  const bool wanted = getenv("ASPIS_SIMT_TRAFFIC") && *getenv("ASPIS_SIMT_TRAFFIC") == '1';
+  TellTraffic() { simt_is_watched = wanted; }
+  ~TellTraffic() {
+    for (const auto &[kernel, bytes] : traffic)
+      if (wanted)
+        fprintf(stderr, "%-70s %6llu launches %12llu bytes in %12llu out\n", kernel.c_str(),
+                (unsigned long long)bytes.launches, (unsigned long long)bytes.bytes_in,
+                (unsigned long long)bytes.bytes_out);
+  }
+} tell_traffic;
+} /* namespace */
+
 extern "C" {
 void simt_seed(uint64_t seed) { draw.state = seed * 2862933555777941757u + 3037000493u; }
+void simt_processors(int n) { n_processors = n; }
 void simt_watch(int on) { simt_is_watched = on != 0; }
-SimtTraffic simt_traffic(void) { return traffic; }
-void simt_traffic_reset(void) { traffic = {}; }
+SimtTraffic simt_traffic(const char *what) {
+  SimtTraffic sum = {};
+  for (const auto &[kernel, bytes] : traffic)
+    if (kernel.find(what) != std::string::npos)
+      sum.bytes_in += bytes.bytes_in, sum.bytes_out += bytes.bytes_out, sum.launches += bytes.launches;
+  return sum;
+}
+void simt_traffic_reset(void) { traffic.clear(); }
 }

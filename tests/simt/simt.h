@@ -10,14 +10,17 @@ extern "C" {
 
 /* The order of threads, warps and blocks from now on. */
 void simt_seed(uint64_t seed);
+/* How many processors a device that is opened from now on has; 4 without this. */
+void simt_processors(int n);
 /* Watches global memory: traffic is counted, blocks of a launch that get in each other's way end the program. Slower. */
 void simt_watch(int on);
 
-/* Bytes that the launches since the last reset took from and brought to global memory: each address once a launch. */
+/* Bytes that launches took from and brought to global memory while it was watched: each address once a launch. Of the
+ * kernels whose name, "<file>.cu: <kernel>", contains `what`, since the last reset. */
 typedef struct SimtTraffic {
   uint64_t bytes_in, bytes_out, launches;
 } SimtTraffic;
-SimtTraffic simt_traffic(void);
+SimtTraffic simt_traffic(const char *what);
 void simt_traffic_reset(void);
 
 #ifdef __cplusplus

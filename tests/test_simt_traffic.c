@@ -1,0 +1,71 @@
+/* What the CUDA scan moves: bytes that its kernels take from and bring to global memory, each address once a kernel, as the
+ * host's twin counts them (tests/simt), BF16, a token and head, held to 1.5 times the least of a fused design: of headdim P
+ * = 64, d_state N = 128, H = 64 heads of one group, chunk states every Q = 256 tokens.
+ *
+ * Mamba-2 and SISO: 458 + 808 and 592 + 916 bytes, forward + backward (with convolution and gate, which are not in here).
+ * MIMO of rank R = 4 with Q = 64 (a tile is 8 tokens, and the states of a chunk's tiles should stay in the cache), without
+ * sums over the heads of several blocks on the chip:
+ *   forward   x 2P, y 2RP, dt, a, lambda 12, chunk states 4PN/Q, of B and C 4RN/H: 128 + 512 + 12 + 512 + 32 = 1196
+ *   backward  x, dx 4P, dy 2RP, scalars and theirs 24, chunk states 512, B, C, dB, dC 64, and what k heads of a block add up
+ *             of dB and dC in BF16, written and read again, 8RN/k: 1368 + 1024 = 2392 for k = 4
+ * k is what leaves a block to each processor of an H100: 8 sequences of 64 heads on 132. Here it is 4 of 8 heads on 2, and
+ * what heads share counts eight times as much a head: the least is taken for as many. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/simt/simt.h"
+#include "tests/support/scan_shapes.h"
+
+enum { N_H = 8, N_PROCESSORS = 2 };
+
+typedef struct Bound {
+  ScanShape shape;
+  double forward, backward;               /* the least, of 64 heads */
+  double shared_forward, shared_backward; /* of it what all heads share */
+} Bound;
+static double least(double all, double shared) { return all - shared + shared * 64 / N_H; }
+
+static double per_token_head(const ScanShape *shape, const char *const *kernels) {
+  double bytes = 0;
+  for (; *kernels; kernels++) {
+    const SimtTraffic t = simt_traffic(*kernels);
+    cr_assert(t.launches > 0, "%s was not launched", *kernels);
+    bytes += (double)(t.bytes_in + t.bytes_out);
+  }
+  return bytes / (shape->lengths[0] * shape->n_h);
+}
+
+static void check(Bound bound) {
+  static const char *const FORWARD[] = {"ssd_scan.cu: ", NULL}, *const BACKWARD[] = {
+                                                                    "ssd_scan_bwd.cu: ",
+                                                                    NULL}; /* parameters' sums are no tokens' */
+  setenv("ASPIS_PLUGINS", ASPIS_BINARY_DIR, 1);
+  simt_processors(N_PROCESSORS);
+  simt_watch(true);
+  ScanCase c;
+  const Status status = scan_case_run(&c, "simt", &bound.shape, F32, BF16);
+  cr_assert_eq(status.code, CODE_OK, "%s: %s", bound.shape.name, status.line);
+  const double forward = per_token_head(&bound.shape, FORWARD), backward = per_token_head(&bound.shape, BACKWARD);
+  const double least_forward = least(bound.forward, bound.shared_forward),
+               least_backward = least(bound.backward, bound.shared_backward);
+  printf("%s: %.0f + %.0f bytes a token and head, least %.0f + %.0f\n", bound.shape.name, forward, backward,
+         least_forward, least_backward);
+  cr_assert(forward <= 1.5 * least_forward, "%s: forward moves %.0f bytes, at most 1.5 x %.0f expected",
+            bound.shape.name, forward, least_forward);
+  cr_assert(backward <= 1.5 * least_backward, "%s: backward moves %.0f bytes, at most 1.5 x %.0f expected",
+            bound.shape.name, backward, least_backward);
+  scan_case_close(&c);
+}
+
+#define SHAPE(name, rank, Q, n_tokens, ...)                                                                            \
+  { name, .n_h = N_H, .n_p = 64, .n_n = 128, .n_g = 1, .n_r = rank, .chunk = Q, .lengths = {n_tokens}, __VA_ARGS__ }
+Test(simt_traffic, of_mamba2_is_near_the_least) {
+  check((Bound){SHAPE("Mamba-2", 1, 256, 1024, .mamba3 = false), 458, 808, 8, 16});
+}
+Test(simt_traffic, of_siso_is_near_the_least) {
+  check((Bound){SHAPE("Mamba-3 SISO", 1, 256, 1024, .mamba3 = true, .n_s = 32), 592, 916, 9, 18});
+}
+Test(simt_traffic, of_mimo_is_near_the_least) {
+  check((Bound){SHAPE("Mamba-3 MIMO", 4, 64, 512, .mamba3 = true, .halves = true, .n_s = 32), 1196, 2392, 33, 66});
+}

@@ -36,4 +36,4 @@ tidy: build ## clang-tidy over our sources
 	@git ls-files '*.c' | grep -v '^tests/' | xargs clang-tidy -p build --quiet
 
 clean: ## remove what was built
-	@rm -rf build build-debug build-sanitize build.log build-sanitize.log
+	@rm -rf build build-debug build-cuda build-sanitize build.log build-sanitize.log

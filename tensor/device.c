@@ -89,7 +89,8 @@ static Status choose_backend(const char *name, Dtype real, const Backend **backe
   CHECK(real == F32 || real == F64, "no backend computes in %s", dtype_name(real));
   const bool wants_auto = strcmp(name, "auto") == 0, wants_cpu = strcmp(name, "cpu") == 0;
   if (!wants_auto && !wants_cpu) {
-    if (real == F64) return status_fail(CODE_USAGE, "device: found %s, expected cpu: nothing else computes in f64", name);
+    if (real == F64)
+      return status_fail(CODE_USAGE, "device: found %s, expected cpu: nothing else computes in f64", name);
     return plugin_open(name, backend);
   }
   if (real == F64) {
@@ -178,7 +179,9 @@ Tensor device_mirror(Device *device, const Tensor *t) {
 /* Runs of bytes that a tensor's elements lie in: its rows, or all of it. */
 static int64_t n_runs(const Tensor *t) { return tensor_contiguous(t) ? 1 : tensor_rows(t); }
 static size_t run_bytes(const Tensor *t) { return tensor_bytes(t) / (size_t)n_runs(t); }
-static char *run_at(const Tensor *t, int64_t i) { return (char *)t->data + (size_t)(i * t->ld) * dtype_bytes(t->dtype); }
+static char *run_at(const Tensor *t, int64_t i) {
+  return (char *)t->data + (size_t)(i * t->ld) * dtype_bytes(t->dtype);
+}
 
 Tensor device_pull(Device *device, const Tensor *t) {
   const Tensor host = device_mirror(device, t);
@@ -199,6 +202,12 @@ void device_fill(Device *device, Tensor *to, const Tensor *from) {
   Tensor host = device_mirror(device, to);
   tensor_copy(&host, from);
   device_push(device, to);
+}
+
+void device_wait(Device *device) {
+  const BackendMemory *memory = device->backend->memory;
+  char byte;
+  if (memory && !device->dry) memory->read(&byte, device->weights.memory, 1);
 }
 
 void device_zero(Device *device, Tensor *t) {

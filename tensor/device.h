@@ -73,6 +73,8 @@ Tensor device_pull(Device *device, const Tensor *t);
 void device_push(Device *device, const Tensor *t);
 /* Fills the tensor from the host's, converting between types (tensor_copy). */
 void device_fill(Device *device, Tensor *to, const Tensor *from);
+/* Returns once everything that was launched is done; on the CPU it is. */
+void device_wait(Device *device);
 /* Zeroes the tensor (a view: its elements alone); nothing on a dry device. */
 void device_zero(Device *device, Tensor *t);
 

@@ -88,3 +88,20 @@ static void check_part(int part, int n_parts) {
 
 Test(simt_scan, is_the_definition_in_every_order_even_shapes) { check_part(0, 2); }
 Test(simt_scan, is_the_definition_in_every_order_odd_shapes) { check_part(1, 2); }
+
+/* With less shared memory a block takes smaller tiles: as on an RTX 4090. */
+Test(simt_scan, is_the_definition_with_little_shared_memory) {
+  setenv("ASPIS_PLUGINS", ASPIS_BINARY_DIR, 1);
+  simt_shared(99 << 10);
+  for (int i = 0; i < N_SCAN_SHAPES; i++) {
+    const ScanShape *shape = &SCAN_SHAPES[i];
+    if (shape->n_p * shape->n_n < 2000 || work_of(shape) > 300) continue;
+    ScanCase want, got;
+    run(&want, "cpu", shape, F64, F64);
+    simt_seed((uint64_t)i);
+    run(&got, "simt", shape, F32, F32);
+    for (int r = 0; r < want.n_results; r++) assert_close(shape->name, &got.results[r], &want.results[r], F32);
+    scan_case_close(&got);
+    scan_case_close(&want);
+  }
+}

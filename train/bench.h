@@ -1,6 +1,7 @@
 /* bench: what `aspis bench` measures and how its lines come about.
  *
- *   machine   the ceilings of this machine, measured: multiply-adds in registers, reading and copying from L2, L3, memory
+ *   machine   the ceilings of this machine, or of its GPU, measured: multiply-adds in registers, large matrix products (of
+ *             a GPU), reading and copying from L2, L3, memory
  *   case      one operation, mixer, update or training step at the sizes of a config, on random numbers
  *   line      time (median and least of several runs after a warm-up), GFLOP/s, GB/s, and the share of its ceiling
  *
@@ -22,16 +23,18 @@ typedef struct MachineLevel {
 
 enum { MACHINE_MAX_LEVELS = 3 };
 typedef struct Machine {
-  char *cpu; /* model, build of the kernels */
+  char *cpu; /* model, build of the kernels; or the GPU's */
   int n_threads;
+  bool is_gpu;
   double fma_one_thread, fma;   /* float32 */
   double bf16_one_thread, bf16; /* 0: this build of the kernels has no BF16 products */
+  double product, bf16_product; /* of a GPU: large matrix products by its library, float32 and BF16; else 0 */
   MachineLevel level[MACHINE_MAX_LEVELS];
   int n_levels;
 } Machine;
 
-/* About a second. Fails as device_open does. */
-Status machine_measure(Machine *machine);
+/* Of a device by its name (device_open). About a second. Fails as device_open does. */
+Status machine_measure(Machine *machine, const char *device);
 void machine_free(Machine *machine);
 
 /* One request of the command line. The config's batch_size and length are the batch of every case. */

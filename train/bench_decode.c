@@ -44,7 +44,7 @@ static Status decoding_open(Decoding *d, const Bench *bench) {
   d->decoder = decoder_open(d->model, &d->device, config->dtype, n_seq, bench->decode_prompt + MOST_TOKENS);
   d->token = base_zalloc((size_t)n_seq * sizeof *d->token);
   d->logits = base_alloc((size_t)(n_seq * model_padded_vocab(&config->model)) * sizeof *d->logits);
-  return device_open(&d->sums, "cpu", F32, (DeviceSizes){.weights_bytes = d->weights_bytes + (1 << 16)});
+  return device_open(&d->sums, config->device, F32, (DeviceSizes){.weights_bytes = d->weights_bytes + (1 << 16)});
 }
 
 static void decoding_close(Decoding *d) {

@@ -48,7 +48,9 @@ static double ceiling(const Bench *bench, const BenchLine *line, const char **bo
     return median_of(line->beside, &least);
   }
   const Machine *m = &bench->machine;
-  const double rate = bench->config->dtype == BF16 && m->bf16 > 0 ? m->bf16 : m->fma;
+  const double f32 = m->product > m->fma ? m->product : m->fma;
+  const double bf16 = m->bf16_product > m->bf16 ? m->bf16_product : m->bf16;
+  const double rate = bench->config->dtype == BF16 && bf16 > 0 ? bf16 : f32;
   int level = 0;
   while (level < m->n_levels - 1 && line->bytes > m->level[level].bytes) level++;
   const MachineLevel *l = &m->level[level];
@@ -140,10 +142,14 @@ static void machine_line(const Bench *bench, const char *pass, double gflops, do
 
 static void print_machine_json(const Bench *bench) {
   const Machine *m = &bench->machine;
-  machine_line(bench, "multiply-adds f32", m->fma_one_thread, 0, 1);
+  if (!m->is_gpu) machine_line(bench, "multiply-adds f32", m->fma_one_thread, 0, 1);
   machine_line(bench, "multiply-adds f32", m->fma, 0, m->n_threads);
-  machine_line(bench, "multiply-adds bf16", m->bf16_one_thread, 0, 1);
+  if (!m->is_gpu) machine_line(bench, "multiply-adds bf16", m->bf16_one_thread, 0, 1);
   machine_line(bench, "multiply-adds bf16", m->bf16, 0, m->n_threads);
+  if (m->is_gpu) {
+    machine_line(bench, "products f32", m->product, 0, m->n_threads);
+    machine_line(bench, "products bf16", m->bf16_product, 0, m->n_threads);
+  }
   for (int i = 0; i < m->n_levels; i++) {
     char pass[32];
     snprintf(pass, sizeof pass, "read %s", m->level[i].name);
@@ -153,18 +159,29 @@ static void print_machine_json(const Bench *bench) {
   }
 }
 
+static void print_levels(const Machine *m) {
+  for (int i = 0; i < m->n_levels; i++)
+    printf("  %-19s %8.1f GB/s read, %.1f copied (read and written)\n", m->level[i].name, m->level[i].read / 1e9,
+           m->level[i].copy / 1e9);
+}
+
 void bench_print_machine(const Bench *bench) {
   const Machine *m = &bench->machine;
   if (bench->json) {
     print_machine_json(bench);
     return;
   }
-  printf("%s, %d threads\n", m->cpu, m->n_threads);
-  printf("  multiply-adds f32   %8.1f GFLOP/s on one thread, %.1f on all\n", m->fma_one_thread / 1e9, m->fma / 1e9);
+  if (m->is_gpu) {
+    printf("%s\n", m->cpu);
+    printf("  multiply-adds       %8.1f GFLOP/s float32, %.1f bf16 in mma.sync\n", m->fma / 1e9, m->bf16 / 1e9);
+    printf("  products, cuBLASLt  %8.1f GFLOP/s float32, %.1f bf16\n", m->product / 1e9, m->bf16_product / 1e9);
+  } else {
+    printf("%s, %d threads\n", m->cpu, m->n_threads);
+    printf("  multiply-adds f32   %8.1f GFLOP/s on one thread, %.1f on all\n", m->fma_one_thread / 1e9, m->fma / 1e9);
+  }
+  if (m->is_gpu) return print_levels(m);
   if (m->bf16 > 0)
     printf("  multiply-adds bf16  %8.1f GFLOP/s on one thread, %.1f on all\n", m->bf16_one_thread / 1e9, m->bf16 / 1e9);
   else printf("  multiply-adds bf16  none in this build of the kernels\n");
-  for (int i = 0; i < m->n_levels; i++)
-    printf("  %-19s %8.1f GB/s read, %.1f copied (read and written)\n", m->level[i].name, m->level[i].read / 1e9,
-           m->level[i].copy / 1e9);
+  print_levels(m);
 }

@@ -1,5 +1,7 @@
-/* bench_machine: what this machine can do at best, measured with the `peak` kernel of the build in use: the best of
- * several short runs, because whatever disturbs a run only makes it slower. */
+/* bench_machine: what this machine, or its GPU, can do at best, measured with the `peak` kernel of the build in use: the
+ * best of several short runs, because whatever disturbs a run only makes it slower. A GPU's matrix products are those of its
+ * library, by `linear`. */
+#include <glob.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -83,9 +85,64 @@ static Status measure_arithmetic(Machine *machine) {
   return STATUS_OK;
 }
 
-Status machine_measure(Machine *machine) {
-  *machine = (Machine){.n_threads = omp_get_max_threads()};
-  TRY_OR(measure_arithmetic(machine), machine_free(machine));
+/* ---- a GPU */
+
+/* Work a second of a square product, best of RUNS. */
+static double product_rate(Device *device, Dtype dtype, int64_t n) {
+  const size_t mark = arena_mark(&device->step);
+  Linear product = {.x = tensor_new2(&device->step, dtype, n, n),
+                    .w = tensor_new2(&device->step, dtype, n, n),
+                    .y = tensor_new2(&device->step, dtype, n, n)};
+  device_zero(device, product.x), device_zero(device, product.w);
+  double least = INFINITY;
+  for (int i = 0; i < RUNS; i++) {
+    device_wait(device);
+    const double start = base_seconds();
+    linear_fwd(device, &product);
+    device_wait(device);
+    least = fmin(least, base_seconds() - start);
+  }
+  arena_rewind(&device->step, mark);
+  return 2.0 * (double)n * (double)n * (double)n / least;
+}
+
+static char *gpu_name(const char *backend) {
+  glob_t found = {0};
+  char *name = glob("/proc/driver/nvidia/gpus/*/information", 0, NULL, &found) == 0
+                   ? proc_value(found.gl_pathv[0], "Model")
+                   : NULL;
+  globfree(&found);
+  char *all = base_format("%s, %s", name ? name : "GPU not known", backend);
+  free(name);
+  return all;
+}
+
+/* Copies of 1 GiB, products of 8192: far beyond caches and launches. The host's twin is measured for its lines only. */
+static Status measure_gpu(Machine *machine, const char *name, Device *device) {
+  const bool is_twin = !device->backend->memory->out_of_reach;
+  const int64_t row = is_twin ? 1 << 12 : 1 << 20, n_rows = is_twin ? 4 : 128, side = is_twin ? 16 : 8192;
+  const double run_seconds = is_twin ? 1e-4 : 0.01;
+  const size_t copies = (size_t)(2 * n_rows * row) * sizeof(float),
+               products = (size_t)(3 * side * side) * sizeof(float);
+  device_close(device);
+  TRY(device_open(device, name, F32, (DeviceSizes){copies + (1 << 20), products + (1 << 20), (size_t)256 << 20}));
+  machine->cpu = gpu_name(is_twin ? "simt" : device->backend->name);
+  Tensor *x = tensor_new2(&device->weights, F32, n_rows, row), *y = tensor_new2(&device->weights, F32, n_rows, row);
+  device_zero(device, x), device_zero(device, y);
+  machine->level[machine->n_levels++] = (MachineLevel){.name = "memory",
+                                                       .read = rate(device, PEAK_READ, x, y, run_seconds),
+                                                       .copy = rate(device, PEAK_COPY, x, y, run_seconds)};
+  machine->fma = rate(device, PEAK_FMA, x, NULL, run_seconds);
+  machine->bf16 = rate(device, PEAK_FMA_BF16, x, NULL, run_seconds);
+  machine->product = product_rate(device, F32, side);
+  machine->bf16_product = product_rate(device, BF16, side);
+  return STATUS_OK;
+}
+
+/* ---- either */
+
+static Status measure_cpu(Machine *machine) {
+  TRY(measure_arithmetic(machine));
   /* half of a cache, so that x and y stay in it; memory: four times the last cache, at least 256 MiB */
   const double l2 = cache_bytes(2) * machine->n_threads, l3 = cache_bytes(3), mib = 1 << 20;
   const double beyond = 4 * l3 > 256 * mib ? 4 * l3 : 256 * mib;
@@ -93,6 +150,16 @@ Status machine_measure(Machine *machine) {
   if (l2 > 0) status = measure_level("L2", l2, l2 / 2, machine->n_threads, machine);
   if (status.code == CODE_OK && l3 > l2) status = measure_level("L3", l3, l3 / 2, machine->n_threads, machine);
   if (status.code == CODE_OK) status = measure_level("memory", 0, beyond, machine->n_threads, machine);
+  return status;
+}
+
+Status machine_measure(Machine *machine, const char *name) {
+  *machine = (Machine){.n_threads = omp_get_max_threads()};
+  Device device;
+  TRY(device_open(&device, name, F32, (DeviceSizes){.weights_bytes = 1 << 16}));
+  machine->is_gpu = device.backend->memory != NULL;
+  Status status = machine->is_gpu ? measure_gpu(machine, name, &device) : measure_cpu(machine);
+  device_close(&device);
   if (status.code != CODE_OK) machine_free(machine);
   return status;
 }

@@ -48,11 +48,13 @@ typedef struct BenchOp {
 static Tensor *random_tensor(Trial *t, Dtype dtype, Dtype grad, int n_dim, const int64_t *dim, double low,
                              double high) {
   Tensor *x = tensor_new(&t->device.weights, dtype, n_dim, dim);
+  Tensor host = device_mirror(&t->device, x);
   Rng rng = rng_make(1, RNG_TEST, 0, t->n_tensors++);
-  for (int64_t i = 0; i < tensor_count(x); i++) tensor_set(x, i, low + (high - low) * rng_uniform(&rng));
+  for (int64_t i = 0; i < tensor_count(x); i++) tensor_set(&host, i, low + (high - low) * rng_uniform(&rng));
+  device_push(&t->device, x);
   x->needs_grad = true;
   x->grad = tensor_new(&t->device.weights, grad, n_dim, dim);
-  tensor_zero(x->grad);
+  device_zero(&t->device, x->grad);
   return x;
 }
 
@@ -249,7 +251,9 @@ static void setup_cross_entropy(Trial *t) {
   reads(t, activation(t, t->model->d_model));
   weight(t, DIM(n_rows, t->model->d_model));
   t->target = tensor_new1(&t->device.weights, I32, t->n_t);
-  for (int64_t i = 0; i < t->n_t; i++) ((int32_t *)t->target->data)[i] = (int32_t)(i % t->model->vocab_size);
+  int32_t *target = device_mirror(&t->device, t->target).data;
+  for (int64_t i = 0; i < t->n_t; i++) target[i] = (int32_t)(i % t->model->vocab_size);
+  device_push(&t->device, t->target);
   t->what = base_format("width %d, %d classes", t->model->d_model, t->model->vocab_size);
 }
 static void forward_cross_entropy(Trial *t) {
@@ -294,7 +298,9 @@ static Status trial_open(Trial *t, const Bench *bench, const BenchOp *op) {
   }
   TRY(device_open(&t->device, bench->config->device, F32, DEVICE_SIZES_ROOMY));
   t->cu_seqlens = tensor_new1(&t->device.weights, I32, bench->n_seq + 1);
-  for (int64_t i = 0; i <= bench->n_seq; i++) ((int32_t *)t->cu_seqlens->data)[i] = (int32_t)(i * bench->length);
+  int32_t *starts = device_mirror(&t->device, t->cu_seqlens).data;
+  for (int64_t i = 0; i <= bench->n_seq; i++) starts[i] = (int32_t)(i * bench->length);
+  device_push(&t->device, t->cu_seqlens);
   op->setup(t);
   return STATUS_OK;
 }
@@ -308,11 +314,12 @@ static void trial_close(Trial *t) {
 /* What backward begins with: the outputs' gradients, small numbers. */
 static void seed_outputs(Trial *t) {
   for (int i = 0; i < t->n_outputs; i++) {
-    Tensor *dy = tape_grad(&t->tape, t->output[i]);
+    Tensor *dy = tape_grad(&t->tape, t->output[i]), host = device_mirror(&t->device, dy);
     if (dy->dtype == F32)
-      for (int64_t k = 0; k < tensor_count(dy); k++) ((float *)dy->data)[k] = 1e-3f;
+      for (int64_t k = 0; k < tensor_count(dy); k++) ((float *)host.data)[k] = 1e-3f;
     else
-      for (int64_t k = 0; k < tensor_count(dy); k++) ((uint16_t *)dy->data)[k] = bf16_from_float(1e-3f);
+      for (int64_t k = 0; k < tensor_count(dy); k++) ((uint16_t *)host.data)[k] = bf16_from_float(1e-3f);
+    device_push(&t->device, dy);
   }
 }
 
@@ -335,12 +342,15 @@ static void trial_run(Trial *t, const BenchOp *op, double seconds[2], double flo
   t->device.flops = 0;
   double start = base_seconds();
   op->forward(t);
+  device_wait(&t->device);
   seconds[0] = base_seconds() - start;
   flops[0] = t->device.flops;
   count_bytes(t, bytes);
   seed_outputs(t);
+  device_wait(&t->device);
   start = base_seconds();
   tape_backward(&t->tape);
+  device_wait(&t->device);
   seconds[1] = base_seconds() - start;
   flops[1] = t->device.flops - flops[0];
   tape_reset(&t->tape, mark);

@@ -34,10 +34,12 @@ static void trainee_close(Trainee *t) {
   device_close(&t->device);
 }
 
+/* The clock is right behind it. */
 static void update(Trainee *t, const OptimConfig *optim, int64_t step) {
   const Param *bad;
   const double norm = optim_grad_norm(&t->model->params, &t->device, &bad);
   optim_update(&t->model->params, &t->device, optim, optim->lr, optim_clip_scale(norm, optim->clip), step);
+  device_wait(&t->device);
 }
 
 static char *describe(const Trainee *t, const Config *config) {

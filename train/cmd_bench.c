@@ -22,13 +22,16 @@ static const char *const SMALL_LM[] = {"name=small",
 enum { N_SMALL_LM = sizeof SMALL_LM / sizeof SMALL_LM[0] };
 
 static Status load_config(const Command *command, Config *config) {
-  const char *path = command_text(command, "config", NULL), **sets;
+  const char *path = command_text(command, "config", NULL), *device = command_text(command, "device", NULL), **sets;
   const int n_sets = command_all(command, "set", &sets), n_own = path ? 0 : N_SMALL_LM;
   const char **all = base_alloc((size_t)(n_own + n_sets + 1) * sizeof *all);
   memcpy(all, SMALL_LM, (size_t)n_own * sizeof *all);
   memcpy(all + n_own, sets, (size_t)n_sets * sizeof *all);
-  Status status = config_load(path, all, n_own + n_sets, config);
+  char *set_device = device ? base_format("device=%s", device) : NULL;
+  all[n_own + n_sets] = set_device;
+  Status status = config_load(path, all, n_own + n_sets + (device != NULL), config);
   free(all);
+  free(set_device);
   free(sets);
   if (status.code == CODE_OK) config_fit_any(config);
   return status;
@@ -115,7 +118,7 @@ static Status cmd_bench(const Command *command) {
                  .decode_batch = batch,
                  .decode_prompt = prompt,
                  .json = command_has(command, "json")};
-  Status status = machine_measure(&bench.machine);
+  Status status = machine_measure(&bench.machine, config.device);
   if (status.code == CODE_OK) status = run_cases(command, &bench);
   machine_free(&bench.machine);
   config_free(&config);
@@ -133,6 +136,7 @@ const CommandSpec command_bench = {
         (const OptionSpec[]){
             {"config", "CONFIG", "sizes, batch and dtype of all cases (default: a small language model)", false},
             OPTION_SET,
+            {"device", "D", "auto, cpu or cuda, as the config's device (default: that)", false},
             {"list", NULL, "print the cases, their groups and what they do", false},
             {"seconds", "S", "time each case for S seconds, at least five runs (default 0.5)", false},
             {"batch", "N", "decode: sequences continued together (default 1)", false},

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
@@ -223,6 +224,7 @@ uint32_t launch_number, block_number;
 std::map<std::string, SimtTraffic> traffic; /* by kernel */
 SimtTraffic *traffic_now;
 int n_processors = 4;
+size_t most_shared_bytes = SHARED_BYTES;
 
 /* ASPIS_SIMT_GUARD=1: the device's memory is out of the host's reach but while a kernel or a copy runs, so that host code
  * that touches it ends in a segmentation fault, as it would with a GPU. */
@@ -277,11 +279,13 @@ void simt_write(const void *at, size_t bytes) {
   }
 }
 
-static void begin_launch() {
+static void begin_launch(unsigned n_threads, size_t shared_bytes) {
   launch_number++;
   if (!simt_is_watched) return;
   traffic_now = &traffic[block.kernel];
   traffic_now->launches++;
+  traffic_now->most_threads = std::max(traffic_now->most_threads, (uint64_t)n_threads);
+  traffic_now->most_shared = std::max(traffic_now->most_shared, (uint64_t)shared_bytes);
 }
 
 void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void *),
@@ -289,11 +293,11 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
   const unsigned n_threads = block_dim.x * block_dim.y * block_dim.z, n_blocks = grid.x * grid.y * grid.z;
   if (n_threads == 0 || n_threads > MOST_THREADS || n_blocks == 0 || grid.y > 65535 || grid.z > 65535)
     FAULT("%s: a grid of (%u, %u, %u) blocks of %u threads", kernel, grid.x, grid.y, grid.z, n_threads);
-  if (shared_bytes > SHARED_BYTES) FAULT("%s: %zu bytes of shared memory", kernel, shared_bytes);
+  if (shared_bytes > most_shared_bytes) FAULT("%s: %zu bytes of shared memory", kernel, shared_bytes);
   block.n_threads = (int)n_threads, block.shared_bytes = shared_bytes;
   block.body = body, block.arguments = arguments, block.kernel = kernel;
   blockDim = block_dim, gridDim = grid;
-  begin_launch();
+  begin_launch(n_threads, shared_bytes);
 #ifdef __SANITIZE_ADDRESS__
   ASAN_UNPOISON_MEMORY_REGION(block.shared, sizeof block.shared);
   ASAN_POISON_MEMORY_REGION(block.shared + shared_bytes, sizeof block.shared - shared_bytes);
@@ -313,7 +317,7 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
 SimtLibraryCall::SimtLibraryCall(const char *name) {
   protect(true);
   block.kernel = name, block_number = 0;
-  begin_launch();
+  begin_launch(0, 0);
 }
 SimtLibraryCall::~SimtLibraryCall() { protect(false); }
 
@@ -516,7 +520,7 @@ cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
-  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = SHARED_BYTES; break;
+  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)most_shared_bytes; break;
   case cudaDevAttrMultiProcessorCount: *value = n_processors; break;
   case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
   case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
@@ -566,8 +570,8 @@ cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 
-/* ASPIS_SIMT_TRAFFIC=1: global memory is watched from the beginning, and at the end of the process every kernel's bytes
- * are told. */
+/* ASPIS_SIMT_TRAFFIC=1: global memory is watched from the beginning, and at the end of the process every kernel's bytes, and
+ * the largest block it was launched with, are told. */
 namespace {
 struct TellTraffic {
   const bool wanted = getenv("ASPIS_SIMT_TRAFFIC") && *getenv("ASPIS_SIMT_TRAFFIC") == '1';
@@ -575,9 +579,10 @@ struct TellTraffic {
   ~TellTraffic() {
     for (const auto &[kernel, bytes] : traffic)
       if (wanted)
-        fprintf(stderr, "%-70s %6llu launches %12llu bytes in %12llu out\n", kernel.c_str(),
-                (unsigned long long)bytes.launches, (unsigned long long)bytes.bytes_in,
-                (unsigned long long)bytes.bytes_out);
+        fprintf(stderr, "simt: %s: %llu launches, %llu bytes in, %llu out, at most %llu threads, %llu shared\n",
+                kernel.c_str(), (unsigned long long)bytes.launches, (unsigned long long)bytes.bytes_in,
+                (unsigned long long)bytes.bytes_out, (unsigned long long)bytes.most_threads,
+                (unsigned long long)bytes.most_shared);
   }
 } tell_traffic;
 } /* namespace */
@@ -585,6 +590,7 @@ struct TellTraffic {
 extern "C" {
 void simt_seed(uint64_t seed) { draw.state = seed * 2862933555777941757u + 3037000493u; }
 void simt_processors(int n) { n_processors = n; }
+void simt_shared(size_t bytes) { most_shared_bytes = std::min(bytes, (size_t)SHARED_BYTES); }
 void simt_watch(int on) { simt_is_watched = on != 0; }
 SimtTraffic simt_traffic(const char *what) {
   SimtTraffic sum = {};

@@ -12,13 +12,15 @@ extern "C" {
 void simt_seed(uint64_t seed);
 /* How many processors a device that is opened from now on has; 4 without this. */
 void simt_processors(int n);
+/* Shared memory that a block of it can have; as an H100 without this, 227 KiB. */
+void simt_shared(size_t bytes);
 /* Watches global memory: traffic is counted, blocks of a launch that get in each other's way end the program. Slower. */
 void simt_watch(int on);
 
 /* Bytes that launches took from and brought to global memory while it was watched: each address once a launch. Of the
  * kernels whose name, "<file>.cu: <kernel>", contains `what`, since the last reset. */
 typedef struct SimtTraffic {
-  uint64_t bytes_in, bytes_out, launches;
+  uint64_t bytes_in, bytes_out, launches, most_threads, most_shared;
 } SimtTraffic;
 SimtTraffic simt_traffic(const char *what);
 void simt_traffic_reset(void);

@@ -46,6 +46,8 @@ WindowNorm op_window_norm(Tape *tape, WindowNorm in);
 Tensor *op_window_denorm(Tape *tape, WindowDenorm in);
 /* runs of `width` elements of x by index (n) I32 -> (n_rows, n_cols), n_rows * n_cols = n * width */
 Tensor *op_gather(Tape *tape, Tensor *x, Tensor *index, int64_t width, int64_t n_rows, int64_t n_cols);
+/* The same where an index may be negative, which takes that run of `rest` (any shape with n runs): y is shaped like it. */
+Tensor *op_gather_or(Tape *tape, Tensor *x, Tensor *index, Tensor *rest);
 /* y = x keep / (1 - p), drawn by tape->draws, whose samples share the rows evenly; `site` tells the dropouts of a model
  * apart. x itself when p is 0 or the tape has no draws. */
 Tensor *op_dropout(Tape *tape, Tensor *x, double p, uint32_t site);

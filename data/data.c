@@ -29,6 +29,8 @@ int64_t dataset_max_length(const Dataset *dataset, DataPart part) { return datas
 
 int64_t dataset_max_pieces(const Dataset *dataset, DataPart part) { return dataset->max_pieces[part]; }
 
+int64_t dataset_n_rows(const Dataset *dataset, DataPart part) { return dataset->n_rows[part]; }
+
 int64_t dataset_train_length(const Dataset *dataset, int64_t step) {
   CHECK(step >= 0, "step %lld", (long long)step);
   return dataset->kind->train_length(dataset, step);
@@ -50,6 +52,7 @@ static Batch batch_row(const SeriesInfo *info, const Batch *batch, int64_t s) {
     row.token = batch->token + s * batch->length;
     row.target = batch->target + s * batch->length;
     row.begins = batch->begins ? batch->begins + s * batch->length : NULL;
+    row.goes_on = batch->goes_on ? batch->goes_on + s : NULL;
   }
   return row;
 }
@@ -60,6 +63,7 @@ void dataset_fill(Dataset *dataset, DataPart part, int64_t first, Batch *batch) 
         (long long)first, (long long)(first + batch->n_seq), (long long)dataset->n_samples[part]);
   batch->first = first;
   for (int64_t s = 0; s < batch->n_seq; s++) {
+    if (batch->goes_on) batch->goes_on[s] = 0;
     const Batch sample = batch_row(dataset->series, batch, s);
     dataset->kind->sample(dataset, part, first + s, &sample);
   }

@@ -7,6 +7,7 @@
 #include "tensor/base.h"
 
 typedef enum DataKind { DATA_TEXT, DATA_SYNTHETIC, DATA_SERIES } DataKind;
+typedef enum TbpttCarry { CARRY_STATE, CARRY_GRADIENT } TbpttCarry;
 typedef enum DataPart { PART_TRAIN, PART_VAL, PART_TEST } DataPart; /* only series have a test part */
 
 typedef enum SeriesFeatures { SERIES_M, SERIES_S, SERIES_MS } SeriesFeatures;
@@ -50,6 +51,10 @@ typedef struct DataConfig {
   int seq_len;
   bool pack;          /* text: rows of several documents, whose states do not meet */
   char *document_end; /* pack: what documents end with, in a file; NULL: a file is a document */
+  /* text: the rows of a batch go on from step to step, their states with them. */
+  int tbptt_segment; /* tokens that gradients go back over when only states are carried, a divisor of seq_len; 0: off */
+  TbpttCarry tbptt_carry; /* from segment to segment of a step: the state, or the gradient, too */
+  int tbptt_rows;         /* rows of a training step's batch */
   /* synthetic: state tracking (Mamba-3 paper; Grazzi et al. 2025). Lengths in symbols after the start token, ends included. */
   char *task;                      /* "parity", "mod_arith", "mod_arith_brackets" */
   int min_length, max_length;      /* of training sequences; max_length <= seq_len */
@@ -66,12 +71,15 @@ typedef struct Dataset Dataset;
 typedef struct Batch {
   int64_t n_seq, length;
   int64_t first;           /* number of the first sample in its part, set by dataset_fill: what dropout is drawn by */
+  int64_t segment;         /* which segment of its step it is (data.tbptt); the first, and of others: 0 */
   int32_t *token, *target; /* (n_seq, length) */
   uint8_t *begins;         /* (n_seq, length): 1 where a piece of a sequence begins; NULL: a sequence is one piece */
   int64_t max_pieces;      /* most pieces of a sequence, with begins; else 0 */
-  float *input;            /* (n_seq, length, n_input); values of rows that are to be forecast are 0 */
-  float *output;           /* (n_seq, horizon, n_output); NaN where the data has no value: no target */
-  int64_t *row;            /* (n_seq): the row of the data, from its start, that a series window begins with: a clock */
+  uint8_t *goes_on; /* (n_seq): 1 where the sequence goes on from that of the same row of the batch before (data.tbptt);
+                       NULL: not wanted */
+  float *input;     /* (n_seq, length, n_input); values of rows that are to be forecast are 0 */
+  float *output;    /* (n_seq, horizon, n_output); NaN where the data has no value: no target */
+  int64_t *row;     /* (n_seq): the row of the data, from its start, that a series window begins with: a clock */
 } Batch;
 
 /* What a series dataset is: columns in the order of `input` and `output`, and the scaler fitted on the training part:
@@ -111,6 +119,9 @@ int64_t dataset_n_samples(const Dataset *dataset, DataPart part);
 int64_t dataset_max_length(const Dataset *dataset, DataPart part);
 /* Most pieces that a sequence of the part is made of (data.pack); 0: sequences are one piece each. */
 int64_t dataset_max_pieces(const Dataset *dataset, DataPart part);
+/* Rows that go on from batch to batch (data.tbptt): samples are numbered so that sample i is of row i mod that many, and
+ * Batch.goes_on says whether it goes on from sample i - rows. 0: every sample stands alone. */
+int64_t dataset_n_rows(const Dataset *dataset, DataPart part);
 /* Length of the sequences of training step `step` (0-based), or of validation sample `index`. */
 int64_t dataset_train_length(const Dataset *dataset, int64_t step);
 int64_t dataset_val_length(const Dataset *dataset, int64_t index);

@@ -71,5 +71,5 @@ PackPiece pack_piece(Pack *pack, uint64_t seed, int64_t epoch, int64_t at, int64
     else high = middle;
   }
   const int64_t in = at - pack->stream[low], left = pack->stream[low + 1] - at;
-  return (PackPiece){pack->start[pack->order[low]] + in, min_i64(left, length), left > length};
+  return (PackPiece){pack->start[pack->order[low]] + in, min_i64(left, length), in > 0, left > length};
 }

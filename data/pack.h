@@ -17,6 +17,7 @@ int64_t pack_most_pieces(const Pack *pack, int64_t length);
 /* A run of tokens of one document. */
 typedef struct PackPiece {
   int64_t at, n; /* its first token in the part */
+  bool follows;  /* the token before it is of the same document */
   bool goes_on;  /* the token behind it is of the same document */
 } PackPiece;
 /* The piece at position `at` of an epoch's stream, of at most `length` tokens; epoch -1: documents in their own order. */

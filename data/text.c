@@ -13,6 +13,10 @@
  *   row r: token[t] = S[r L + t], target[t] the token behind it in its document, -1 at a document's end; begins[t] where a
  *   document, or what is left of one, begins. Training takes the floor(n_t / L) whole rows of an epoch, validation all.
  *
+ * With data.tbptt the R rows of a batch are lanes of S steps each over the text (packed: over the stream), S the most that fit:
+ *   sample i: epoch e = i / (S R), step s = i / R mod S, row r = i mod R, at offset_e + (r S + s) L (packed: no offset); it goes
+ *   on from sample i - R unless s = 0 or a document begins there. Validation is one lane.
+ *
  * Tokens are kept in the narrowest integers that hold the vocabulary: a byte of text costs a byte of memory. */
 #include <math.h>
 #include <stdlib.h>
@@ -50,18 +54,41 @@ static void copy_tokens(const Text *text, int64_t first, int64_t n, int32_t *to)
   }
 }
 
+/* Where a sample of one of several lanes is. */
+typedef struct LanePlace {
+  uint32_t epoch;
+  int64_t at; /* in the epoch's text or stream */
+  bool is_first;
+} LanePlace;
+
+static LanePlace lane_place(const Text *text, int64_t index) {
+  const int64_t n = text->base.n_samples[PART_TRAIN], n_rows = text->base.n_rows[PART_TRAIN], n_steps = n / n_rows;
+  const int64_t step = index % n / n_rows, row = index % n_rows;
+  return (LanePlace){(uint32_t)(index / n), (row * n_steps + step) * text->seq_len, step == 0};
+}
+
+static int64_t epoch_offset(const Text *text, uint32_t epoch) {
+  Rng rng = rng_make(text->base.seed, RNG_SHUFFLE, epoch, 0);
+  return rng_below(&rng, (uint32_t)text->n_offsets);
+}
+
 static int64_t train_window(const Text *text, int64_t index) {
   const int64_t n = text->base.n_samples[PART_TRAIN];
   const uint32_t epoch = (uint32_t)(index / n);
-  Rng rng = rng_make(text->base.seed, RNG_SHUFFLE, epoch, 0);
-  int64_t offset = rng_below(&rng, (uint32_t)text->n_offsets);
-  return offset +
+  return epoch_offset(text, epoch) +
          text->seq_len * (int64_t)rng_permute(text->base.seed, RNG_SHUFFLE, epoch, (uint64_t)n, (uint64_t)(index % n));
 }
 
 static void packed_sample(const Text *text, DataPart part, int64_t index, const Batch *sample) {
-  const int64_t n_rows = text->base.n_samples[part], n_part = text->part[part].n, length = sample->length;
-  const int64_t epoch = part == PART_TRAIN ? index / n_rows : -1, at = index % n_rows * length;
+  const int64_t n_samples = text->base.n_samples[part], n_part = text->part[part].n, length = sample->length;
+  int64_t epoch = part == PART_TRAIN ? index / n_samples : -1, at = index % n_samples * length;
+  bool is_first = index == 0;
+  if (part == PART_TRAIN && text->base.n_rows[part]) {
+    const LanePlace place = lane_place(text, index);
+    epoch = place.epoch, at = place.at, is_first = place.is_first;
+  }
+  if (sample->goes_on && text->base.n_rows[part] && !is_first && at < n_part)
+    *sample->goes_on = pack_piece(text->pack[part], text->base.seed, epoch, at, length).follows;
   if (sample->begins) memset(sample->begins, 0, (size_t)length);
   for (int64_t t = 0; t < length;) {
     if (sample->begins) sample->begins[t] = 1;
@@ -86,7 +113,15 @@ static void text_sample(const Dataset *dataset, DataPart part, int64_t index, co
     packed_sample(text, part, index, sample);
     return;
   }
-  int64_t at = part == PART_TRAIN ? train_window(text, index) : index * length;
+  int64_t at = index * length;
+  bool is_first = index == 0;
+  if (part == PART_TRAIN && text->base.n_rows[part]) {
+    const LanePlace place = lane_place(text, index);
+    at = epoch_offset(text, place.epoch) + place.at, is_first = place.is_first;
+  } else if (part == PART_TRAIN) {
+    at = train_window(text, index);
+  }
+  if (sample->goes_on) *sample->goes_on = text->base.n_rows[part] && !is_first;
   int64_t n = min_i64(length, text->part[part].n - 1 - at);
   copy_tokens(text, text->part[part].first + at, n, sample->token);
   copy_tokens(text, text->part[part].first + at + 1, n, sample->target);
@@ -228,6 +263,20 @@ static Status split(const DataConfig *config, Text *text) {
   return STATUS_OK;
 }
 
+/* Samples in whole lanes; without packing, the last token is only a target. */
+static Status lay_lanes(const DataConfig *config, Text *text) {
+  const int64_t n_rows = config->tbptt_rows, row_tokens = n_rows * text->seq_len;
+  const int64_t n_tokens = text->part[PART_TRAIN].n - (config->pack ? 0 : 1);
+  text->base.n_rows[PART_TRAIN] = n_rows, text->base.n_rows[PART_VAL] = 1;
+  text->base.n_samples[PART_TRAIN] = n_tokens / row_tokens * n_rows;
+  if (n_tokens >= row_tokens) return STATUS_OK;
+  return status_fail(
+      CODE_DATA,
+      "%s: the training part has %lld tokens, expected at least train.batch_size * data.seq_len = %lld, because "
+      "with data.tbptt every row of a batch has a stretch of its own; give more text or lower either",
+      config->paths[0], (long long)text->part[PART_TRAIN].n, (long long)row_tokens);
+}
+
 static Status prepare(const DataConfig *config, const char *vocabulary, const SourceText *source, Text *text) {
   TRY(build_tokenizer(config, vocabulary, source, &text->tokenizer));
   text->base.vocab_size = tokenizer_vocab_size(text->tokenizer);
@@ -237,6 +286,7 @@ static Status prepare(const DataConfig *config, const char *vocabulary, const So
   TRY(split(config, text));
   const int64_t n_train = text->part[PART_TRAIN].n;
   text->base.n_samples[PART_TRAIN] = max_i64(1, n_train / seq_len - 1);
+  if (config->tbptt_segment) TRY(lay_lanes(config, text));
   text->n_offsets = min_i64(seq_len, n_train - text->base.n_samples[PART_TRAIN] * seq_len);
   text->base.n_samples[PART_VAL] = ceil_div(text->part[PART_VAL].n - 1, seq_len);
   for (DataPart part = PART_TRAIN; part <= PART_VAL; part++) {
@@ -244,7 +294,8 @@ static Status prepare(const DataConfig *config, const char *vocabulary, const So
     if (config->pack) {
       pack_part(text, part);
       const int64_t n = text->part[part].n;
-      text->base.n_samples[part] = part == PART_TRAIN ? n / seq_len : ceil_div(n, seq_len);
+      if (part == PART_VAL) text->base.n_samples[part] = ceil_div(n, seq_len);
+      else if (!config->tbptt_segment) text->base.n_samples[part] = n / seq_len;
       text->base.max_pieces[part] = min_i64(seq_len, pack_most_pieces(text->pack[part], seq_len) + (part == PART_VAL));
     }
     text->base.bytes_per_token[part] = bytes_per_target(text, part);

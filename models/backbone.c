@@ -24,6 +24,8 @@ typedef struct Branch {
   Tensor *cu_seqlens;
   const LayerState *state_in;
   LayerState *state_out;
+  LayerState *keep; /* instead of state_out: filled with the ends of the sequences `last` */
+  Tensor *last;
   LayerState *step; /* of one token a sequence, and this is to move on in place */
 } Branch;
 
@@ -45,12 +47,23 @@ typedef struct Rest {
   Tensor *h;
 } Rest;
 
+static void keep_ends(Tape *tape, LayerState *ends, LayerState *keep, Tensor *last) {
+  for (int f = 0; f < STATE_N_FIELDS; f++) {
+    Tensor *to = *state_field(keep, f);
+    if (!to) continue;
+    gather_fwd(tape->device,
+               &(Gather){.width = tensor_count(to) / to->dim[0], .index = last, .x = *state_field(ends, f), .y = to});
+  }
+}
+
 static void rest(Tape *tape, const void *args, Tensor *proj, Tensor *next) {
   const Rest *r = args;
   const Branch *b = r->branch;
+  LayerState ends, *state_out = b->keep ? &ends : b->state_out;
   Tensor *mixed = b->step    ? mixer_step(b->mixer, tape, proj, b->cu_seqlens, b->step)
-                  : b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, b->state_out)
+                  : b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, state_out)
                              : mlp_mix(tape, proj);
+  if (b->keep) keep_ends(tape, &ends, b->keep, b->last);
   next->grad = tape_grad(tape, r->h); /* the stream's one gradient */
   const MixerProducts *p = &b->products;
   if (b->dropout == 0) {
@@ -110,7 +123,9 @@ static Tensor *layers_forward(Model *model, Tape *tape, Tensor *h, Branch proto,
     branch.norm = block->norm, branch.products = mixer_products(&block->mixer), branch.mixer = &block->mixer;
     branch.dropout_site = (uint32_t)(DROPOUT_SITE_LAYERS + 2 * i);
     branch.state_in = state_in ? &state_in->layers[i] : NULL;
-    branch.state_out = state_out ? &state_out->layers[i] : NULL;
+    LayerState *end = state_out ? &state_out->layers[i] : NULL;
+    if (state_out && state_out->last) branch.keep = end, branch.last = state_out->last;
+    else branch.state_out = end;
     branch.step = step ? &step->layers[i] : NULL;
     h = branch_forward(&branch, tape, h);
     if (block->fc1) {

@@ -58,29 +58,34 @@ ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_
   return state;
 }
 
-static Tensor *row_of(Arena *arena, Tensor *field, int64_t s) {
+static Tensor *rows_of(Arena *arena, Tensor *field, int64_t s, int64_t n) {
   if (!field) return NULL;
-  CHECK(s >= 0 && s < field->dim[0], "sequence %lld of %s", (long long)s, tensor_shape_text(field));
-  Tensor *row = arena_header(arena, sizeof *row);
+  CHECK(s >= 0 && n >= 1 && s + n <= field->dim[0], "sequences %lld + %lld of %s", (long long)s, (long long)n,
+        tensor_shape_text(field));
+  Tensor *rows = arena_header(arena, sizeof *rows);
   const size_t bytes = tensor_bytes(field) / (size_t)field->dim[0];
   int64_t dim[TENSOR_MAX_DIM];
   memcpy(dim, field->dim, sizeof dim);
-  dim[0] = 1;
-  *row = tensor_over((char *)field->data + (size_t)s * bytes, field->dtype, field->n_dim, dim);
-  return row;
+  dim[0] = n;
+  *rows = tensor_over((char *)field->data + (size_t)s * bytes, field->dtype, field->n_dim, dim);
+  return rows;
+}
+
+ModelState model_state_rows(const Model *model, Arena *arena, const ModelState *state, int64_t s, int64_t n) {
+  const size_t bytes = (size_t)model->config.n_layer * sizeof(LayerState);
+  ModelState rows = {.n_seq = n, .room = state->room, .layers = arena_header(arena, bytes)};
+  memset(rows.layers, 0, bytes);
+  rows.length = rows_of(arena, state->length, s, n);
+  for (int i = 0; i < model->config.n_layer; i++) {
+    for (int f = 0; f < STATE_N_FIELDS; f++)
+      *state_field(&rows.layers[i], f) = rows_of(arena, *state_field(&state->layers[i], f), s, n);
+    if (state->layers[i].length) rows.layers[i].length = rows.length;
+  }
+  return rows;
 }
 
 ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s) {
-  const size_t bytes = (size_t)model->config.n_layer * sizeof(LayerState);
-  ModelState row = {.n_seq = 1, .room = state->room, .layers = arena_header(arena, bytes)};
-  memset(row.layers, 0, bytes);
-  row.length = row_of(arena, state->length, s);
-  for (int i = 0; i < model->config.n_layer; i++) {
-    for (int f = 0; f < STATE_N_FIELDS; f++)
-      *state_field(&row.layers[i], f) = row_of(arena, *state_field(&state->layers[i], f), s);
-    if (state->layers[i].length) row.layers[i].length = row.length;
-  }
-  return row;
+  return model_state_rows(model, arena, state, s, 1);
 }
 
 /* Whether a tensor is in memory that the host must not touch. */

@@ -13,6 +13,8 @@ typedef struct ModelState {
   int64_t room;       /* tokens that attention layers have room for; 0 without them */
   LayerState *layers; /* n_layer */
   Tensor *length;     /* (n_seq) I32: tokens so far, of models with attention, whose rows it counts; else NULL */
+  Tensor *last;       /* as a call's state_out: (n_seq) I32: sequence s, which has its memory already, is to be the end of the
+                         call's sequence last[s]; nothing else outlives its layer. NULL: as above. Not with attention */
 } ModelState;
 
 /* Whether it has attention: then its state grows by the token. */
@@ -25,7 +27,8 @@ ModelState model_zero_state(const Model *model, Device *device, Arena *arena, Dt
 /* What a call on `tape` is to fill, for sequences of up to `room` tokens, those before the call included (0: whoever calls
  * gives attention's keys and values a place). */
 ModelState model_state_out(const Model *model, Tape *tape, int64_t n_seq, int64_t room);
-/* Sequence s alone, as headers in `arena` over the same memory. */
+/* Sequences [s, s + n), or s alone, as headers in `arena` over the same memory. */
+ModelState model_state_rows(const Model *model, Arena *arena, const ModelState *state, int64_t s, int64_t n);
 ModelState model_state_row(const Model *model, Arena *arena, const ModelState *state, int64_t s);
 /* Sequence s of `to` becomes sequence `of` of `from`, whose tokens must fit into its room; `from` NULL: as at
  * the start. Each lies on `device` or, where it is not that's, on the host. This is how rows are selected, reordered, repeated and reset. */

@@ -85,7 +85,7 @@ Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, cons
 
   part.conv.cu_seqlens = part.scan.cu_seqlens = cu_seqlens;
   part.conv.window_in = state_in && has_window ? state_in->conv : NULL;
-  part.scan.ssm_in = state_in ? state_in->ssm : mixer_start(tape, m->init_states, cu_seqlens);
+  part.scan.ssm_in = mixer_start(tape, m->init_states, cu_seqlens, state_in);
   part.conv = op_conv1d(tape, part.conv, state_out && has_window);
   part.dt = op_ssm_dt(tape, part.dt);
   part.scan.x = tensor_cols(arena, part.conv.y, 0, n_ssm);

@@ -86,7 +86,7 @@ Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, cons
   part.scan.cu_seqlens = cu_seqlens;
   part.scan.dt = part.dt.dt, part.scan.a = part.dt.a, part.scan.lambda = part.dt.lambda;
   if (state_in) start_from(&part.scan, state_in);
-  else part.scan.ssm_in = mixer_start(tape, m->init_states, cu_seqlens);
+  part.scan.ssm_in = mixer_start(tape, m->init_states, cu_seqlens, state_in);
   part.scan = op_ssd_scan(tape, part.scan, state_out != NULL);
   const SsdScan *end = &part.scan;
   if (state_out)

@@ -142,8 +142,9 @@ const Tensor *mixer_init_states(const Mixer *m) {
   return m->kind == LAYER_MAMBA3 ? m->mamba3.init_states : NULL;
 }
 
-Tensor *mixer_start(Tape *tape, Tensor *init_states, Tensor *cu_seqlens) {
-  if (!init_states) return NULL;
+Tensor *mixer_start(Tape *tape, Tensor *init_states, Tensor *cu_seqlens, const LayerState *state_in) {
+  if (!init_states || (state_in && !state_in->starts)) return state_in ? state_in->ssm : NULL;
+  if (state_in) return op_gather_or(tape, init_states, state_in->starts, state_in->ssm);
   const int64_t n_seq = cu_seqlens->dim[0] - 1, *dim = init_states->dim;
   Tensor *first = tensor_new1(&tape->device->step, I32, n_seq);
   device_zero(tape->device, first);

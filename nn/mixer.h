@@ -55,6 +55,8 @@ int mixer_n_angles(const MixerConfig *c); /* S */
 typedef struct LayerState {
   Tensor *conv, *ssm, *angle, *k, *v, *key, *value;
   Tensor *length; /* (n_seq) I32, one for all layers of a model; NULL without attention */
+  Tensor *starts; /* (n_seq) I32, one for all layers: 0 for sequences at their start, whose ssm lacks init_states, -1 for
+                     others; NULL: ssm is as it is */
 } LayerState;
 
 /* The sequences of a batch: lengths as cu_seqlens (n_seq + 1) I32. */
@@ -106,8 +108,8 @@ Tensor *mamba2_step(Mamba2 *m, Tape *tape, Tensor *proj, LayerState *state);
 Tensor *mamba3_step(Mamba3 *m, Tape *tape, Tensor *proj, LayerState *state);
 Tensor *attention_step(AttentionLayer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state);
 Tensor *mixer_step(Mixer *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, LayerState *state);
-/* Where the scan's states start without a state_in, for the sequences of cu_seqlens: NULL (zero) without init_states. */
-Tensor *mixer_start(Tape *tape, Tensor *init_states, Tensor *cu_seqlens);
+/* Where the scan's states of the sequences of cu_seqlens begin: state_in's or, at a sequence's start, init_states; NULL: zero. */
+Tensor *mixer_start(Tape *tape, Tensor *init_states, Tensor *cu_seqlens, const LayerState *state_in);
 /* The mixer's init_states, or NULL. */
 const Tensor *mixer_init_states(const Mixer *m);
 /* Adds them, zero at first, where the config has them; NULL where not. They do not decay. */

@@ -270,11 +270,13 @@ typedef struct WindowDenorm {
   Tensor *dx, *dlinear, *dcycle, *dy;
 } WindowDenorm;
 
-/* Runs of `width` elements, x and y read as rows of that width: y_i = x_{index[i]}. */
+/* Runs of `width` elements, x and y read as rows of that width: y_i = x_{index[i]} or, where index[i] is negative, rest_i.
+ * Only x has a gradient. */
 typedef struct Gather {
   int64_t width;
   Tensor *index; /* (n) I32 */
   Tensor *x;     /* contiguous, act or real */
+  Tensor *rest;  /* as y, or NULL: zero */
   Tensor *y;     /* contiguous, n * width elements, the dtype of x */
   Tensor *dx, *dy;
 } Gather;

@@ -1,5 +1,5 @@
 /* Gradients of gather: runs that are taken once, several times and never; single elements and whole rows, wider than one
- * block of columns; the result in another shape. */
+ * block of columns; the result in another shape; runs of the rest where the index is negative. */
 #include <stdio.h>
 
 #include "tests/support/gradcheck.h"
@@ -11,6 +11,12 @@ typedef struct Options {
 static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   const Options *o = options;
   out[0] = op_gather(tape, in[0], in[1], o->width, o->n_rows, o->n_cols);
+  return 1;
+}
+
+static int build_or(Tape *tape, Tensor **in, const void *options, Tensor **out) {
+  (void)options;
+  out[0] = op_gather_or(tape, in[0], in[1], in[2]);
   return 1;
 }
 
@@ -28,4 +34,10 @@ void gradcheck_gather(void) {
              (long long)CASES[i].x[0], (long long)CASES[i].x[1]);
     gradcheck_run(&c);
   }
+  static const int32_t SOME[] = {-1, 1, -1, 1, 0};
+  Tensor *inputs[] = {gradcheck_randn(2, (const int64_t[]){2, 70}, 0, 1, 1), gradcheck_ints(5, SOME),
+                      gradcheck_randn(3, (const int64_t[]){5, 7, 10}, 0, 1, 0)};
+  GradCase c = {
+      .name = "gather or the rest", .build = build_or, .inputs = inputs, .n_inputs = 3, .acts = 1 | 4, .n_data = 2};
+  gradcheck_run(&c);
 }

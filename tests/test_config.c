@@ -109,8 +109,6 @@ Test(config, a_mistake_names_its_place_what_was_found_and_what_is_expected) {
 
 Test(config, what_is_not_built_is_refused_by_name) {
   const Mistake cases[] = {
-      {"tbptt", "data: {tbptt: {segment: 3, carry: true}}",
-       "c.yaml:1:15: data.tbptt: found a map, which is not built in this version, expected null"},
       {"shards", "data: {kind: shards}",
        "c.yaml:1:14: data.kind: found shards, which is not built in this version, expected text, synthetic or series"},
       {"residual_in_fp32", "model: {residual_in_fp32: false}",
@@ -118,14 +116,9 @@ Test(config, what_is_not_built_is_refused_by_name) {
   };
   for (int i = 0; i < N_OF(cases); i++) assert_message(cases[i].text, NULL, 0, cases[i].message, cases[i].name);
   Config config;
-  Status status = config_parse("data: {pack: false, tbptt: null}", "c.yaml", NULL, 0, &config);
+  Status status = config_parse("data: {pack: false}", "c.yaml", NULL, 0, &config);
   cr_assert(status.code == CODE_OK, "the values that change nothing are taken: %s", status.line);
   config_free(&config);
-  const char *sets[] = {"data.tbptt.segment=3"};
-  assert_message("seed: 1", sets, 1,
-                 "--set data.tbptt.segment=3: data.tbptt.segment: found a value, which is not built in this version, "
-                 "expected data.tbptt to be null",
-                 "part of a key that is not built");
 }
 
 Test(config, combinations_are_checked_with_the_fix) {
@@ -138,6 +131,14 @@ Test(config, combinations_are_checked_with_the_fix) {
        "c.yaml:1:24: train.virtual_ranks: found 3, expected a power of two, or auto"},
       {"virtual ranks, divisor", "train: {virtual_ranks: 8, batch_size: 12}",
        "c.yaml:1:24: train.virtual_ranks: found 8, expected a divisor of train.batch_size = 12"},
+      {"tbptt, divisor", "data: {seq_len: 64, tbptt: {segment: 24}}",
+       "c.yaml:1:38: data.tbptt.segment: found 24, expected a divisor of data.seq_len = 64"},
+      {"tbptt, attention", "model: {attn_layer_idx: [1], attn_cfg: {num_heads: 4}}\ndata: {tbptt: {segment: 64}}",
+       "c.yaml:2:25: data.tbptt.segment: found 64 beside attention, whose state grows with every token, expected no "
+       "model.attn_layer_idx"},
+      {"tbptt, synthetic", "data: {kind: synthetic, tbptt: {segment: 64}}",
+       "c.yaml:1:42: data.tbptt.segment: found 64 beside a data.kind whose sequences stand alone, expected data.kind: "
+       "text"},
       {"micro batch", "train: {virtual_ranks: 2, batch_size: 12, micro_batch_size: 4}",
        "c.yaml:1:61: train.micro_batch_size: found 4, expected a divisor of train.batch_size / train.virtual_ranks = "
        "6"},
@@ -501,14 +502,14 @@ static bool one_edit(const char *path, Rng *rng, char typo[96]) {
     if (at + 1 >= length) return false;
     snprintf(typo, 96, "%.*s%c%c%.*s", (int)at, path, path[at + 1], path[at], tail - 2, path + at + 2);
   }
-  return typo[from] && strcmp(typo, path) && key_index(typo) < 0 && !key_is_section(typo) && !key_not_built(typo);
+  return typo[from] && strcmp(typo, path) && key_index(typo) < 0 && !key_is_section(typo);
 }
 
 Test(config, the_right_name_is_suggested_for_a_slip_of_the_finger) {
   Rng rng = rng_make(1, RNG_TEST, 0, 0);
   int n = 0, n_right = 0;
   for (int i = 0; i < n_config_keys; i++)
-    for (int j = 0; j < 12 && config_keys[i].kind != KIND_UNBUILT; j++) {
+    for (int j = 0; j < 12; j++) {
       char typo[96];
       if (!one_edit(config_keys[i].path, &rng, typo)) continue;
       char *set = base_format("%s=1", typo), *line = refusal("seed: 1", (const char *const *)&set, 1, typo);

@@ -298,12 +298,12 @@ Test(forecaster, ignores_missing_targets) {
     Batch batch = batch_random(&s.config.model, N_SEQ, CONTEXT, 5);
     const GradientShape shape = {.batch_size = N_SEQ, .virtual_ranks = 1, .micro_batch_size = N_SEQ};
     for (int i = 0; i < HORIZON * N_IN; i++) batch.output[i] = NAN;
-    const double loss = gradient_step(s.model, &s.device, F64, &shape, &batch);
+    const double loss = gradient_step(s.model, &s.device, F64, &shape, &batch, NULL);
     Tensor *flat = &s.model->params.grads_flat;
     double *grads = memcpy(malloc(tensor_bytes(flat)), flat->data, tensor_bytes(flat));
     const Batch rest = batch_rows(&batch, &s.config.model, 1, N_SEQ - 1);
     const GradientShape fewer = {.batch_size = N_SEQ - 1, .virtual_ranks = 1, .micro_batch_size = N_SEQ - 1};
-    const double others = gradient_step(s.model, &s.device, F64, &fewer, &rest);
+    const double others = gradient_step(s.model, &s.device, F64, &fewer, &rest, NULL);
     cr_assert_float_eq(loss * N_SEQ, others * (N_SEQ - 1), 1e-12, "loss %g, of the others %g", loss, others);
     for (int64_t i = 0; i < tensor_count(flat); i++)
       cr_assert_float_eq(grads[i] * N_SEQ, tensor_get(flat, i) * (N_SEQ - 1), 1e-12, "gradient %lld", (long long)i);
@@ -319,7 +319,7 @@ static double dropout_step(Subject *s, Batch *batch, int64_t first, int micro_ba
   const GradientShape shape = {.batch_size = N_SEQ, .virtual_ranks = 2, .micro_batch_size = micro_batch_size};
   omp_set_num_threads(threads);
   batch->first = first;
-  return gradient_step(s->model, &s->device, s->device.backend->real, &shape, batch);
+  return gradient_step(s->model, &s->device, s->device.backend->real, &shape, batch, NULL);
 }
 
 Test(forecaster, drops_by_the_number_of_the_sample_alone) {

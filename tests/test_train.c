@@ -62,7 +62,7 @@ static Batch random_batch(void) {
 static double step(Subject *s, int virtual_ranks, int micro_batch_size, const Batch *batch) {
   GradientShape shape = {
       .batch_size = (int)batch->n_seq, .virtual_ranks = virtual_ranks, .micro_batch_size = micro_batch_size};
-  return gradient_step(s->model, &s->device, s->act, &shape, batch);
+  return gradient_step(s->model, &s->device, s->act, &shape, batch, NULL);
 }
 
 /* The gradients as they stand, malloc'ed. */
@@ -141,7 +141,7 @@ static double by_parts(Subject *s, const Batch *batch, int n_parts, float **part
     losses[p] = 0;
     for (int row = 0; row < N_SEQ / n_parts; row++) {
       Batch micro = batch_rows(batch, &s->model->config, p * (N_SEQ / n_parts) + row, 1);
-      losses[p] += gradient_micro_batch(s->model, &s->device, s->act, &micro, scale);
+      losses[p] += gradient_micro_batch(s->model, &s->device, s->act, &micro, scale, NULL);
     }
     parts[p] = copy_grads(s);
   }

@@ -2,6 +2,7 @@
 #include "train/batch.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "tensor/rng.h"
 
@@ -16,6 +17,7 @@ Batch batch_make(const ModelConfig *config, int64_t n_seq, int64_t length, int64
   if (config->task == TASK_LM) {
     batch.token = base_alloc(n_tokens * sizeof *batch.token);
     batch.target = base_alloc(n_tokens * sizeof *batch.target);
+    batch.goes_on = base_zalloc(n);
     batch.max_pieces = max_pieces;
     if (max_pieces > 0) batch.begins = base_alloc(n_tokens);
     return batch;
@@ -43,7 +45,7 @@ Batch batch_random(const ModelConfig *config, int64_t n_seq, int64_t length, uin
 }
 
 void batch_release(Batch *batch) {
-  free(batch->token), free(batch->target), free(batch->begins);
+  free(batch->token), free(batch->target), free(batch->begins), free(batch->goes_on);
   free(batch->input), free(batch->output), free(batch->row);
   *batch = (Batch){0};
 }
@@ -61,11 +63,38 @@ Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, i
   Batch rows = {.n_seq = n, .length = batch->length, .first = batch->first + first, .max_pieces = batch->max_pieces};
   if (batch->token) rows.token = batch->token + first * batch->length;
   if (batch->begins) rows.begins = batch->begins + first * batch->length;
+  if (batch->goes_on) rows.goes_on = batch->goes_on + first;
   if (batch->target) rows.target = batch->target + first * batch->length;
   if (batch->input) rows.input = batch->input + first * batch->length * config->input_dim;
   if (batch->output) rows.output = batch->output + first * config->horizon * config->output_dim;
   if (batch->row) rows.row = batch->row + first;
   return rows;
+}
+
+Batch batch_segment(const Batch *batch, int64_t at, int64_t n) {
+  CHECK(at >= 0 && n > 0 && at % n == 0 && at + n <= batch->length, "tokens %lld + %lld of %lld", (long long)at,
+        (long long)n, (long long)batch->length);
+  const bool is_dry = !batch->token;
+  Batch part = {.n_seq = batch->n_seq,
+                .length = n,
+                .first = batch->first,
+                .segment = at / n,
+                .max_pieces = min_i64(batch->max_pieces, n)};
+  if (is_dry) return part;
+  const size_t n_tokens = (size_t)(part.n_seq * n);
+  part.token = base_alloc(n_tokens * sizeof *part.token), part.target = base_alloc(n_tokens * sizeof *part.target);
+  part.goes_on = base_alloc((size_t)part.n_seq);
+  if (batch->begins) part.begins = base_alloc(n_tokens);
+  for (int64_t s = 0; s < part.n_seq; s++) {
+    const int64_t from = s * batch->length + at, to = s * n;
+    memcpy(part.token + to, batch->token + from, (size_t)n * sizeof *part.token);
+    memcpy(part.target + to, batch->target + from, (size_t)n * sizeof *part.target);
+    part.goes_on[s] = at == 0 ? batch->goes_on[s] : !batch->begins || !batch->begins[from];
+    if (!batch->begins) continue;
+    memcpy(part.begins + to, batch->begins + from, (size_t)n);
+    part.begins[to] = 1;
+  }
+  return part;
 }
 
 /* Fills a tensor of the tape's step arena from host memory. */

@@ -15,6 +15,8 @@ void batch_release(Batch *batch);
 int64_t batch_n_targets(const Batch *batch);
 /* Rows [first, first + n) of a batch; shares its memory. */
 Batch batch_rows(const Batch *batch, const ModelConfig *config, int64_t first, int64_t n);
+/* Tokens [at, at + n) of each row of a batch, as segment at / n of it; freed by batch_release. */
+Batch batch_segment(const Batch *batch, int64_t at, int64_t n);
 /* The tokens (or targets) of a batch as a (T) I32 tensor on a tape. On a dry device they are not read. */
 Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape);
 

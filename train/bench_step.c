@@ -81,7 +81,7 @@ static Status bench_step(const Bench *bench, const BenchCase *self) {
   Samples samples = {0};
   for (int64_t step = 1; !samples_enough(&samples, bench->seconds); step++) {
     const double start = base_seconds();
-    gradient_step(t.model, &t.device, config->dtype, &t.plan.gradient, &t.batch);
+    gradient_step(t.model, &t.device, config->dtype, &t.plan.gradient, &t.batch, NULL);
     update(&t, &config->optim, step);
     samples_add(&samples, base_seconds() - start, bench->seconds);
   }

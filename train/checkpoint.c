@@ -110,11 +110,16 @@ static Status content_save(H5File *file, const CheckpointInfo *info, const Param
       snprintf(name, sizeof name, "%s/%s", SETS[s].prefix, params->params[i]->name);
       TRY(tensor_save(file, name, SETS[s].of(params->params[i])));
     }
+  for (int i = 0; i < info->n_tensors; i++) {
+    const Tensor host = device_pull(params->device, info->tensors[i].tensor);
+    TRY(tensor_save(file, info->tensors[i].name, &host));
+  }
   return STATUS_OK;
 }
 
 Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params) {
   int64_t bytes = bytes_of(params, has_moments(params) ? N_SETS : 1) + (1 << 20);
+  for (int i = 0; i < info->n_tensors; i++) bytes += (int64_t)tensor_bytes(info->tensors[i].tensor);
   for (int i = 0; i < N_TEXTS; i++) bytes += *text_of(info, i) ? (int64_t)strlen(*text_of(info, i)) : 0;
   H5File *file;
   TRY(h5_create(path, bytes, true, CODE_CHECKPOINT, &file));
@@ -247,18 +252,28 @@ static Status set_compare(H5File *file, const TensorSet *set, const ParamTable *
   return STATUS_OK;
 }
 
+static void differences_open(Differences *d) {
+  *d = (Differences){0};
+  d->stream = open_memstream(&d->text, &d->length);
+  CHECK(d->stream, "out of memory for a message");
+}
+
+/* `status`, unless it is fine and there are differences. */
+static Status differences_close(Differences *d, const char *path, Status status) {
+  if (d->n > SHOWN) fprintf(d->stream, "\n  and %d more", d->n - SHOWN);
+  fclose(d->stream);
+  if (status.code == CODE_OK && d->n)
+    status = status_fail(CODE_CHECKPOINT, "%s: not a checkpoint of this model:%s", path, d->text);
+  free(d->text);
+  return status;
+}
+
 static Status compare(H5File *file, const char *path, const ParamTable *params, int n_sets) {
-  Differences differences = {0};
-  differences.stream = open_memstream(&differences.text, &differences.length);
-  CHECK(differences.stream, "out of memory for a message");
+  Differences differences;
+  differences_open(&differences);
   Status status = STATUS_OK;
   for (int s = 0; s < n_sets && status.code == CODE_OK; s++) status = set_compare(file, &SETS[s], params, &differences);
-  if (differences.n > SHOWN) fprintf(differences.stream, "\n  and %d more", differences.n - SHOWN);
-  fclose(differences.stream);
-  if (status.code == CODE_OK && differences.n)
-    status = status_fail(CODE_CHECKPOINT, "%s: not a checkpoint of this model:%s", path, differences.text);
-  free(differences.text);
-  return status;
+  return differences_close(&differences, path, status);
 }
 
 static Status tensor_load(H5File *file, const char *name, Tensor *t) {
@@ -292,6 +307,33 @@ Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *param
   if (status.code == CODE_OK) status = tensors_load(file, params, n_sets);
   h5_close(file);
   if (status.code != CODE_OK) checkpoint_info_free(info);
+  return status;
+}
+
+static Status further_load(H5File *file, const char *path, Device *device, const CheckpointTensor *tensors, int n) {
+  Differences differences;
+  differences_open(&differences);
+  Status status = STATUS_OK;
+  for (int i = 0; i < n && status.code == CODE_OK; i++)
+    status = tensor_compare(file, tensors[i].name, tensors[i].tensor, &differences);
+  TRY(differences_close(&differences, path, status));
+  for (int i = 0; i < n; i++) {
+    Tensor host = device_mirror(device, tensors[i].tensor);
+    TRY(tensor_load(file, tensors[i].name, &host));
+    device_push(device, tensors[i].tensor);
+  }
+  return STATUS_OK;
+}
+
+Status checkpoint_load_tensors(const char *path, Device *device, const CheckpointTensor *tensors, int n, bool *found) {
+  H5File *file;
+  CheckpointInfo info;
+  TRY(open_with_info(path, 0, &file, &info));
+  checkpoint_info_free(&info);
+  *found = false;
+  for (int i = 0; i < n; i++) *found |= h5_has(file, tensors[i].name);
+  Status status = *found ? further_load(file, path, device, tensors, n) : STATUS_OK;
+  h5_close(file);
   return status;
 }
 

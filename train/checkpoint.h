@@ -2,6 +2,7 @@
  *
  *   model/<canonical name>          float32: the exact values (of a BF16 run its float32 masters)
  *   optim/m/<name>, optim/v/<name>  float32: AdamW's moments; absent when the parameters were made without them
+ *   carry/<layer>/<field>           float32: the states of the batch's rows (train/carry.h), of runs that carry them
  *   text/config.yaml, text/model.json, text/tokenizer.json, text/version, text/commit
  *   attributes of the root: format, step, data_cursor, tokens, seed, micro_batch_size, virtual_ranks, best_loss, and
  *   `value.<name>` for the numbers of the loop
@@ -20,6 +21,12 @@ typedef struct CheckpointValue {
   double value;
 } CheckpointValue;
 
+/* A further tensor of a run, by its path in the file. */
+typedef struct CheckpointTensor {
+  char name[48];
+  Tensor *tensor; /* real, on the parameters' device */
+} CheckpointTensor;
+
 typedef struct CheckpointInfo {
   int64_t step, data_cursor, tokens;
   uint64_t seed;
@@ -30,6 +37,8 @@ typedef struct CheckpointInfo {
   char *version, *commit;                        /* required */
   CheckpointValue values[CHECKPOINT_MAX_VALUES]; /* small numbers the loop wants back, sorted by name when read */
   int n_values;
+  CheckpointTensor *tensors; /* saved, too; reading leaves them to checkpoint_load_tensors */
+  int n_tensors;
   bool has_optimizer; /* set by reading */
 } CheckpointInfo;
 
@@ -43,6 +52,9 @@ Status checkpoint_read_info(const char *path, CheckpointInfo *info);
 /* Verifies the whole file, requires exactly the table's parameters and shapes (all differences are listed), then fills
  * values, masters and, when asked for, moments. Nothing is written into params before everything is checked. */
 Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *params, bool with_optimizer);
+
+/* Fills these from a file that holds all of them, in these shapes; *found is false where it holds none. */
+Status checkpoint_load_tensors(const char *path, Device *device, const CheckpointTensor *tensors, int n, bool *found);
 
 /* <run_dir>/checkpoints/step-%08d.h5 and <run_dir>/checkpoints/best.h5 (a file like any other: checkpoint_save);
  * malloc'ed. */

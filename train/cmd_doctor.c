@@ -15,9 +15,9 @@
 #include <xxhash.h>
 #include <yaml.h>
 
-#include "tensor/plugin.h"
 #include "tensor/h5.h"
 #include "tensor/onednn.h"
+#include "tensor/plugin.h"
 #include "train/command.h"
 #include "train/format.h"
 #include "train/proc.h"

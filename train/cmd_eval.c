@@ -65,13 +65,15 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
   int part = PART_VAL;
   TRY(command_choice(command, "part", parts, &part));
   Dataset *dataset;
-  config_take_window(config);
+  config_fit_samples(config);
   TRY(dataset_open(&config->data, config->seed, open->is_checkpoint ? open->info.tokenizer_json : NULL, &dataset));
   Status status = fit_data(open, dataset, (DataPart)part);
   double chance, loss = NAN;
   int micro = open->is_checkpoint ? open->info.micro_batch_size : 1;
   int64_t n_seq = evaluate_n_seq(dataset_max_length(dataset, PART_TRAIN), dataset_max_length(dataset, PART_VAL), micro);
+  n_seq = evaluate_n_rows(dataset, (DataPart)part, n_seq);
   PlanShape shape = {.eval_sequences = n_seq,
+                     .eval_rows = dataset_n_rows(dataset, (DataPart)part),
                      .eval_length = dataset_max_length(dataset, (DataPart)part),
                      .eval_pieces = dataset_max_pieces(dataset, (DataPart)part),
                      .eval_logits = dataset_scores_last(dataset, &chance)};

@@ -205,13 +205,10 @@ static void resolve_paths(const Key *key, const Layer *layer, Config *config) {
 }
 
 static void unknown_key(Loader *loader, const Layer *layer, int line, int column, const char *path) {
-  const Key *not_built = key_not_built(path);
   const char *nearest = key_nearest(path);
-  char *what = not_built ? base_format("found a value, which is not built in this version, expected %s to be %s",
-                                       not_built->path, not_built->choices)
-               : !strcmp(path, "include") ? base_strdup("stands in files only")
-               : nearest                  ? base_format("unknown key; did you mean \"%s\"?", nearest)
-                                          : base_strdup("unknown key; `aspis help config` lists all");
+  char *what = !strcmp(path, "include") ? base_strdup("stands in files only")
+               : nearest                ? base_format("unknown key; did you mean \"%s\"?", nearest)
+                                        : base_strdup("unknown key; `aspis help config` lists all");
   mistake(loader, layer, line, column, path, what);
   free(what);
 }
@@ -281,7 +278,6 @@ static void apply_defaults(Config *config) {
   Mistakes mistakes = {0};
   for (int i = 0; i < n_config_keys; i++) {
     const Key *key = &config_keys[i];
-    if (key->kind == KIND_UNBUILT) continue;
     YamlNode *node =
         yaml_tree_parse(key->fallback, strlen(key->fallback), &(YamlSource){key->path, false}, true, &mistakes);
     CHECK(node, "default of %s: %s", key->path, mistakes.lines);
@@ -309,7 +305,7 @@ static void apply_all(Loader *loader, const char *preset) {
   for (int i = 0; i < loader->n_layers; i++) apply_layer(loader, loader->layers[i]);
   ModelConfig *model = &loader->config->model;
   model->ssm_cfg.d_model = model->d_model;
-  config_take_window(loader->config);
+  config_fit_samples(loader->config);
   loader->config->vocab_size_auto = model->vocab_size == 0;
 }
 
@@ -406,7 +402,6 @@ char *config_to_yaml(const Config *config) {
   const char *before = "";
   for (int i = 0; i < n_config_keys; i++) {
     const Key *key = &config_keys[i];
-    if (key->kind == KIND_UNBUILT) continue;
     write_sections(file, before, key->path);
     int depth = 0;
     const char *name = key->path;

@@ -61,8 +61,8 @@ char *config_to_yaml(const Config *config);
 Status config_fit_data(Config *config, const Dataset *dataset);
 /* The same where there is no data and any will do: gradient checks, timings. */
 void config_fit_any(Config *config);
-/* The windows of the data are the model's: context, horizon, known_future. */
-void config_take_window(Config *config);
+/* The samples of the data are the model's windows (context, horizon, known_future) and the rows of training's batches. */
+void config_fit_samples(Config *config);
 void config_free(Config *config);
 /* `aspis help config [KEY]`: prints the table, or one key, to stdout. CODE_USAGE for an unknown key (nearest named). */
 Status config_print_help(const char *key);

@@ -74,9 +74,24 @@ static void check_pack(const Checker *c) {
     WRONG(c, "data.document_end", "found \"%s\" without data.pack, expected data.pack: true", data->document_end);
 }
 
+static void check_tbptt(const Checker *c) {
+  const DataConfig *data = &c->config->data;
+  const int segment = data->tbptt_segment;
+  if (segment == 0) return;
+  if (data->kind != DATA_TEXT)
+    WRONG(c, "data.tbptt.segment", "found %d beside a data.kind whose sequences stand alone, expected data.kind: text",
+          segment);
+  if (data->seq_len % segment != 0)
+    WRONG(c, "data.tbptt.segment", "found %d, expected a divisor of data.seq_len = %d", segment, data->seq_len);
+  if (c->config->model.n_attn_layers > 0)
+    WRONG(c, "data.tbptt.segment",
+          "found %d beside attention, whose state grows with every token, expected no model.attn_layer_idx", segment);
+}
+
 static void check_data(const Checker *c) {
   const DataConfig *data = &c->config->data;
   check_pack(c);
+  check_tbptt(c);
   if (data->kind == DATA_TEXT) {
     if (data->split_train + data->split_val > 1 + 1e-9)
       WRONG(c, "data.split.val", "found %.6g beside data.split.train = %.6g, expected a sum of 1 at most",

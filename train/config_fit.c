@@ -40,10 +40,11 @@ Status config_fit_data(Config *config, const Dataset *dataset) {
   return series ? fit_series(config, series) : fit_vocabulary(config, dataset);
 }
 
-void config_take_window(Config *config) {
+void config_fit_samples(Config *config) {
   const ModelConfig *m = &config->model;
   SeriesConfig *series = &config->data.series;
   series->context = m->context, series->horizon = m->horizon, series->known_future = m->known_future;
+  config->data.tbptt_rows = config->train.batch_size;
 }
 
 enum { ANY_VOCABULARY = 256, ANY_COLUMNS = 3 };

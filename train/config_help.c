@@ -6,10 +6,6 @@
 #include <string.h>
 
 static void print_key(const Key *key) {
-  if (key->kind == KIND_UNBUILT) {
-    printf("%s: %s\n    not built in this version; only %s is taken\n", key->path, key->help, key->choices);
-    return;
-  }
   char *expected = key_expected(key);
   printf("%s: %s\n    %s; default %s\n", key->path, key->help, expected, key->fallback);
   free(expected);

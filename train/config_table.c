@@ -29,7 +29,6 @@ _Static_assert(offsetof(OptimConfig, beta2) == offsetof(OptimConfig, beta1) + si
    .fallback = otherwise,                                                                                              \
    .help = text,                                                                                                       \
    limits},
-#define UNBUILT(name, only, text) {.path = name, .kind = KIND_UNBUILT, .choices = only, .fallback = only, .help = text},
 const Key config_keys[] = {
 #include "train/config.def"
 };
@@ -47,12 +46,6 @@ int key_index(const char *path) {
 static bool is_under(const char *path, const char *prefix) {
   size_t length = strlen(prefix);
   return !strncmp(path, prefix, length) && (!path[length] || path[length] == '.');
-}
-
-const Key *key_not_built(const char *path) {
-  for (int i = 0; i < n_config_keys; i++)
-    if (config_keys[i].kind == KIND_UNBUILT && is_under(path, config_keys[i].path)) return &config_keys[i];
-  return NULL;
 }
 
 bool key_is_section(const char *path) {
@@ -83,7 +76,7 @@ const char *key_nearest(const char *path) {
   int best = INT_MAX;
   for (int i = 0; i < n_config_keys; i++) {
     const char *key = config_keys[i].path;
-    int far = config_keys[i].kind == KIND_UNBUILT ? INT_MAX : unlikeness(path, key);
+    int far = unlikeness(path, key);
     if (far < best) best = far, nearest = key;
     for (const char *dot = strchr(key, '.'); dot; dot = strchr(dot + 1, '.')) {
       char parent[sizeof section];

@@ -16,8 +16,7 @@ typedef enum KeyKind {
   KIND_REALS,
   KIND_PAIR,
   KIND_BOOL,
-  KIND_ENUM,
-  KIND_UNBUILT
+  KIND_ENUM
 } KeyKind;
 
 typedef struct Key {
@@ -40,8 +39,6 @@ extern const int n_config_keys;
 
 /* Index of a key by its path, or -1. */
 int key_index(const char *path);
-/* The UNBUILT key that `path` is or lies under, or NULL. */
-const Key *key_not_built(const char *path);
 /* True for "model", "model.ssm_cfg", ... */
 bool key_is_section(const char *path);
 /* The nearest key or section to an unknown path, NULL when none is near. Also finds a key by its last name alone. */

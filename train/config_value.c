@@ -168,17 +168,12 @@ static bool read_enum(const Key *key, const YamlNode *node, Config *config) {
   return index >= 0;
 }
 
-static bool read_unbuilt(const Key *key, const YamlNode *node, Config *config) {
-  (void)config; /* has no field */
-  return read_choice(key, node) >= 0 || (!strcmp(key->choices, "null") && yaml_tree_is_null(node));
-}
-
 /* Sets the field and returns true, or leaves it alone. */
 typedef bool ReadField(const Key *key, const YamlNode *node, Config *config);
 static ReadField *const readers[] = {
     [KIND_TEXT] = read_text,     [KIND_PATH] = read_text, [KIND_PATHS] = read_texts,     [KIND_TEXTS] = read_texts,
     [KIND_INT] = read_int_field, [KIND_INTS] = read_ints, [KIND_REAL] = read_real_field, [KIND_REALS] = read_reals,
-    [KIND_PAIR] = read_pair,     [KIND_BOOL] = read_bool, [KIND_ENUM] = read_enum,       [KIND_UNBUILT] = read_unbuilt,
+    [KIND_PAIR] = read_pair,     [KIND_BOOL] = read_bool, [KIND_ENUM] = read_enum,
 };
 
 /* True when the node is one of the values that are known but not built. */
@@ -195,7 +190,7 @@ static bool is_not_built(const Key *key, const YamlNode *node) {
 char *key_read(const Key *key, const YamlNode *node, Config *config) {
   if (readers[key->kind](key, node, config)) return NULL;
   char *found = yaml_tree_found(node);
-  bool not_built = key->kind == KIND_UNBUILT || is_not_built(key, node);
+  bool not_built = is_not_built(key, node);
   char *text = base_format("found %s%s", found, not_built ? ", which is not built in this version" : "");
   free(found);
   return text;
@@ -335,17 +330,12 @@ static char *write_bool(const Key *key, const Config *config) {
 
 static char *write_enum(const Key *key, const Config *config) { return write_choice(key, load_int(key, config)); }
 
-static char *write_unbuilt(const Key *key, const Config *config) {
-  (void)config; /* has no field */
-  return base_strdup(key->choices);
-}
-
 typedef char *WriteField(const Key *key, const Config *config);
 static WriteField *const writers[] = {
     [KIND_TEXT] = write_text_field,  [KIND_PATH] = write_text_field, [KIND_PATHS] = write_list_field,
     [KIND_TEXTS] = write_list_field, [KIND_INT] = write_int_field,   [KIND_INTS] = write_list_field,
     [KIND_REAL] = write_real_field,  [KIND_REALS] = write_reals,     [KIND_PAIR] = write_pair,
-    [KIND_BOOL] = write_bool,        [KIND_ENUM] = write_enum,       [KIND_UNBUILT] = write_unbuilt,
+    [KIND_BOOL] = write_bool,        [KIND_ENUM] = write_enum,
 };
 
 char *key_write(const Key *key, const Config *config) { return writers[key->kind](key, config); }

@@ -32,16 +32,19 @@ static void add_logits(EvalSums *sums, const Batch *batch, const Tensor *logits,
   }
 }
 
-static void evaluate_tokens(Model *model, Tape *tape, const Batch *batch, bool with_logits, EvalSums *sums) {
+static void evaluate_tokens(Model *model, Tape *tape, const Batch *batch, bool with_logits, Carry *carry,
+                            EvalSums *sums) {
   Tensor *token = batch_tensor(batch, batch->token, tape), *target = batch_tensor(batch, batch->target, tape);
   Tensor *cu_seqlens = batch_seqlens(batch, tape);
+  ModelState states[2], *start = carry ? &states[0] : NULL, *end = carry ? &states[1] : NULL;
+  if (carry) carry_pass(carry, model, tape, batch, cu_seqlens, start, end);
   if (with_logits) {
-    Tensor *logits = lm_logits(model, tape, token, cu_seqlens, NULL, NULL, NULL);
+    Tensor *logits = lm_logits(model, tape, token, cu_seqlens, start, end, NULL);
     if (tape->device->dry) return;
     const Tensor host = device_pull(tape->device, logits);
     add_logits(sums, batch, &host, model->config.vocab_size);
   } else {
-    Tensor *nll = lm_nll(model, tape, token, target, cu_seqlens, NULL, NULL);
+    Tensor *nll = lm_nll(model, tape, token, target, cu_seqlens, start, end);
     if (tape->device->dry) return;
     const Tensor host = device_pull(tape->device, nll);
     add_nll(sums, batch, &host);
@@ -77,16 +80,22 @@ static void evaluate_windows(Model *model, Tape *tape, const Batch *batch, EvalS
   add_windows(sums, batch, &model->config, &predictions);
 }
 
-void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums) {
+void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, Carry *carry,
+                    EvalSums *sums) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, false);
-  if (model->config.task == TASK_LM) evaluate_tokens(model, &tape, batch, with_logits, sums);
+  if (model->config.task == TASK_LM) evaluate_tokens(model, &tape, batch, with_logits, carry, sums);
   else evaluate_windows(model, &tape, batch, sums);
   tape_reset(&tape, mark);
 }
 
 int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batch_size) {
   return max_i64(1, train_length * micro_batch_size / eval_length);
+}
+
+int64_t evaluate_n_rows(const Dataset *dataset, DataPart part, int64_t otherwise) {
+  const int64_t n_rows = dataset_n_rows(dataset, part);
+  return n_rows ? n_rows : otherwise;
 }
 
 /* Adds the targets of a part's first samples to counts[token]; stops after BASELINE_TARGETS of them. */
@@ -158,16 +167,23 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
   bool scores_last = dataset_scores_last(dataset, &chance);
   int64_t all = dataset_n_samples(dataset, part);
   if (n_samples <= 0 || n_samples > all) n_samples = all;
+  const bool carries = dataset_n_rows(dataset, part) > 0;
+  n_seq = evaluate_n_rows(dataset, part, n_seq);
   Batch batch = batch_make(&model->config, n_seq, dataset_max_length(dataset, part), dataset_max_pieces(dataset, part));
   EvalSums sums = {0};
+  const size_t mark = arena_mark(&device->weights);
+  Carry carry = {0};
+  if (carries) carry = carry_open(model, device, n_seq);
   double start = base_seconds(), told = start;
   for (int64_t first = 0; first < n_samples; first += n_seq) {
     batch.n_seq = min_i64(n_seq, n_samples - first);
     dataset_fill(dataset, part, first, &batch);
-    evaluate_batch(model, device, act, &batch, scores_last, &sums);
+    evaluate_batch(model, device, act, &batch, scores_last, carries ? &carry : NULL, &sums);
+    carry_commit(&carry);
     if (show_progress) tell_progress(start, &told, first + batch.n_seq, n_samples);
   }
   batch_release(&batch);
+  arena_rewind(&device->weights, mark);
   return model->config.task == TASK_LM ? lm_evaluation(&sums, dataset, part)
                                        : forecast_evaluation(&sums, &model->config);
 }

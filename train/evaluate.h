@@ -4,7 +4,7 @@
  * of `aspis eval`: train/forecast_score.h). */
 #pragma once
 
-#include "train/batch.h"
+#include "train/carry.h"
 #include "train/log.h"
 
 /* Sums over the sequences seen, in double, in order. */
@@ -29,13 +29,19 @@ typedef struct Evaluation {
   int64_t n_windows;
 } Evaluation;
 
-/* Adds one batch. with_logits: the accuracy too (small vocabularies). Works on a dry device. */
-void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, EvalSums *sums);
+/* Adds one batch. with_logits: the accuracy too (small vocabularies). carry: NULL, or the states that its rows start from and
+ * leave. Works on a dry device. */
+void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, Carry *carry,
+                    EvalSums *sums);
 
 /* Sequences of one evaluation forward: as many tokens as a micro-batch has. */
 int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batch_size);
 
-/* The first n_samples samples of the part (all of them when n_samples <= 0), n_seq at a time. show_progress: tells on
+/* Sequences of one evaluation forward over a part: its rows where they go on from batch to batch, else `otherwise`. */
+int64_t evaluate_n_rows(const Dataset *dataset, DataPart part, int64_t otherwise);
+
+/* The first n_samples samples of the part (all of them when n_samples <= 0), n_seq at a time; where rows go on (data.tbptt), as
+ * many as those, and with their states: a text is then read as one pass would. show_progress: tells on
  * stderr how far it is, from two seconds on. */
 Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *dataset, DataPart part, int64_t n_samples,
                          int64_t n_seq, bool show_progress);

@@ -55,7 +55,8 @@ static Status check_once(GoldenCase *c, Mixer *mixer, ParamTable *params, const 
 
   const bool has_state_in = h5_has(c->file, "state_in");
   LayerState state_out = {0};
-  LayerState state_in = mixer_zero_state(mixer, device, &device->step, tape_real(&tape), cu_seqlens->dim[0] - 1, 0, NULL);
+  LayerState state_in =
+      mixer_zero_state(mixer, device, &device->step, tape_real(&tape), cu_seqlens->dim[0] - 1, 0, NULL);
   char path[64];
   for (int i = 0; i < STATE_N_FIELDS && has_state_in; i++) {
     Tensor *field = *state_field(&state_in, i);

@@ -96,8 +96,8 @@ static Status config_status(GoldenCase *c, const ModelConfig *config) {
 /* ---- language models */
 
 typedef struct LmBatches {
-  const Tensor *tokens;     /* (steps, B, L + 1), or (B, L + 1) */
-  Tensor *cu_seqlens;       /* on the device; NULL: the rows are the sequences */
+  const Tensor *tokens; /* (steps, B, L + 1), or (B, L + 1) */
+  Tensor *cu_seqlens;   /* on the device; NULL: the rows are the sequences */
 } LmBatches;
 
 /* Tokens and targets of batch `step`, in the step arena. */

@@ -14,12 +14,16 @@ int gradient_n_spare(const GradientShape *shape) {
   return n == 0 && shape->n_ranks > 1 ? 1 : n;
 }
 
-static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch) {
+static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch, Carry *carry) {
   Tensor *token = batch_tensor(batch, batch->token, tape), *target = batch_tensor(batch, batch->target, tape);
-  return lm_nll(model, tape, token, target, batch_seqlens(batch, tape), NULL, NULL);
+  Tensor *cu_seqlens = batch_seqlens(batch, tape);
+  ModelState start, end;
+  if (carry) carry_pass(carry, model, tape, batch, cu_seqlens, &start, &end);
+  return lm_nll(model, tape, token, target, cu_seqlens, carry ? &start : NULL, carry ? &end : NULL);
 }
 
-static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch) {
+static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch, Carry *carry) {
+  CHECK(!carry, "windows stand alone");
   tape->draws = (TapeDraws){model->dropout_seed, (uint64_t)batch->first, batch->n_seq};
   const Windows windows = batch_windows(batch, &model->config, tape);
   Tensor *prediction = forecaster_predict(model, tape, &windows);
@@ -32,11 +36,12 @@ static void seed(Device *device, const Tensor *dloss, double value) {
   device_push(device, dloss);
 }
 
-double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale) {
+double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale,
+                            Carry *carry) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
   tape.dloss = &grad_scale;
-  Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch);
+  Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch, carry);
   Tensor *dloss = tape_grad(&tape, loss); /* NULL: its gradient has gone where it belongs */
   double sum = 0;
   if (!device->dry) {
@@ -67,7 +72,21 @@ double gradient_scale(const Batch *batch) {
   return n_targets ? 1.0 / (double)n_targets : 0;
 }
 
-double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch) {
+/* Rows of one micro-batch, segment by segment where gradients are cut between. */
+static double rows_gradient(Model *model, Device *device, Dtype act, const Batch *rows, double scale, int segment,
+                            Carry *carry) {
+  if (segment == 0 || segment == rows->length) return gradient_micro_batch(model, device, act, rows, scale, carry);
+  double loss = 0;
+  for (int64_t at = 0; at < rows->length; at += segment) {
+    Batch part = batch_segment(rows, at, segment);
+    loss += gradient_micro_batch(model, device, act, &part, scale, carry);
+    batch_release(&part);
+  }
+  return loss;
+}
+
+double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
+                      Carry *carry) {
   ParamTable *params = &model->params;
   const int n_parts = n_own_parts(shape), part_size = shape->batch_size / shape->virtual_ranks;
   CHECK(batch->n_seq == shape->batch_size && part_size * shape->virtual_ranks == shape->batch_size &&
@@ -83,7 +102,7 @@ double gradient_parts(Model *model, Device *device, Dtype act, const GradientSha
     loss = 0;
     for (int row = 0; row < part_size; row += shape->micro_batch_size) {
       Batch micro = batch_rows(batch, &model->config, first + (int64_t)part * part_size + row, shape->micro_batch_size);
-      loss += gradient_micro_batch(model, device, act, &micro, scale);
+      loss += rows_gradient(model, device, act, &micro, scale, shape->segment, carry);
     }
     params_set_grads(params);
     tree_push(params, device, losses, &loss, part, n_parts);
@@ -105,7 +124,8 @@ double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double lo
   return dist_sum(dist, loss);
 }
 
-double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch) {
+double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
+                     Carry *carry) {
   CHECK(shape->n_ranks <= 1, "a whole step by one of %d ranks", shape->n_ranks);
-  return gradient_parts(model, device, act, shape, batch) * gradient_scale(batch);
+  return gradient_parts(model, device, act, shape, batch, carry) * gradient_scale(batch);
 }

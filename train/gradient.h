@@ -5,28 +5,33 @@
  * each makes a whole subtree, the parts [rank, rank + 1) virtual_ranks / n, and the levels above join ranks (dist.h). */
 #pragma once
 
-#include "train/batch.h"
+#include "train/carry.h"
 #include "train/dist.h"
 
 typedef struct GradientShape {
   int batch_size, virtual_ranks, micro_batch_size; /* micro_batch_size divides batch_size / virtual_ranks */
   int n_ranks, rank;                               /* n_ranks divides virtual_ranks; 0: one */
+  int segment; /* tokens after which gradients are cut, a divisor of the rows' length; 0: never within a step */
 } GradientShape;
 
 /* Spare gradient blocks the tree needs: log2 of a rank's parts, and one for what comes from other ranks. */
 int gradient_n_spare(const GradientShape *shape);
 
 /* Forward and backward of one micro-batch: adds grad_scale * d(sum of losses)/dparam to the gradients and returns the sum
- * of losses, in order and in double: of a language model nll over targets, of a forecaster the loss over windows. Rewinds
- * the step arena. On a dry device nothing is computed and nothing of the batch but its shape is read. */
-double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale);
+ * of losses, in order and in double: of a language model nll over targets, of a forecaster the loss over windows. carry: NULL, or
+ * the states it starts from and leaves. Rewinds the step arena. On a dry device nothing is computed and nothing of the batch but its shape is read. */
+double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale,
+                            Carry *carry);
 
 /* This rank's share of a step: the gradient of its parts of the mean loss over the batch's targets is left in
- * model->params; returns their part of that loss's sum. */
-double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch);
+ * model->params; returns their part of that loss's sum. Whether what it leaves in
+ * `carry` (or NULL) is taken is the caller's to say (carry_commit). */
+double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
+                      Carry *carry);
 /* Collective: gradients and loss become those of all ranks. */
 double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double loss);
 /* What turns the sum of losses into the mean. */
 double gradient_scale(const Batch *batch);
 /* The whole step of a rank alone; returns the mean loss. */
-double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch);
+double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
+                     Carry *carry);

@@ -46,7 +46,8 @@ static double make_gradient(Run *run) {
   run_enter(run, PHASE_DATA);
   next_batch(run);
   run_enter(run, PHASE_GRADIENT);
-  double loss = gradient_parts(run->model, &run->device, run->config->dtype, &run->plan.gradient, &run->batch);
+  double loss =
+      gradient_parts(run->model, &run->device, run->config->dtype, &run->plan.gradient, &run->batch, run->carry);
   plant_nan(run, &loss);
   run_enter(run, PHASE_REDUCE);
   loss = gradient_reduce(&run->model->params, &run->device, run->dist, loss);
@@ -150,8 +151,10 @@ Status loop_train(Run *run) {
     bool skip;
     TRY(refuse_update(run, loss, bad, &skip));
     double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
-    if (!skip)
+    if (!skip) {
       optim_update(params, &run->device, &config->optim, lr, optim_clip_scale(norm, config->optim.clip), run->step + 1);
+      if (run->carry) carry_commit(run->carry);
+    }
     plant_difference(run);
 
     run->step++;

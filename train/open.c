@@ -66,7 +66,7 @@ Status open_find(OpenModel *open, const char *path, const char *config_path, con
   Status status = resolve(open, path);
   if (status.code == CODE_OK)
     status = (open->is_checkpoint ? find_checkpoint : find_weights)(open, config_path, sets, n_sets);
-  config_take_window(&open->config); /* the model's word, not the config's */
+  config_fit_samples(&open->config); /* the model's word, not the config's */
   if (status.code != CODE_OK) open_close(open);
   return status;
 }

@@ -18,10 +18,13 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
   params_alloc(&model->params, &device, config->dtype, training, training ? gradient_n_spare(gradient) : 0);
   *plan = (Plan){.gradient = *gradient, .n_params = params_count(&model->params)};
   if (training) {
-    Batch batch = {
+    Carry carry;
+    if (shape->train_rows > 0) carry = carry_open(model, &device, shape->train_rows);
+    Batch rows = {
         .n_seq = gradient->micro_batch_size, .length = shape->train_length, .max_pieces = shape->train_pieces};
+    const Batch batch = batch_segment(&rows, 0, gradient->segment ? gradient->segment : rows.length);
     device.flops = 0;
-    gradient_micro_batch(model, &device, config->dtype, &batch, 1);
+    gradient_micro_batch(model, &device, config->dtype, &batch, 1, shape->train_rows > 0 ? &carry : NULL);
     plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
     const Param *bad;
     optim_grad_norm(&model->params, &device, &bad);
@@ -30,11 +33,16 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     plan->eval_sequences = shape->eval_sequences;
     if (plan->eval_sequences == 0)
       plan->eval_sequences = evaluate_n_seq(shape->train_length, shape->eval_length, gradient->micro_batch_size);
+    const size_t mark = arena_mark(&device.weights);
+    Carry carry;
+    if (shape->eval_rows > 0) carry = carry_open(model, &device, plan->eval_sequences = shape->eval_rows);
     /* the last batch has fewer sequences, which a kernel may cut finer */
     for (int64_t n = 1; n <= plan->eval_sequences; n++) {
       Batch batch = {.n_seq = n, .length = shape->eval_length, .max_pieces = shape->eval_pieces};
-      evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, &(EvalSums){0});
+      evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, shape->eval_rows > 0 ? &carry : NULL,
+                     &(EvalSums){0});
     }
+    arena_rewind(&device.weights, mark);
   }
   if (shape->sample_length > 0) decoder_plan(model, &device, config->dtype, 1, 1, shape->sample_length);
   if (shape->prefix_length > 0) {
@@ -71,6 +79,8 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
                             .micro_batch_size = train->micro_batch_size,
                             .n_ranks = shape->n_ranks,
                             .rank = shape->rank};
+  if (config->data.tbptt_carry == CARRY_STATE) gradient.segment = config->data.tbptt_segment;
+  const int64_t pass_length = gradient.segment ? gradient.segment : shape->train_length;
   if (gradient.virtual_ranks == 0)
     gradient.virtual_ranks = default_virtual_ranks(train->batch_size, shape->train_length);
   int part = gradient.batch_size / gradient.virtual_ranks;
@@ -88,7 +98,7 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
                          mib(plan_total_bytes(plan)), mib(memory_bytes));
     return STATUS_OK;
   }
-  for (int micro = smallest_full_micro_batch(part, shape->train_length); micro >= 1; micro--) {
+  for (int micro = smallest_full_micro_batch(part, pass_length); micro >= 1; micro--) {
     if (part % micro != 0) continue;
     gradient.micro_batch_size = micro;
     TRY(plan_measure(config, shape, &gradient, plan));

@@ -11,14 +11,16 @@ typedef void PlanPass(Model *model, Device *device, Dtype act, const void *shape
 typedef struct PlanShape {
   int64_t train_length;              /* longest training sequence; 0: no training (eval, score, generate) */
   int64_t eval_length;               /* of an evaluation's sequences; 0: none */
+  int64_t train_rows, eval_rows;     /* rows whose states are carried from batch to batch; 0: none */
   int64_t train_pieces, eval_pieces; /* most pieces of a sequence of each; 0: sequences are one piece */
-  int64_t eval_sequences;            /* of one evaluation forward; 0: as evaluate_n_seq has it for the micro-batch */
-  bool eval_logits;                  /* evaluation reads logits instead of nll */
-  int64_t sample_length;             /* tokens of a sample; 0: none */
-  int n_ranks, rank;                 /* of a run of several; 0: one */
-  int64_t prefix_length;             /* longest prefix that generation without a state computes anew; 0: none */
-  PlanPass *pass;                    /* one more forward pass, or NULL ... */
-  const void *pass_shape;            /* ... and what it is told */
+  int64_t
+      eval_sequences; /* of one evaluation forward, eval_rows where there are; 0: as evaluate_n_seq has it for the micro-batch */
+  bool eval_logits;       /* evaluation reads logits instead of nll */
+  int64_t sample_length;  /* tokens of a sample; 0: none */
+  int n_ranks, rank;      /* of a run of several; 0: one */
+  int64_t prefix_length;  /* longest prefix that generation without a state computes anew; 0: none */
+  PlanPass *pass;         /* one more forward pass, or NULL ... */
+  const void *pass_shape; /* ... and what it is told */
 } PlanShape;
 
 typedef struct Plan {

@@ -105,6 +105,8 @@ static Status open_model(Run *run) {
   int64_t train_length = dataset_max_length(run->dataset, PART_TRAIN);
   PlanShape shape = {.train_length = train_length,
                      .eval_length = dataset_max_length(run->dataset, PART_VAL),
+                     .train_rows = dataset_n_rows(run->dataset, PART_TRAIN),
+                     .eval_rows = dataset_n_rows(run->dataset, PART_VAL),
                      .train_pieces = dataset_max_pieces(run->dataset, PART_TRAIN),
                      .eval_pieces = dataset_max_pieces(run->dataset, PART_VAL),
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
@@ -122,6 +124,10 @@ static Status open_model(Run *run) {
   params_alloc(&run->model->params, &run->device, config->dtype, true, gradient_n_spare(&run->plan.gradient));
   run->model->dropout_seed = config->seed;
   run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
+  if (shape.train_rows > 0) {
+    run->carry = base_alloc(sizeof *run->carry);
+    *run->carry = carry_open(run->model, &run->device, shape.train_rows);
+  }
   return STATUS_OK;
 }
 
@@ -151,6 +157,17 @@ static void put_values(const Run *run, CheckpointInfo *info) {
 static void take_values(Run *run, const CheckpointInfo *info) {
   for (int i = 0; i < info->n_values; i++)
     if (strcmp(info->values[i].name, STALE) == 0) run->n_stale = (int64_t)info->values[i].value;
+}
+
+/* The rows' states; a checkpoint of a run without them says where the rows are, but not what they have read. */
+static Status take_carry(Run *run, const char *path) {
+  int n;
+  bool found;
+  CheckpointTensor *tensors = carry_tensors(run->carry, run->model, &n);
+  Status status = checkpoint_load_tensors(path, &run->device, tensors, n, &found);
+  free(tensors);
+  if (status.code == CODE_OK) run->carry->lost = !found;
+  return status;
 }
 
 static Status write_config(const Run *run) {
@@ -209,6 +226,7 @@ static Status open_state(Run *run) {
     run->step = run->compared = info.step, run->cursor = info.data_cursor, run->tokens = info.tokens;
     run->best_loss = info.best_loss;
     take_values(run, &info);
+    if (run->carry) status = take_carry(run, from);
   }
   checkpoint_info_free(&info);
   return status;
@@ -230,6 +248,8 @@ static Status open_record(Run *run, const RunOptions *options, const char *messa
   TRY(write_config(run));
   if (!run->resumed_from) forget_forecasts(run);
   if (message) runlog_note(run->log, "%s", message);
+  if (run->resumed_from && run->carry && run->carry->lost)
+    runlog_note(run->log, "%s holds no states of rows (data.tbptt): they start anew", run->resumed_from);
   if (config->dtype == BF16 && !run->device.backend->multiplies_bf16)
     runlog_note(run->log, "bf16 products run as float32 on this processor: bf16 saves memory here, f32 is no slower");
   return STATUS_OK;
@@ -289,6 +309,7 @@ void run_close(Run *run) {
   if (run->dataset) dataset_close(run->dataset);
   free(run->losses);
   batch_release(&run->batch);
+  free(run->carry);
   free(run->resumed_from);
   free(run->directory);
   if (run->lock >= 0) runlock_release(run->lock);
@@ -338,6 +359,7 @@ static Status write_checkpoint(Run *run, bool best) {
                          .version = ASPIS_VERSION,
                          .commit = ASPIS_COMMIT};
   put_values(run, &info);
+  if (run->carry) info.tensors = carry_tensors(run->carry, run->model, &info.n_tensors);
   runlog_sync(run->log); /* metrics up to this step are on the disk before the checkpoint that promises them */
   char *directory = base_format("%s/checkpoints", run->directory),
        *path = checkpoint_step_path(run->directory, run->step);
@@ -349,7 +371,7 @@ static Status write_checkpoint(Run *run, bool best) {
     free(best_path);
   }
   if (status.code == CODE_OK) status = checkpoint_prune(run->directory, run->config->train.keep);
-  free(directory), free(path), free(yaml), free(json), free(info.tokenizer_json);
+  free(directory), free(path), free(yaml), free(json), free(info.tokenizer_json), free(info.tensors);
   return status;
 }
 
@@ -363,6 +385,7 @@ Status run_compare(Run *run) {
 
 Status run_save(Run *run, bool best) {
   TRY(run_compare(run));
+  if (run->carry) carry_gather(run->carry, run->model, &run->device, run->dist);
   const bool first = dist_is_first(run->dist);
   run_enter(run, first ? PHASE_SAVE : PHASE_WAIT);
   return dist_agree(run->dist, first ? write_checkpoint(run, best) : STATUS_OK);

@@ -22,6 +22,7 @@ typedef struct Run {
   Fault fault;
   int64_t compared;   /* step after which the ranks' weights were last known to be the same */
   Batch batch;        /* the global batch; room for the longest */
+  Carry *carry;       /* the states of its rows (data.tbptt); NULL: rows stand alone */
   char *resumed_from; /* path, or NULL */
   bool quiet, verbose;
   int lock;

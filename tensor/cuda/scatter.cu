@@ -35,6 +35,7 @@ static __global__ void add_rows(const int32_t *index, int64_t n, int64_t width, 
   unsigned *votes = (unsigned *)(found + 1);
   const int64_t own = blockIdx.x;
   const int32_t wanted = global_load(index + own);
+  if (wanted < 0) return; /* the same for all threads */
   for (int64_t first = 0; first < own; first += THREADS) {
     find(index, own, first, wanted, votes, found);
     if (found->n > 0) return; /* the same for all threads */

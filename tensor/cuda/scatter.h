@@ -4,5 +4,5 @@
 
 #include "tensor/cuda/cuda.h"
 
-/* to[index[i]] += from[i] for i in [0, n), `width` columns. */
+/* to[index[i]] += from[i] for i in [0, n), `width` columns; not where the index is negative. */
 void scatter_add(const int32_t *index, int64_t n, int64_t width, Rows from, Rows to);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Any number of ranks makes the bytes of one: F32 and BF16, Mamba-2, Mamba-3, a forecaster; also when the number changes
+# Any number of ranks makes the bytes of one: F32 and BF16, Mamba-2 (with carried states), Mamba-3, a forecaster; also when the number changes
 # between kills, and when a run is stopped by a signal to the launcher or to one rank.
 source "$(dirname "$0")/common.sh"
 command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ] || { echo "skipped: built without MPI"; exit 0; }
@@ -36,7 +36,7 @@ variant() { # NAME CONFIG [SET]...
 }
 counts="2 4" variant mamba3 small.yaml
 counts=4 variant mamba3-bf16 small.yaml --set dtype=bf16
-counts=2 variant mamba2-bf16 small.yaml --set dtype=bf16 --set model.ssm_cfg.layer=Mamba2
+counts=2 variant mamba2-bf16 small.yaml --set dtype=bf16 --set model.ssm_cfg.layer=Mamba2 --set data.tbptt.segment=16
 counts=2 variant forecaster series.yaml
 
 # mpirun by hand; and as many ranks as do not divide.

@@ -1,0 +1,110 @@
+/* carry: see carry.h. Pieces that go on take their row's state, others zero, by one gather a field; what the last piece of
+ * each row leaves is gathered back by the layers themselves (ModelState.last). */
+#include "train/carry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+Carry carry_open(const Model *model, Device *device, int64_t n_rows) {
+  CHECK(!model_state_grows(model), "the states of attention are not carried");
+  const Dtype real = device->backend->real;
+  return (Carry){.now = model_zero_state(model, device, &device->weights, real, n_rows, 0),
+                 .next = model_zero_state(model, device, &device->weights, real, n_rows, 0),
+                 .lost = true};
+}
+
+/* An index on the device from the host's values; on a dry device it only takes its room. */
+static Tensor *index_of(Device *device, const int32_t *values, int64_t n) {
+  Tensor *index = tensor_new1(&device->step, I32, n);
+  const Tensor from = tensor_over((void *)(uintptr_t)values, I32, 1, &n);
+  if (!device->dry) device_fill(device, index, &from);
+  return index;
+}
+
+/* For each piece: its row, or -1 where it starts anew; the same as starts (LayerState); the last piece of each row. */
+typedef struct Pieces {
+  Tensor *row, *starts, *last;
+} Pieces;
+
+static Pieces pieces_of(const Carry *carry, Device *device, const Batch *batch, int64_t first_row, int64_t n) {
+  int32_t *row = base_alloc((size_t)n * sizeof *row), *starts = base_alloc((size_t)n * sizeof *starts),
+          *last = base_alloc((size_t)batch->n_seq * sizeof *last);
+  int64_t piece = 0;
+  for (int64_t s = 0; s < batch->n_seq && !device->dry; s++) {
+    const bool goes_on = batch->goes_on[s] && !(carry->lost && batch->segment == 0);
+    for (int64_t t = 0; t < batch->length; t++) {
+      if (t > 0 && !(batch->begins && batch->begins[s * batch->length + t])) continue;
+      const bool carried = t == 0 && goes_on;
+      row[piece] = carried ? (int32_t)(first_row + s) : -1;
+      starts[piece++] = carried ? -1 : 0;
+    }
+    last[s] = (int32_t)piece - 1;
+  }
+  CHECK(device->dry || piece == n, "%lld pieces, expected %lld", (long long)piece, (long long)n);
+  const Pieces pieces = {index_of(device, row, n), index_of(device, starts, n), index_of(device, last, batch->n_seq)};
+  free(row), free(starts), free(last);
+  return pieces;
+}
+
+void carry_pass(Carry *carry, const Model *model, Tape *tape, const Batch *batch, const Tensor *cu_seqlens,
+                ModelState *start, ModelState *end) {
+  Device *device = tape->device;
+  Arena *arena = &device->step;
+  const int64_t n = cu_seqlens->dim[0] - 1, first_row = batch->first % carry->now.n_seq;
+  const Pieces pieces = pieces_of(carry, device, batch, first_row, n);
+  const ModelState *from = batch->segment == 0 ? &carry->now : &carry->next;
+  const size_t bytes = (size_t)model->config.n_layer * sizeof(LayerState);
+  *start = (ModelState){.n_seq = n, .layers = arena_header(arena, bytes)};
+  for (int i = 0; i < model->config.n_layer; i++) {
+    start->layers[i] = (LayerState){.starts = pieces.starts};
+    for (int f = 0; f < STATE_N_FIELDS; f++) {
+      Tensor *rows = *state_field(&from->layers[i], f);
+      if (!rows) continue;
+      int64_t dim[TENSOR_MAX_DIM] = {n};
+      for (int d = 1; d < rows->n_dim; d++) dim[d] = rows->dim[d];
+      Tensor *field = tensor_new(arena, rows->dtype, rows->n_dim, dim);
+      gather_fwd(device,
+                 &(Gather){.width = tensor_count(rows) / rows->dim[0], .index = pieces.row, .x = rows, .y = field});
+      *state_field(&start->layers[i], f) = field;
+    }
+  }
+  *end = model_state_rows(model, arena, &carry->next, first_row, batch->n_seq);
+  end->last = pieces.last;
+}
+
+void carry_commit(Carry *carry) {
+  const ModelState now = carry->now;
+  carry->now = carry->next, carry->next = now;
+  carry->lost = false;
+}
+
+void carry_gather(Carry *carry, const Model *model, Device *device, Dist *dist) {
+  if (dist->size == 1) return;
+  for (int i = 0; i < model->config.n_layer; i++)
+    for (int f = 0; f < STATE_N_FIELDS; f++) {
+      const Tensor *field = *state_field(&carry->now.layers[i], f);
+      if (!field) continue;
+      const Tensor host = device_pull(device, field);
+      const size_t bytes = tensor_bytes(field) / (size_t)dist->size;
+      char *mine = base_alloc(bytes);
+      memcpy(mine, (const char *)host.data + (size_t)dist->rank * bytes, bytes);
+      dist_gather_all(dist, mine, host.data, bytes);
+      device_push(device, field);
+      free(mine);
+    }
+}
+
+CheckpointTensor *carry_tensors(const Carry *carry, const Model *model, int *n) {
+  CheckpointTensor *tensors = base_alloc((size_t)model->config.n_layer * STATE_N_FIELDS * sizeof *tensors);
+  *n = 0;
+  for (int i = 0; i < model->config.n_layer; i++)
+    for (int f = 0; f < STATE_N_FIELDS; f++) {
+      Tensor *field = *state_field(&carry->now.layers[i], f);
+      if (!field) continue;
+      CheckpointTensor *tensor = &tensors[(*n)++];
+      snprintf(tensor->name, sizeof tensor->name, "carry/%d/%s", i, state_field_name(f));
+      tensor->tensor = field;
+    }
+  return tensors;
+}

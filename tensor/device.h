@@ -12,7 +12,7 @@
 
 /* A backend's own memory. */
 typedef struct BackendMemory {
-  bool out_of_reach; /* no host address: arena_open_over */
+  bool out_of_reach;                                             /* no host address: arena_open_over */
   Status (*open)(const char *name, size_t bytes, void **memory); /* fails with CODE_MEMORY */
   void (*close)(void *memory);
   size_t (*available)(void); /* bytes that open can still give */
@@ -24,8 +24,9 @@ typedef struct BackendMemory {
 typedef struct Backend {
   const char *name;
   const BackendMemory *memory; /* NULL: the host's */
-  Dtype real;           /* F32 or F64 */
-  bool multiplies_bf16; /* where not, BF16 is widened for products: float32's speed, less memory */
+  const char *identity;        /* of a GPU: its name, architecture, processors and driver; else NULL */
+  Dtype real;                  /* F32 or F64 */
+  bool multiplies_bf16;        /* where not, BF16 is widened for products: float32's speed, less memory */
 #define KERNEL_GRAD(op, Params) void (*op##_bwd)(const Params *p);
 #define KERNEL_PLAIN(op, Params)
 #define SCRATCH_SCRATCH(op, Params) size_t (*op##_scratch)(const Params *p, bool backward);

@@ -1,7 +1,6 @@
 /* bench_machine: what this machine, or its GPU, can do at best, measured with the `peak` kernel of the build in use: the
  * best of several short runs, because whatever disturbs a run only makes it slower. A GPU's matrix products are those of its
  * library, by `linear`. */
-#include <glob.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -106,17 +105,6 @@ static double product_rate(Device *device, Dtype dtype, int64_t n) {
   return 2.0 * (double)n * (double)n * (double)n / least;
 }
 
-static char *gpu_name(const char *backend) {
-  glob_t found = {0};
-  char *name = glob("/proc/driver/nvidia/gpus/*/information", 0, NULL, &found) == 0
-                   ? proc_value(found.gl_pathv[0], "Model")
-                   : NULL;
-  globfree(&found);
-  char *all = base_format("%s, %s", name ? name : "GPU not known", backend);
-  free(name);
-  return all;
-}
-
 /* Copies of 1 GiB, products of 8192: far beyond caches and launches. The host's twin is measured for its lines only. */
 static Status measure_gpu(Machine *machine, const char *name, Device *device) {
   const bool is_twin = !device->backend->memory->out_of_reach;
@@ -126,7 +114,7 @@ static Status measure_gpu(Machine *machine, const char *name, Device *device) {
                products = (size_t)(3 * side * side) * sizeof(float);
   device_close(device);
   TRY(device_open(device, name, F32, (DeviceSizes){copies + (1 << 20), products + (1 << 20), (size_t)256 << 20}));
-  machine->cpu = gpu_name(is_twin ? "simt" : device->backend->name);
+  machine->cpu = base_strdup(device->backend->identity);
   Tensor *x = tensor_new2(&device->weights, F32, n_rows, row), *y = tensor_new2(&device->weights, F32, n_rows, row);
   device_zero(device, x), device_zero(device, y);
   machine->level[machine->n_levels++] = (MachineLevel){.name = "memory",

@@ -166,7 +166,7 @@ static void check_gpus(Findings *findings) {
   const Backend *backend;
   Status opened = plugin ? plugin_open("cuda", &backend) : STATUS_OK;
   if (!plugin) row("CUDA backend", "not built: no nvcc was found; training runs on the processor");
-  else row("CUDA backend", "%s", opened.code == CODE_OK ? "ready" : opened.line);
+  else row("CUDA backend", "%s", opened.code == CODE_OK ? backend->identity : opened.line);
   if (n_driven && !plugin) advise(findings, "install the CUDA toolkit and build again, to train on the GPU.");
   status_clear(&opened);
   free(plugin);

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "train/selftest.h"
+
 static bool has_file(const char *directory, const char *name) {
   char *path = base_format("%s/%s", directory, name);
   bool found = access(path, R_OK) == 0;
@@ -79,6 +81,7 @@ Status open_load(OpenModel *open, const PlanShape *shape) {
   if (plan_total_bytes(&plan) > available)
     return status_fail(CODE_MEMORY, "%s: needs %.0f MiB, %.0f MiB are available", open->path,
                        (double)plan_total_bytes(&plan) / 1048576.0, (double)available / 1048576.0);
+  TRY(selftest_once(config->device));
   TRY(device_open(&open->device, config->device, F32, plan.sizes));
   open->model = model_new(&config->model);
   params_alloc(&open->model->params, &open->device, config->dtype, false, 0);

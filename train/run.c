@@ -14,6 +14,7 @@
 #include "train/format.h"
 #include "train/replicas.h"
 #include "train/sample.h"
+#include "train/selftest.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -118,6 +119,7 @@ static Status open_model(Run *run) {
   /* The resolved config says what was resolved: a resumed run's must be the same text. */
   config->train.virtual_ranks = run->plan.gradient.virtual_ranks;
   config->train.micro_batch_size = run->plan.gradient.micro_batch_size;
+  TRY(selftest_once(config->device));
   TRY(device_open(&run->device, config->device, F32, run->plan.sizes));
   run->model = model_new(&config->model);
   run->model->recompute = config->train.recompute;

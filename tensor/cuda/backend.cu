@@ -3,6 +3,8 @@
 
 #include "tensor/cuda/matmul.h"
 
+#include <stdio.h>
+
 extern "C" {
 #include "tensor/plugin.h"
 }
@@ -64,9 +66,10 @@ void sum_columns(const float *parts, int64_t n_rows, int64_t width, int64_t ld, 
 #define KERNEL(op, Params, grad, scratch_kind)                                                                         \
   backend.op##_fwd = op##_fwd_cuda;                                                                                    \
   SET_##grad(op) SET_##scratch_kind(op)
-static const Backend *make_backend() {
+static const Backend *make_backend(const char *identity) {
   static Backend backend;
   backend.name = "cuda";
+  backend.identity = identity;
   backend.real = F32;
   backend.multiplies_bf16 = true;
   backend.memory = &MEMORY;
@@ -112,7 +115,14 @@ static Status open_backend(const Backend **backend) {
   cuda_device.shared_bytes = (size_t)shared_bytes;
   CUDA_CHECK(cudaStreamCreateWithFlags(&cuda_device.stream, cudaStreamNonBlocking));
   matmul_open();
-  *backend = make_backend();
+  static char identity[384];
+  cudaDeviceProp properties;
+  int driver = 0;
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+  CUDA_CHECK(cudaDriverGetVersion(&driver));
+  snprintf(identity, sizeof identity, "%s, sm_%d%d, %d processors, driver for CUDA %d.%d", properties.name, major, minor,
+           cuda_device.n_processors, driver / 1000, driver % 100 / 10);
+  *backend = make_backend(identity);
   return status_ok();
 }
 

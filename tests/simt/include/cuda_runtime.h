@@ -46,12 +46,16 @@ typedef enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMinor = 76
 } cudaDeviceAttr;
 enum { cudaStreamNonBlocking = 1 };
+struct cudaDeviceProp {
+  char name[256];
+};
 
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);

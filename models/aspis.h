@@ -193,12 +193,24 @@ int64_t generate_tokens(Decoder *decoder, const Generate *generate);
 /* The same for one sequence without a state: the prefix is computed anew for every token. */
 int64_t generate_uncached(Model *model, Device *device, Dtype act, const Generate *generate);
 
-/* Weights: a directory with config.json and model.safetensors (canonical names). Strict: every missing, unexpected or
+/* Weights: a directory with config.json and model.safetensors, its shards and model.safetensors.index.json, or an old
+ * pytorch_model.bin; in the canonical layout or Hugging Face's of Mamba2ForCausalLM. Strict: every missing, unexpected or
  * misshapen tensor is listed and the whole refused (CODE_CHECKPOINT). A tied file may hold lm_head.weight if it equals
  * the embedding. F32, F16 and BF16 files. */
+bool weights_directory(const char *path); /* whether it holds one of the three */
 Status weights_read_config(const char *directory, ModelConfig *config);
 Status weights_load(Model *model, const char *directory);
-/* The checks of weights_load alone; the model needs no memory for values. */
-Status weights_check(const Model *model, const char *directory);
-/* Writes config.json and model.safetensors (F32), each by temp file, fsync, rename. */
-Status weights_save(Model *model, const char *directory);
+typedef struct WeightsSurvey {
+  const char *format;                /* "safetensors", "sharded safetensors", "pytorch_model.bin" */
+  int n_matched, n_cast, n_reshaped; /* cast: from half precision; reshaped: by dimensions of 1 */
+  int n_tied;                        /* heads that are the embedding once more */
+} WeightsSurvey;
+/* The checks of weights_load alone, and what was found; the model needs no memory for values. */
+Status weights_survey(const Model *model, const char *directory, WeightsSurvey *survey);
+typedef enum WeightsLayout { LAYOUT_CANONICAL, LAYOUT_HF } WeightsLayout;
+/* Writes config.json and model.safetensors (F32), each by temp file, fsync, rename. What a layout cannot say is CODE_USAGE. */
+Status weights_save(Model *model, const char *directory, WeightsLayout layout);
+
+/* Hugging Face's config.json of a Mamba2ForCausalLM (models/config_hf.c); model_config_from_json reads both. */
+char *model_config_to_hf(const ModelConfig *config);      /* malloc'ed */
+char *model_config_hf_problem(const ModelConfig *config); /* NULL, or what it has no words for (malloc'ed) */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "models/aspis.h"
+#include "models/config_hf.h"
 
 #define NO_LIMIT 1e30
 
@@ -309,6 +310,7 @@ static Status read_model(const json_t *root, const char *where, ModelConfig *con
   static const char *const OTHERS[] = {"task",           "ssm_cfg", "attn_layer_idx", "attn_cfg", "rms_norm",
                                        "fused_add_norm", NULL};
   TRY(require_object(place, "the file", root));
+  if (json_object_get(root, "model_type")) return config_hf_read(root, where, config);
   TRY(read_required(place, root, (const char *const[]){"d_model", "n_layer", "ssm_cfg", NULL}));
   const json_t *task = json_object_get(root, "task"), *rms_norm = json_object_get(root, "rms_norm");
   const char *task_name = task ? json_string_value(task) : "lm";
@@ -345,7 +347,8 @@ static Status read_forecaster(const json_t *root, const char *where, ModelConfig
   return problem_status(where, model_config_problem(config));
 }
 
-/* A copy with every Infinity outside strings replaced by a number of the same length. */
+/* A copy with what is no JSON but is found, outside strings: every Infinity replaced by a number of the same length, every NaN by
+ * an empty text, which no number's key takes. */
 static char *without_infinity(const char *text) {
   static const char WORD[] = "Infinity", NUMBER[] = "1e30    ";
   char *copy = base_strdup(text);
@@ -354,6 +357,7 @@ static char *without_infinity(const char *text) {
     if (in_string && *c == '\\' && c[1]) c++;
     else if (*c == '"') in_string = !in_string;
     else if (!in_string && !strncmp(c, WORD, strlen(WORD))) memcpy(c, NUMBER, strlen(NUMBER));
+    else if (!in_string && !strncmp(c, "NaN", 3)) memcpy(c, "\"\" ", 3), c += 2;
   }
   return copy;
 }

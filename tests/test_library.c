@@ -21,7 +21,7 @@ static void write_model(int kind, int32_t *tokens, float *logits) {
   const SubjectKind *k = &SUBJECT_KINDS[kind];
   ModelConfig config = subject_config(k->layer, k->is_mimo, k->hybrid);
   Subject s = subject_open(&config, F32);
-  store_ok(weights_save(s.model, "weights"), k->name);
+  store_ok(weights_save(s.model, "weights", LAYOUT_CANONICAL), k->name);
   const Tensor *token = subject_tokens(&s.device.step, N_TOKENS, 3);
   memcpy(tokens, token->data, N_TOKENS * sizeof *tokens);
   Tape tape = tape_make(&s.device, F32, false);

@@ -52,7 +52,7 @@ static void write_weights(int kind) {
   Model *model = model_new(&c);
   params_alloc(&model->params, &device, F32, false, 0);
   params_init(&model->params, 5);
-  store_ok(weights_save(model, "weights"), KINDS[kind].name);
+  store_ok(weights_save(model, "weights", LAYOUT_CANONICAL), KINDS[kind].name);
   model_free(model);
   device_close(&device);
 }

@@ -124,7 +124,7 @@ Test(config_json, what_is_not_understood_is_refused_by_name) {
       {"{\"n_layer\": 2, \"vocab_size\": 11, \"ssm_cfg\": {\"layer\": \"Mamba3\"}}", "d_model: found nothing"},
       {"{\"d_model\": 64, \"n_layer\": 2, \"ssm_cfg\": {\"layer\": \"Mamba3\"}}", "vocab_size: found nothing"},
       {"[1]", "expected an object"},
-      {"{\"d_model\": NaN}", "not JSON"},
+      {WITH("\"pad_vocab_size_multiple\": NaN"), "pad_vocab_size_multiple: found \"\""},
       {"", "not JSON"},
   };
   for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
@@ -241,7 +241,7 @@ Test(weights, saved_ones_load_bitwise) {
     ModelConfig config = small_config(), read;
     config.d_intermediate = 100;
     Model *saved = model_made(&config, bf16 ? BF16 : F32, true), *loaded = model_made(&config, F32, false);
-    store_ok(weights_save(saved, folder), "save");
+    store_ok(weights_save(saved, folder, LAYOUT_CANONICAL), "save");
     zero(loaded);
     store_ok(weights_read_config(folder, &read), "config");
     store_ok(weights_load(loaded, folder), "load");
@@ -269,7 +269,7 @@ Test(weights, golden_ones_load_and_save_as_they_are) {
   cr_assert_arr_eq((char *)model->embedding->data, bytes + 8 + header, tensor_bytes(model->embedding),
                    "the first tensor");
   free(bytes);
-  store_ok(weights_save(model, folder), "save");
+  store_ok(weights_save(model, folder, LAYOUT_CANONICAL), "save");
   zero(back);
   store_ok(weights_load(back, folder), "load again");
   cr_assert(models_equal(model, back), "what was saved differs");
@@ -350,7 +350,7 @@ Test(weights, of_another_model_are_refused_with_every_difference) {
   Model *model = model_made(&config, F32, false), *kept = model_made(&config, F32, false);
   config.vocab_size = 512;
   Model *smaller = model_made(&config, F32, false);
-  store_ok(weights_save(smaller, folder), "save");
+  store_ok(weights_save(smaller, folder, LAYOUT_CANONICAL), "save");
   patch_file("backbone.norm_f.weight", "backbone.norm_x.weight");
   static const char *const PHRASES[] = {"backbone.embedding.weight: found (512, 64), expected (1024, 64)",
                                         "backbone.norm_f.weight: missing", "backbone.norm_x.weight: unexpected"};
@@ -365,14 +365,14 @@ Test(weights, a_tied_head_must_equal_the_embedding) {
   Model *untied = model_made(&config, F32, false);
   config.tie_embeddings = true;
   Model *tied = model_made(&config, F32, false);
-  store_ok(weights_save(untied, folder), "save");
+  store_ok(weights_save(untied, folder, LAYOUT_CANONICAL), "save");
   store_expect(weights_load(tied, folder), CODE_CHECKPOINT, "lm_head.weight: differs from the embedding", "other head");
   memcpy(untied->lm_head->data, untied->embedding->data, tensor_bytes(untied->embedding));
-  store_ok(weights_save(untied, folder), "save");
+  store_ok(weights_save(untied, folder, LAYOUT_CANONICAL), "save");
   zero(tied);
   store_ok(weights_load(tied, folder), "equal head");
   cr_assert(!memcmp(tied->embedding->data, untied->embedding->data, tensor_bytes(untied->embedding)), "embedding");
-  store_ok(weights_save(tied, folder), "save");
+  store_ok(weights_save(tied, folder, LAYOUT_CANONICAL), "save");
   store_expect(weights_load(untied, folder), CODE_CHECKPOINT, "lm_head.weight: missing", "untied model, tied file");
   model_free(untied), model_free(tied);
 }
@@ -381,7 +381,7 @@ Test(weights, the_width_of_the_mlp_is_the_files) {
   ModelConfig config = small_config(), read;
   config.d_intermediate = 100, config.d_mlp = 104;
   Model *model = model_made(&config, F32, false);
-  store_ok(weights_save(model, folder), "save");
+  store_ok(weights_save(model, folder, LAYOUT_CANONICAL), "save");
   config.d_mlp = 0;
   char *text = model_config_to_json(&config); /* as others write it: without d_mlp */
   store_write(config_path, text, strlen(text));
@@ -454,17 +454,21 @@ Test(weights, attacks_on_the_header_are_refused) {
   attacked = model_new(&config);
   for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
     write_attack(strlen(CASES[i].header), CASES[i].header, (size_t)CASES[i].n_data);
-    store_expect(weights_check(attacked, folder), CODE_CHECKPOINT, CASES[i].phrase, CASES[i].header);
+    store_expect(weights_survey(attacked, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT, CASES[i].phrase,
+                 CASES[i].header);
   }
   static const uint64_t LENGTHS[] = {3, 1000, 100000001, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
   for (int i = 0; i < 6; i++) {
     write_attack(LENGTHS[i], "{}", 0);
-    store_expect(weights_check(attacked, folder), CODE_CHECKPOINT, "header: found a length", "length");
+    store_expect(weights_survey(attacked, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT, "header: found a length",
+                 "length");
   }
   store_write(file_path, "\2\0\0\0\0\0\0\0{", 9);
-  store_expect(weights_check(attacked, folder), CODE_CHECKPOINT, "not a safetensors file", "9 bytes");
+  store_expect(weights_survey(attacked, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT, "not a safetensors file",
+               "9 bytes");
   store_write(file_path, "", 0);
-  store_expect(weights_check(attacked, folder), CODE_CHECKPOINT, "not a safetensors file", "empty");
+  store_expect(weights_survey(attacked, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT, "not a safetensors file",
+               "empty");
   model_free(attacked);
 }
 
@@ -472,7 +476,7 @@ Test(weights, truncated_anywhere_or_damaged_in_the_header_never_load_wrong) {
   ModelConfig config = small_config();
   config.vocab_size = 8;
   Model *model = model_made(&config, F32, false), *loaded = model_made(&config, F32, false);
-  store_ok(weights_save(model, folder), "save");
+  store_ok(weights_save(model, folder, LAYOUT_CANONICAL), "save");
   size_t n;
   char *bytes = store_read(file_path, &n);
   uint64_t header;
@@ -480,7 +484,7 @@ Test(weights, truncated_anywhere_or_damaged_in_the_header_never_load_wrong) {
   for (size_t length = n; length-- > 0;) {
     if (length > header + 300 && length % 97 != 0) continue;
     cr_assert_eq(truncate(file_path, (off_t)length), 0, "truncate");
-    store_expect(weights_check(model, folder), CODE_CHECKPOINT, "model.safetensors", "truncated");
+    store_expect(weights_survey(model, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT, "model.safetensors", "truncated");
   }
   for (size_t at = 0; at < 8 + header; at++) {
     bytes[at] = (char)(bytes[at] ^ (1 << at % 8));
@@ -499,7 +503,7 @@ Test(weights, a_folder_without_them_says_so) {
   Model *model = model_new(&config);
   store_expect(weights_read_config(folder, &config), CODE_CHECKPOINT, "config.json: cannot open: No such file",
                "no config");
-  store_expect(weights_check(model, folder), CODE_CHECKPOINT, "model.safetensors: cannot open: No such file",
-               "no weights");
+  store_expect(weights_survey(model, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT,
+               "model.safetensors: cannot open: No such file", "no weights");
   model_free(model);
 }

@@ -310,8 +310,7 @@ static Status cmd_generate(const Command *command) {
   if (open.config.model.task != TASK_LM)
     status =
         status_fail(CODE_CHECKPOINT, "%s: found a forecaster, expected a language model (aspis forecast)", open.path);
-  if (status.code == CODE_OK && open.is_checkpoint && open.info.tokenizer_json)
-    status = tokenizer_from_json(open.info.tokenizer_json, &tokenizer);
+  if (status.code == CODE_OK) status = open_tokenizer(&open, &tokenizer);
   if (status.code == CODE_OK) status = generate_open(&open, command, tokenizer);
   if (tokenizer) tokenizer_free(tokenizer);
   open_close(&open);

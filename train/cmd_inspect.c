@@ -114,9 +114,12 @@ static Status inspect_weights(const char *directory) {
   ModelConfig config;
   TRY(weights_read_config(directory, &config));
   Model *model = model_new(&config);
-  Status status = weights_check(model, directory);
+  WeightsSurvey survey;
+  Status status = weights_survey(model, directory, &survey);
   if (status.code == CODE_OK) {
-    print_line("kind", "weights (config.json and model.safetensors)");
+    print_line("kind", "weights (config.json and tensors)");
+    printf("%-12s %s: %d matched, of them %d in half precision, %d of another shape; 0 missing, 0 unexpected\n",
+           "tensors", survey.format, survey.n_matched, survey.n_cast, survey.n_reshaped);
     print_line("directory", directory);
     print_model(&config);
     print_count("parameters", params_count(&model->params));
@@ -136,7 +139,8 @@ static Status inspect_run(const char *directory) {
   free(message);
   if (!path)
     return status_fail(CODE_CHECKPOINT,
-                       "%s: found neither checkpoints/step-*.h5 nor model.safetensors, expected a run directory, a "
+                       "%s: found neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin), expected "
+                       "a run directory, a "
                        "weights directory or a checkpoint .h5",
                        directory);
   Status status = inspect_checkpoint(path);
@@ -144,19 +148,13 @@ static Status inspect_run(const char *directory) {
   return status;
 }
 
-static bool has_weights(const char *directory) {
-  char *path = base_format("%s/model.safetensors", directory);
-  bool found = access(path, F_OK) == 0;
-  free(path);
-  return found;
-}
-
-/* model.safetensors itself stands for its directory, because its config.json lies there. */
-static Status inspect_safetensors(const char *path) {
-  const char *slash = strrchr(path, '/');
-  if (strcmp(slash ? slash + 1 : path, "model.safetensors") != 0)
-    return status_fail(CODE_CHECKPOINT, "%s: expected a file named model.safetensors with its config.json beside it",
-                       path);
+/* The file itself stands for its directory, because its config.json lies there. */
+static Status inspect_file(const char *path) {
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  if (strcmp(name, "model.safetensors") != 0 && strcmp(name, "pytorch_model.bin") != 0)
+    return status_fail(
+        CODE_CHECKPOINT,
+        "%s: expected a file named model.safetensors or pytorch_model.bin with its config.json beside it", path);
   char *directory = slash ? base_format("%.*s", (int)(slash - path), path) : base_strdup(".");
   Status status = inspect_weights(*directory ? directory : "/");
   free(directory);
@@ -167,8 +165,8 @@ static Status cmd_inspect(const Command *command) {
   const char *path = command->args[0], *dot = strrchr(path, '.');
   struct stat st;
   if (stat(path, &st) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
-  if (S_ISDIR(st.st_mode)) return has_weights(path) ? inspect_weights(path) : inspect_run(path);
-  return dot && !strcmp(dot, ".safetensors") ? inspect_safetensors(path) : inspect_checkpoint(path);
+  if (S_ISDIR(st.st_mode)) return weights_directory(path) ? inspect_weights(path) : inspect_run(path);
+  return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".bin")) ? inspect_file(path) : inspect_checkpoint(path);
 }
 
 const CommandSpec command_inspect = {

@@ -51,8 +51,7 @@ static Status open_model(AspisModel *model, const char *path, const char *dtype)
   if (model->open.config.model.task != TASK_LM)
     return status_fail(CODE_CHECKPOINT, "%s: found a forecaster, expected a language model", path);
   TRY(open_load(&model->open, &(PlanShape){0}));
-  const char *json = model->open.is_checkpoint ? model->open.info.tokenizer_json : NULL;
-  return json ? tokenizer_from_json(json, &model->tokenizer) : STATUS_OK;
+  return open_tokenizer(&model->open, &model->tokenizer);
 }
 
 EXPORT int aspis_open(const char *path, const char *dtype, AspisModel **model) {

@@ -1,6 +1,8 @@
 /* open: see open.h. */
 #include "train/open.h"
 
+#include "data/tokenizer.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,13 +13,6 @@
 
 #include "train/selftest.h"
 
-static bool has_file(const char *directory, const char *name) {
-  char *path = base_format("%s/%s", directory, name);
-  bool found = access(path, R_OK) == 0;
-  free(path);
-  return found;
-}
-
 /* Fills path and is_checkpoint from what lies at `path`. */
 static Status resolve(OpenModel *open, const char *path) {
   struct stat info;
@@ -27,7 +22,7 @@ static Status resolve(OpenModel *open, const char *path) {
     open->is_checkpoint = true;
     return STATUS_OK;
   }
-  if (has_file(path, "model.safetensors")) {
+  if (weights_directory(path)) {
     open->path = base_strdup(path);
     return STATUS_OK;
   }
@@ -37,7 +32,8 @@ static Status resolve(OpenModel *open, const char *path) {
   free(message);
   if (!open->path)
     return status_fail(CODE_CHECKPOINT,
-                       "%s: holds neither checkpoints/step-*.h5 nor model.safetensors: expected a run directory, a "
+                       "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected "
+                       "a run directory, a "
                        "checkpoint .h5 or a weights directory",
                        path);
   open->is_checkpoint = true;
@@ -89,6 +85,25 @@ Status open_load(OpenModel *open, const PlanShape *shape) {
   CheckpointInfo info = {0};
   Status status = checkpoint_load(open->path, &info, &open->model->params, false);
   checkpoint_info_free(&info);
+  return status;
+}
+
+Status open_tokenizer(const OpenModel *open, Tokenizer **tokenizer) {
+  *tokenizer = NULL;
+  if (open->config.model.task != TASK_LM) return STATUS_OK;
+  if (open->is_checkpoint)
+    return open->info.tokenizer_json ? tokenizer_from_json(open->info.tokenizer_json, tokenizer) : STATUS_OK;
+  char *path = base_format("%s/tokenizer.json", open->path);
+  Status status = access(path, F_OK) == 0 ? tokenizer_read(path, tokenizer) : STATUS_OK;
+  const int n = *tokenizer ? tokenizer_vocab_size(*tokenizer) : 0, n_rows = model_padded_vocab(&open->config.model);
+  if (n > n_rows) {
+    status =
+        status_fail(CODE_CHECKPOINT, "%s: has %d tokens, the model %d rows: expected the tokenizer it was trained with",
+                    path, n, n_rows);
+    tokenizer_free(*tokenizer);
+    *tokenizer = NULL;
+  }
+  free(path);
   return status;
 }
 

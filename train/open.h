@@ -2,6 +2,7 @@
  * directory (config.json + model.safetensors). */
 #pragma once
 
+#include "data/data.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
 #include "train/plan.h"
@@ -20,4 +21,7 @@ typedef struct OpenModel {
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);
 /* Opens the device for the forward passes that shape tells and loads the weights. */
 Status open_load(OpenModel *open, const PlanShape *shape);
+/* The model's tokenizer: a checkpoint's own, or tokenizer.json of a weights directory; NULL: none. One with more tokens than the
+ * model has rows is CODE_CHECKPOINT. */
+Status open_tokenizer(const OpenModel *open, Tokenizer **tokenizer);
 void open_close(OpenModel *open);

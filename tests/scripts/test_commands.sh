@@ -27,6 +27,12 @@ for variant in "--set model.ssm_cfg.layer=Mamba2 --set model.tie_embeddings=fals
   "$aspis" convert weights onward >/dev/null
   for copy in again onward; do diff -r weights $copy || fail "convert of a checkpoint or of weights: $copy differs"; done
 
+  # As a checkpoint: the same logits, by every way of computing them.
+  told=$("$aspis" convert weights copy.h5 --to h5 --force --verify) || fail "convert --verify: $told"
+  [[ $told == *"0 missing, 0 unexpected"*"scan and single steps"*"scan and definition"* ]] || fail "convert --verify: $told"
+  same "generate from an .h5" "$("$aspis" generate run --prompt-tokens 3,1 --max-tokens 20 --json)" \
+    "$("$aspis" generate copy.h5 --prompt-tokens 3,1 --max-tokens 20 --json)"
+
   same "eval" "$("$aspis" eval run --json --quiet)" "$("$aspis" eval weights --config small.yaml --json --quiet)"
   prompt="--prompt-tokens 3,1,2 --max-tokens 20 --json"
   for how in "--temperature 0" "--temperature 0.9 --top-k 5 --seed 4"; do
@@ -44,6 +50,15 @@ for variant in "--set model.ssm_cfg.layer=Mamba2 --set model.tie_embeddings=fals
   done
   echo "ok: convert, eval, generate, init_from ${variant:-Mamba3}"
 done
+
+# As Hugging Face has a Mamba-2, from a config that can be said there.
+plain="--set model.ssm_cfg.layer=Mamba2 --set model.d_intermediate=0 --set model.attn_layer_idx=[]"
+"$aspis" train small.yaml --quiet --out plain --set train.steps=5 $plain >/dev/null
+"$aspis" convert plain hf --to hf >/dev/null || fail "convert --to hf"
+same "generate from Hugging Face's" "$("$aspis" generate plain --prompt-tokens 3,1 --max-tokens 20 --json)" \
+  "$("$aspis" generate hf --prompt-tokens 3,1 --max-tokens 20 --json)"
+"$aspis" convert hf back --to hf >/dev/null
+diff -r hf back || fail "Hugging Face's, there and back: other weights"
 
 # A bf16 run: what is converted are its exact float32 masters.
 "$aspis" train small.yaml --quiet --out narrow --set train.steps=10 --set dtype=bf16 >/dev/null
@@ -63,8 +78,9 @@ rm weights/config.json
 refused 2 'model.safetensors' "$aspis" convert run weights
 "$aspis" convert run weights --force >/dev/null || fail "convert --force"
 refused 2 'is a run directory' "$aspis" convert run run --force
-refused 2 'not built in this version' "$aspis" convert run elsewhere --to hf
-refused 2 'expected safetensors' "$aspis" convert run elsewhere --to gguf
+refused 2 "Mamba2ForCausalLM has no other" "$aspis" convert run elsewhere --to hf
+refused 2 'ends in .h5' "$aspis" convert run elsewhere --to h5
+refused 2 'expected one of safetensors' "$aspis" convert run elsewhere --to gguf
 refused 4 'nowhere' "$aspis" convert nowhere elsewhere
 [ ! -e elsewhere ] || fail "a refused conversion left something"
 

@@ -10,7 +10,7 @@ expect() {
   grep -qF -- "$2" <<<"$output" || fail "inspect $3: \"$2\" is not in: $output"
 }
 
-expect 0 "weights (config.json and model.safetensors)" "$source_dir/tests/golden/lm_packed"
+expect 0 "safetensors: 25 matched, of them 0 in half precision" "$source_dir/tests/golden/lm_packed"
 expect 0 "attention at 2, vocabulary 61 (64 rows), tied" "$source_dir/tests/golden/lm_packed/model.safetensors"
 expect 0 "a sequence, and " "$source_dir/tests/golden/lm_packed"
 expect 0 "backbone.layers.2.mixer.out_proj.weight" "$source_dir/tests/golden/lm_packed"

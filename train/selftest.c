@@ -58,7 +58,7 @@ static Status side_open(Side *s, const Config *config, const char *device) {
   s->model = model_new(&config->model);
   s->model->dropout_seed = 1;
   params_alloc(&s->model->params, &s->device, config->dtype, true,
-               gradient_n_spare(&(GradientShape){N_SEQ, 2, 1, 0, 0}));
+               gradient_n_spare(&(GradientShape){N_SEQ, 2, 1, 0, 0, 0}));
   params_init(&s->model->params, 1);
   return STATUS_OK;
 }
@@ -95,8 +95,8 @@ static Status judge(const Case *c, Dtype act, const char *what, const char *of, 
 
 static Status compare_gradients(const Case *c, const Config *config, Side *cpu, Side *gpu, const Batch *batch) {
   const GradientShape shape = {.batch_size = N_SEQ, .virtual_ranks = 2, .micro_batch_size = 1};
-  const double want = gradient_step(cpu->model, &cpu->device, config->dtype, &shape, batch);
-  const double got = gradient_step(gpu->model, &gpu->device, config->dtype, &shape, batch);
+  const double want = gradient_step(cpu->model, &cpu->device, config->dtype, &shape, batch, NULL);
+  const double got = gradient_step(gpu->model, &gpu->device, config->dtype, &shape, batch, NULL);
   const double tolerance = tolerance_of(config->dtype);
   TRY(judge(c, config->dtype, "the loss", "", isfinite(got) ? fabs(got - want) / fabs(want) : INFINITY, tolerance));
   ParamTable *a = &cpu->model->params, *b = &gpu->model->params;

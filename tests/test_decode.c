@@ -359,15 +359,17 @@ static Generate generate_one(const int32_t *const *prompt, const int64_t *n_prom
   return (Generate){.prompt = prompt, .n_prompt = n_prompt, .n_new = n_new, .on_token = tell, .user = told};
 }
 
-/* Where the two ways differ, the two likeliest logits must be as good as equal. */
+/* Where the two ways differ, the two likeliest logits must be as good as equal. ASPIS_PROMPTS=1000: as many of each kind. */
 Test(generation, with_the_state_kept_makes_the_tokens_of_prefixes_computed_anew) {
-  enum { N_PROMPTS = 40, N_NEW = 64 };
+  enum { N_NEW = 64 };
+  const char *asked = getenv("ASPIS_PROMPTS");
+  const int n_prompts = asked ? atoi(asked) : 40;
   for (int k = 0; k < SUBJECT_N_KINDS; k++) {
     ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     Subject s = subject_open(&config, F32);
-    for (int p = 0; p < N_PROMPTS; p++) {
+    for (int p = 0; p < n_prompts; p++) {
       const size_t mark = arena_mark(&s.device.weights);
-      const int64_t n_prompt = 1 + p * 3;
+      const int64_t n_prompt = 1 + p % 40 * 3;
       const int32_t *prompt = subject_tokens(&s.device.weights, (int)n_prompt, (uint64_t)(100 + p))->data;
       Told kept, anew;
       Decoder decoder = decoder_open(s.model, &s.device, F32, 1, n_prompt + N_NEW);

@@ -1,8 +1,8 @@
 # The few commands a person types; everything else is plain CMake (see CMakePresets.json).
-.PHONY: help setup configure build quickstart test sanitize bench format tidy clean
+.PHONY: help setup configure build quickstart test gpu-test sanitize bench format tidy clean
 
 help: ## show this
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: ## install missing packages (apt)
 	@sh scripts/setup.sh
@@ -20,6 +20,9 @@ quickstart: configure ## train a small Mamba-3 to the end, score it, write its r
 test: build ## every test
 	@ctest --preset release
 
+gpu-test: ## on a machine with a GPU: parity, training, timings, peers (tests/gpu/run.sh)
+	@bash tests/gpu/run.sh
+
 sanitize: setup ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 	@cmake --preset sanitize >build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }
 	@cmake --build --preset sanitize
@@ -36,4 +39,4 @@ tidy: build ## clang-tidy over our sources
 	@git ls-files '*.c' | grep -v '^tests/' | xargs clang-tidy -p build --quiet
 
 clean: ## remove what was built
-	@rm -rf build build-debug build-cuda build-sanitize build.log build-sanitize.log
+	@rm -rf build build-debug build-cuda build-gpu build-sanitize build.log build-sanitize.log

@@ -158,7 +158,7 @@ static void compare(const GradCase *c, Dtype act, uint64_t seed, int n_orders) {
 
 void gradcheck_run(const GradCase *c) {
   open(&definition, "cpu", F64);
-  open(&twin, "simt", F32);
+  open(&twin, simt_device(), F32);
   static int n_cases; /* of the row: each has a process of its own */
   const int n_orders = n_cases++ < N_FIRST_CASES ? N_ORDERS_FIRST : N_ORDERS;
   compare(c, F32, (uint64_t)n_cases, n_orders);

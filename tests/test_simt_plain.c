@@ -71,7 +71,7 @@ static void check(const char *what, Run *run, int number, Dtype act, double tole
   for (int order = 0; order < N_ORDERS; order++) {
     simt_seed((uint64_t)order + 1);
     simt_watch(order == 0);
-    Machine got = machine_open("simt", F32, act);
+    Machine got = machine_open(simt_device(), F32, act);
     run(&got, number);
     cr_assert_eq(got.n_results, want.n_results, "%s, case %d: other results", what, number);
     for (int r = 0; r < got.n_results; r++) {

@@ -61,7 +61,7 @@ static void check(const ScanShape *shape, const ScanCase *want, Dtype act) {
     simt_seed((uint64_t)order + 1);
     simt_watch(order == 0);
     ScanCase got;
-    run(order == 0 ? &first : &got, "simt", shape, F32, act);
+    run(order == 0 ? &first : &got, simt_device(), shape, F32, act);
     for (int i = 0; i < want->n_results; i++) {
       if (order == 0) assert_close(shape->name, &first.results[i], &want->results[i], act);
       else
@@ -99,7 +99,7 @@ Test(simt_scan, is_the_definition_with_little_shared_memory) {
     ScanCase want, got;
     run(&want, "cpu", shape, F64, F64);
     simt_seed((uint64_t)i);
-    run(&got, "simt", shape, F32, F32);
+    run(&got, simt_device(), shape, F32, F32);
     for (int r = 0; r < want.n_results; r++) assert_close(shape->name, &got.results[r], &want.results[r], F32);
     scan_case_close(&got);
     scan_case_close(&want);

@@ -3,7 +3,7 @@
 # CPU's, gradients are right, a run resumes to the same bytes, and a model evaluates and generates alike. The device's
 # memory is out of the host's reach, so that host code that touches it fails here as it would with a GPU.
 source "$(dirname "$0")/common.sh"
-export ASPIS_CUDA=simt ASPIS_SIMT_GUARD=1
+export ASPIS_CUDA=${ASPIS_CUDA:-simt} ASPIS_SIMT_GUARD=1 # tests/gpu/run.sh: cuda
 steps=${ASPIS_TWIN_STEPS:-50} # fewer under sanitizers, which are after memory and not after curves
 
 cat >tiny.yaml <<EOF

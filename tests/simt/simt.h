@@ -3,10 +3,18 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* The device that the CUDA kernels are tested on: this twin, or what ASPIS_TEST_DEVICE names (tests/gpu/run.sh: cuda). There
+ * the orders of threads are the GPU's own, and running a case again must still give the same bits. */
+static inline const char *simt_device(void) {
+  const char *asked = getenv("ASPIS_TEST_DEVICE");
+  return asked && *asked ? asked : "simt";
+}
 
 /* The order of threads, warps and blocks from now on. */
 void simt_seed(uint64_t seed);

@@ -126,7 +126,7 @@ void leave() {
 #ifdef __SANITIZE_ADDRESS__
   void *fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, next ? next->stack : scheduler_stack,
-                                 next ? STACK_BYTES : scheduler_stack_bytes);
+                                 next ? (size_t)STACK_BYTES : scheduler_stack_bytes);
 #endif
   if (!_setjmp(now->here)) {
     if (next) jump_to(next);

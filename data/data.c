@@ -3,8 +3,10 @@
 
 #include "data/kind.h"
 
-static const DatasetKind *const KINDS[] = {
-    [DATA_TEXT] = &dataset_text, [DATA_SYNTHETIC] = &dataset_synthetic, [DATA_SERIES] = &dataset_series_kind};
+static const DatasetKind *const KINDS[] = {[DATA_TEXT] = &dataset_text,
+                                           [DATA_SYNTHETIC] = &dataset_synthetic,
+                                           [DATA_SERIES] = &dataset_series_kind,
+                                           [DATA_SHARDS] = &dataset_shards};
 
 Status dataset_open(const DataConfig *config, uint64_t seed, const char *vocabulary, Dataset **dataset) {
   CHECK((size_t)config->kind < sizeof KINDS / sizeof *KINDS, "no kind of dataset %d", (int)config->kind);

@@ -6,7 +6,7 @@
 
 #include "tensor/base.h"
 
-typedef enum DataKind { DATA_TEXT, DATA_SYNTHETIC, DATA_SERIES } DataKind;
+typedef enum DataKind { DATA_TEXT, DATA_SYNTHETIC, DATA_SERIES, DATA_SHARDS } DataKind;
 typedef enum TbpttCarry { CARRY_STATE, CARRY_GRADIENT } TbpttCarry;
 typedef enum DataPart { PART_TRAIN, PART_VAL, PART_TEST } DataPart; /* only series have a test part */
 
@@ -40,6 +40,8 @@ typedef struct SeriesConfig {
   double generate_noise;
 } SeriesConfig;
 
+enum { DATA_MAX_SHARDS = 16 };
+
 typedef struct DataConfig {
   DataKind kind;
   char *
@@ -49,6 +51,10 @@ typedef struct DataConfig {
   char *tokenizer;                           /* "byte", "char", or the path of a tokenizer.json */
   double split_train, split_val, split_test; /* test: series only */
   int seq_len;
+  char **shards; /* shards: folders made by aspis prepare */
+  int n_shards;
+  double weights[DATA_MAX_SHARDS]; /* of their samples in training; none given: by their size */
+  int n_weights;
   bool pack;          /* text: rows of several documents, whose states do not meet */
   char *document_end; /* pack: what documents end with, in a file; NULL: a file is a document */
   /* text: the rows of a batch go on from step to step, their states with them. */

@@ -38,7 +38,9 @@ static Status add_file(const char *path, SourceText *source) {
     return status_fail(CODE_DATA, "%s: not a regular file; give a file, a folder or a glob pattern (data.path)", path);
   }
   size_t begin = source->bytes;
-  Status status = read_all(fd, path, (size_t)info.st_size, source);
+  Status status = STATUS_OK;
+  if (source->names_only) source->bytes += (size_t)info.st_size;
+  else status = read_all(fd, path, (size_t)info.st_size, source);
   close(fd);
   TRY(status);
   source->file = base_realloc(source->file, sizeof *source->file * (size_t)(source->n_files + 1));
@@ -118,11 +120,20 @@ static Status add_path(const char *path, SourceText *source) {
   return is_pattern ? add_glob(path, source) : add_named(path, source);
 }
 
-Status files_read(char *const *paths, int n_paths, SourceText *source) {
-  *source = (SourceText){0};
+static Status gather(char *const *paths, int n_paths, SourceText *source) {
   if (n_paths == 0) return status_fail(CODE_USAGE, "data.path: found nothing, expected files, folders or globs");
   for (int i = 0; i < n_paths; i++) TRY_OR(add_path(paths[i], source), files_free(source));
   return STATUS_OK;
+}
+
+Status files_read(char *const *paths, int n_paths, SourceText *source) {
+  *source = (SourceText){0};
+  return gather(paths, n_paths, source);
+}
+
+Status files_list(char *const *paths, int n_paths, SourceText *source) {
+  *source = (SourceText){.names_only = true};
+  return gather(paths, n_paths, source);
 }
 
 void files_free(SourceText *source) {

@@ -29,4 +29,4 @@ struct Dataset {
   double chance;
 };
 
-extern const DatasetKind dataset_text, dataset_synthetic, dataset_series_kind;
+extern const DatasetKind dataset_text, dataset_synthetic, dataset_series_kind, dataset_shards;

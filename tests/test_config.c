@@ -109,8 +109,6 @@ Test(config, a_mistake_names_its_place_what_was_found_and_what_is_expected) {
 
 Test(config, what_is_not_built_is_refused_by_name) {
   const Mistake cases[] = {
-      {"shards", "data: {kind: shards}",
-       "c.yaml:1:14: data.kind: found shards, which is not built in this version, expected text, synthetic or series"},
       {"residual_in_fp32", "model: {residual_in_fp32: false}",
        "c.yaml:1:27: model.residual_in_fp32: found false, which is not built in this version, expected true"},
   };

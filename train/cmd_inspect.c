@@ -1,4 +1,4 @@
-/* aspis inspect PATH: what is in a checkpoint, a run directory or a weights directory. */
+/* aspis inspect PATH: what is in a checkpoint, a run directory, a weights directory or a folder of shards. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/shards.h"
 #include "models/aspis.h"
 #include "tensor/h5.h"
 #include "train/checkpoint.h"
@@ -132,6 +133,29 @@ static Status inspect_weights(const char *directory) {
   return status;
 }
 
+static Status inspect_shards(const char *folder) {
+  Shards shards;
+  TRY(shards_open(folder, true, &shards));
+  print_line("kind", "shards of tokens (all hashes verified)");
+  print_line("directory", folder);
+  print_tokenizer(shards.tokenizer_json);
+  print_count("vocabulary", shards.vocab_size);
+  print_count("tokens", shards.n_tokens);
+  print_count("documents", shards.n_documents);
+  print_count("text bytes", shards.n_text_bytes);
+  for (int i = 0; i < shards.n_files; i++)
+    printf("  %-20s %12" PRId64 " tokens of %d bits\n", shards.file[i].name, shards.file[i].n_tokens, 8 * shards.width);
+  shards_close(&shards);
+  return STATUS_OK;
+}
+
+static bool is_shards(const char *folder) {
+  char *path = base_format("%s/manifest.json", folder);
+  const bool found = access(path, F_OK) == 0;
+  free(path);
+  return found;
+}
+
 static Status inspect_run(const char *directory) {
   char *path, *message;
   TRY(checkpoint_find_last(directory, &path, &message));
@@ -165,13 +189,14 @@ static Status cmd_inspect(const Command *command) {
   const char *path = command->args[0], *dot = strrchr(path, '.');
   struct stat st;
   if (stat(path, &st) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
+  if (S_ISDIR(st.st_mode) && is_shards(path)) return inspect_shards(path);
   if (S_ISDIR(st.st_mode)) return weights_directory(path) ? inspect_weights(path) : inspect_run(path);
   return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".bin")) ? inspect_file(path) : inspect_checkpoint(path);
 }
 
 const CommandSpec command_inspect = {
     .name = "inspect",
-    .summary = "what is in a checkpoint, a run directory or a weights directory",
+    .summary = "what is in a checkpoint, a run directory, weights or a folder of shards",
     .usage = "inspect PATH",
     .examples = {"aspis inspect runs/shakespeare", "aspis inspect runs/shakespeare/checkpoints/best.h5"},
     .args = "PATH",

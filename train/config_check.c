@@ -74,6 +74,15 @@ static void check_pack(const Checker *c) {
     WRONG(c, "data.document_end", "found \"%s\" without data.pack, expected data.pack: true", data->document_end);
 }
 
+static void check_shards(const Checker *c) {
+  const DataConfig *data = &c->config->data;
+  if (data->n_shards > DATA_MAX_SHARDS)
+    WRONG(c, "data.shards", "found %d, expected %d folders at most", data->n_shards, DATA_MAX_SHARDS);
+  if (data->n_weights > 0 && data->n_weights != data->n_shards)
+    WRONG(c, "data.weights", "found %d, expected one for each of the %d folders of data.shards", data->n_weights,
+          data->n_shards);
+}
+
 static void check_tbptt(const Checker *c) {
   const DataConfig *data = &c->config->data;
   const int segment = data->tbptt_segment;
@@ -92,7 +101,8 @@ static void check_data(const Checker *c) {
   const DataConfig *data = &c->config->data;
   check_pack(c);
   check_tbptt(c);
-  if (data->kind == DATA_TEXT) {
+  check_shards(c);
+  if (data->kind == DATA_TEXT || data->kind == DATA_SHARDS) {
     if (data->split_train + data->split_val > 1 + 1e-9)
       WRONG(c, "data.split.val", "found %.6g beside data.split.train = %.6g, expected a sum of 1 at most",
             data->split_val, data->split_train);
@@ -179,6 +189,8 @@ Status config_require_run(const Config *config, const char *where) {
   if (config->data.kind == DATA_SERIES && !config->data.n_paths && !config->data.series.task)
     mistakes_add(&mistakes, "%s: data.path: found nothing, expected one CSV or HDF5 dataset (or data.generate.task)",
                  where);
+  if (config->data.kind == DATA_SHARDS && !config->data.n_shards)
+    mistakes_add(&mistakes, "%s: data.shards: found nothing, expected folders made by aspis prepare", where);
   if (config->train.steps == 0 && !(config->train.epochs > 0))
     mistakes_add(&mistakes, "%s: train.steps: found 0, expected the number of steps (or train.epochs)", where);
   return mistakes_status(&mistakes, CODE_USAGE);

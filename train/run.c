@@ -192,6 +192,7 @@ static void anchor(char **path, const char *folder) {
 static void anchor_paths(DataConfig *data) {
   char *folder = getcwd(NULL, 0);
   for (int i = 0; i < data->n_paths; i++) anchor(&data->paths[i], folder);
+  for (int i = 0; i < data->n_shards; i++) anchor(&data->shards[i], folder);
   if (tokenizer_is_file(data->tokenizer)) anchor(&data->tokenizer, folder);
   free(folder);
 }

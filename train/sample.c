@@ -8,7 +8,7 @@
 enum { SAMPLE_TOKENS = 200 };
 
 int64_t sample_max_length(const Config *config) {
-  if (config->model.task != TASK_LM || config->data.kind != DATA_TEXT) return 0;
+  if (config->model.task != TASK_LM || (config->data.kind != DATA_TEXT && config->data.kind != DATA_SHARDS)) return 0;
   return min_i64(SAMPLE_TOKENS, config->data.seq_len);
 }
 

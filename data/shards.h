@@ -1,0 +1,52 @@
+/* shards: a folder of token files made by `aspis prepare`: manifest.json, tokenizer.json and shard-%05d.bin, each a row of
+ * little-endian unsigned integers of 16 or 32 bits. One long row of tokens, mapped and not read. */
+#pragma once
+
+#include "data/data.h"
+
+typedef struct ShardFile {
+  char *name;
+  int64_t n_tokens;
+  uint64_t hash; /* XXH3 of its bytes */
+} ShardFile;
+
+typedef struct Shards {
+  char *folder, *tokenizer_json;
+  int vocab_size, width;
+  bool complete;
+  int64_t n_tokens, n_text_bytes, n_documents;
+  ShardFile *file;
+  int n_files;
+  const void **map; /* [n_files]; NULL until opened, and of files that are empty */
+  int64_t *first;   /* [n_files + 1]: tokens before each file */
+  /* Of how it was made, to be gone on with. */
+  char *sources; /* the JSON of the list of texts and their sizes, and of the options */
+  int next_file;
+  int64_t next_offset;
+} Shards;
+
+/* Reads the manifest and the tokenizer alone. What is no such folder, or does not fit together, is CODE_DATA. */
+Status shards_read(const char *folder, Shards *shards);
+/* The same of a complete folder, its files mapped and their sizes held to the manifest; verify: their hashes, too. */
+Status shards_open(const char *folder, bool verify, Shards *shards);
+void shards_close(Shards *shards);
+/* Tokens [first, first + n). */
+void shards_copy(const Shards *shards, int64_t first, int64_t n, int32_t *to);
+/* Writes the manifest; atomic. */
+Status shards_write_manifest(const Shards *shards);
+
+typedef struct PrepareOptions {
+  char *const *paths; /* files, folders, globs */
+  int n_paths;
+  const struct Tokenizer *tokenizer;
+  const char *out;
+  const char *document_end; /* what documents end with, in a file; NULL: a file is a document */
+  int32_t end_token;        /* put behind every document; -1: none */
+  int64_t shard_bytes;      /* of text in a shard, about */
+  int64_t block_bytes;      /* a document longer than this is cut where it may be */
+  bool force;               /* begin anew where there is something */
+  int stop_after;           /* shards, then stop as if killed; 0: go on to the end */
+} PrepareOptions;
+/* Text to shards: read in blocks, encoded by all threads; the files do not depend on their number. What was begun and not ended
+ * is gone on with behind its last whole shard. *shards: what is there at the end, to be closed. */
+Status shards_prepare(const PrepareOptions *options, Shards *shards);

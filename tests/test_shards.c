@@ -1,0 +1,258 @@
+/* shards: prepared in blocks by any number of threads or in two goes they are the tokens of the whole text; a mixture takes every
+ * sample once an epoch and each folder by its weight; what does not fit together is refused. */
+#include <criterion/criterion.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "data/bpe.h"
+#include "data/shards.h"
+#include "tests/support/dataset.h"
+#include "tests/support/store.h"
+
+TestSuite(shards, .init = workplace_enter, .fini = workplace_leave, .timeout = 120);
+
+static char *paths[1];
+
+static Tokenizer *open_gpt2(void) {
+  Tokenizer *tokenizer = NULL;
+  store_ok(tokenizer_read(ASPIS_SOURCE_DIR "/tests/tokenizers/gpt2.json", &tokenizer), "gpt2");
+  return tokenizer;
+}
+
+static PrepareOptions options_of(char *text, const Tokenizer *tokenizer, const char *out) {
+  paths[0] = text;
+  return (PrepareOptions){.paths = paths,
+                          .n_paths = 1,
+                          .tokenizer = tokenizer,
+                          .out = out,
+                          .end_token = -1,
+                          .shard_bytes = 20000,
+                          .block_bytes = 3000};
+}
+
+static void prepare(const PrepareOptions *options, const char *name) {
+  Shards shards;
+  store_ok(shards_prepare(options, &shards), name);
+  shards_close(&shards);
+}
+
+/* The sources of data/ as one text. */
+static char *make_text(size_t *bytes) {
+  char *text = base_alloc(1 << 20);
+  *bytes = 0;
+  static const char *const FILES[] = {"bpe.c", "text.c", "csv.c", "bpe_json.c"};
+  for (int i = 0; i < 4; i++) {
+    char *path = base_format("%s/data/%s", ASPIS_SOURCE_DIR, FILES[i]);
+    FILE *file = fopen(path, "rb");
+    cr_assert(file, "%s", path);
+    *bytes += fread(text + *bytes, 1, (1 << 20) - *bytes, file);
+    fclose(file);
+    free(path);
+  }
+  cr_assert(*bytes > 40000 && *bytes < 1 << 20, "%zu bytes", *bytes);
+  return text;
+}
+
+Test(shards, blocks_give_the_tokens_of_the_whole) {
+  size_t bytes;
+  char *text = make_text(&bytes);
+  write_file("text.txt", text, bytes);
+  Tokenizer *tokenizer = open_gpt2();
+  int32_t *tokens;
+  int64_t n;
+  store_ok(tokenizer_encode(tokenizer, text, bytes, &tokens, &n), "whole");
+  for (int threads = 1; threads <= 3; threads += 2) {
+    omp_set_num_threads(threads);
+    PrepareOptions options = options_of("text.txt", tokenizer, threads == 1 ? "one" : "three");
+    prepare(&options, "prepare");
+    Shards shards;
+    store_ok(shards_open(options.out, true, &shards), "open");
+    cr_assert(shards.n_tokens == n && shards.n_files > 2 && shards.width == 2 && shards.n_documents == 1,
+              "%lld tokens, %d files", (long long)shards.n_tokens, shards.n_files);
+    cr_assert(shards.n_text_bytes == (int64_t)bytes, "%lld bytes", (long long)shards.n_text_bytes);
+    int32_t *read = base_alloc((size_t)n * sizeof *read);
+    for (int64_t at = 0; at < n; at += 997) shards_copy(&shards, at, min_i64(997, n - at), read + at);
+    cr_assert(memcmp(read, tokens, (size_t)n * sizeof *read) == 0, "%d threads: other tokens", threads);
+    free(read);
+    shards_close(&shards);
+  }
+  cr_assert(system("diff -r one three") == 0, "threads change the files");
+  free(tokens), free(text);
+  tokenizer_free(tokenizer);
+}
+
+Test(shards, what_was_stopped_goes_on_to_the_same_files) {
+  size_t bytes;
+  char *text = make_text(&bytes);
+  write_file("text.txt", text, bytes);
+  free(text);
+  Tokenizer *tokenizer = open_gpt2();
+  PrepareOptions options = options_of("text.txt", tokenizer, "whole");
+  prepare(&options, "whole");
+  options.out = "parts", options.stop_after = 1;
+  prepare(&options, "the first");
+  Shards shards;
+  store_expect(shards_open("parts", true, &shards), CODE_DATA, "parts: not finished: run the same aspis prepare again",
+               "half");
+  write_text("parts/shard-00001.bin.tmp", "what a killed one leaves");
+  options.end_token = 0;
+  store_expect(shards_prepare(&options, &shards), CODE_USAGE, "was begun with other texts, options", "other options");
+  options.end_token = -1, options.stop_after = 0;
+  prepare(&options, "the rest");
+  cr_assert(system("diff -r whole parts") == 0, "not the same files");
+  store_expect(shards_prepare(&options, &shards), CODE_USAGE, "parts: is finished: give another folder, or --force",
+               "again");
+  options.force = true;
+  prepare(&options, "anew");
+  cr_assert(system("diff -r whole parts") == 0, "not the same files");
+  tokenizer_free(tokenizer);
+}
+
+Test(shards, documents_end_where_they_are_said_to) {
+  write_text("text.txt", "one<end>two words<end><end>the last");
+  Tokenizer *tokenizer = open_gpt2();
+  PrepareOptions options = options_of("text.txt", tokenizer, "out");
+  options.document_end = "<end>", options.end_token = 0;
+  Shards shards;
+  store_ok(shards_prepare(&options, &shards), "prepare");
+  cr_assert(shards.n_documents == 4, "%lld documents", (long long)shards.n_documents);
+  shards_close(&shards);
+  store_ok(shards_open("out", true, &shards), "open");
+  int n_ends = 0;
+  for (int64_t t = 0; t < shards.n_tokens; t++) {
+    int32_t token;
+    shards_copy(&shards, t, 1, &token);
+    n_ends += token == 0;
+  }
+  cr_assert(n_ends == 4, "%d end tokens", n_ends);
+  shards_close(&shards);
+  tokenizer_free(tokenizer);
+}
+
+/* Folders of bytes that say where they are: records of 4 bytes, 128 + folder and then the record's number in three times 7 bits. */
+static void make_telling(const char *out, int s, int n) {
+  char *text = base_alloc((size_t)n);
+  for (int t = 0; t < n; t++) text[t] = (char)(t % 4 == 0 ? 128 + s : t / 4 >> 7 * (3 - t % 4) & 127);
+  write_file("telling.bin", text, (size_t)n);
+  free(text);
+  Tokenizer *tokenizer = tokenizer_new_byte();
+  PrepareOptions options = options_of("telling.bin", tokenizer, out);
+  prepare(&options, out);
+  tokenizer_free(tokenizer);
+}
+
+static int64_t place_of(const int32_t *token, int *s) {
+  int t = 0;
+  while (token[t] < 128) t++;
+  *s = token[t] - 128;
+  return (int64_t)(token[t + 1] << 14 | token[t + 2] << 7 | token[t + 3]) * 4 - t;
+}
+
+static char *folders[] = {"a", "b"};
+
+enum { L = 16, TRAIN_A = 24000, TRAIN_B = 7200 };
+
+static DataConfig mix_config(void) {
+  make_telling("a", 0, 30000), make_telling("b", 1, 9000);
+  return (DataConfig){.kind = DATA_SHARDS,
+                      .shards = folders,
+                      .n_shards = 2,
+                      .weights = {3, 1},
+                      .n_weights = 2,
+                      .split_train = 0.8,
+                      .split_val = 0.2,
+                      .seq_len = L};
+}
+
+Test(shards, a_mixture_takes_every_window_once_in_every_epoch_of_its_folder) {
+  DataConfig config = mix_config();
+  Dataset *dataset = open_or_fail(&config, 7, NULL, "mix");
+  const int64_t n_windows[2] = {TRAIN_A / L - 1, TRAIN_B / L - 1};
+  cr_assert(dataset_n_samples(dataset, PART_TRAIN) == n_windows[0] + n_windows[1], "an epoch");
+  Batch batch = batch_new(1, L);
+  uint8_t *seen[2] = {base_zalloc(TRAIN_A), base_zalloc(TRAIN_B)};
+  int64_t taken[2] = {0}, residue[2] = {-1, -1}, n_epochs = 0;
+  for (int64_t i = 0; i < 5 * 4096; i++) {
+    int s, next;
+    dataset_fill(dataset, PART_TRAIN, i, &batch);
+    const int64_t place = place_of(batch.token, &s);
+    cr_assert(place >= 0 && place + L < (s ? TRAIN_B : TRAIN_A), "sample %lld is of the validation part", (long long)i);
+    cr_assert(place_of(batch.target, &next) == place + 1 && next == s, "sample %lld: targets", (long long)i);
+    if (taken[s] % n_windows[s] == 0) {
+      memset(seen[s], 0, s ? TRAIN_B : TRAIN_A);
+      residue[s] = place % L;
+      n_epochs++;
+    }
+    cr_assert(place % L == residue[s] && !seen[s][place], "sample %lld: place %lld of folder %d comes again",
+              (long long)i, (long long)place, s);
+    seen[s][place] = 1;
+    taken[s]++;
+    if (i % 4096 == 4095)
+      cr_assert(taken[0] == 3 * taken[1], "%lld and %lld", (long long)taken[0], (long long)taken[1]);
+  }
+  cr_assert(n_epochs > 20, "%lld epochs", (long long)n_epochs);
+  free(seen[0]), free(seen[1]);
+  batch_free(&batch);
+  dataset_close(dataset);
+}
+
+Test(shards, a_sample_is_a_function_of_its_number) {
+  DataConfig config = mix_config();
+  assert_pure(&config, PART_TRAIN, L, "train");
+  assert_pure(&config, PART_VAL, L, "val");
+}
+
+Test(shards, validation_covers_every_target_once) {
+  DataConfig config = mix_config();
+  Dataset *dataset = open_or_fail(&config, 7, NULL, "mix");
+  const int64_t n = dataset_n_samples(dataset, PART_VAL);
+  Batch batch = batch_new(n, L);
+  dataset_fill(dataset, PART_VAL, 0, &batch);
+  int64_t n_targets = 0;
+  for (int64_t i = 0; i < n * L; i++) n_targets += batch.target[i] >= 0;
+  cr_assert(n_targets == 6000 - 1 + 1800 - 1, "%lld targets", (long long)n_targets);
+  cr_assert(dataset_bytes_per_token(dataset, PART_VAL) == 1, "%g", dataset_bytes_per_token(dataset, PART_VAL));
+  batch_free(&batch);
+  dataset_close(dataset);
+}
+
+Test(shards, what_does_not_fit_together_is_refused) {
+  DataConfig config = mix_config();
+  config.weights[1] = 1e-9;
+  assert_refused(&config, NULL, CODE_USAGE, "data.weights: b has less than a sample in 4096", "tiny weight");
+  config.n_weights = 1;
+  assert_refused(&config, NULL, CODE_USAGE, "data.weights: found 1, expected one for each of the 2", "weights");
+  config.n_weights = 0;
+  assert_refused(&config, "{\"kind\":\"char\",\"vocab\":[\"a\"]}", CODE_DATA,
+                 "was made with another tokenizer than the model", "model's");
+  config.seq_len = 1800;
+  assert_refused(&config, NULL, CODE_DATA,
+                 "b: has 9000 tokens, its validation part 1800, expected at least seq_len + 1", "short");
+  config.seq_len = L;
+  write_text("b/shard-00000.bin", "damaged");
+  assert_refused(&config, NULL, CODE_DATA, "b/shard-00000.bin: found 7 bytes, expected", "cut");
+  make_telling("c", 2, 9000);
+  size_t bytes;
+  char *data = store_read("c/shard-00000.bin", &bytes);
+  data[100] ^= 1;
+  store_write("c/shard-00000.bin", data, bytes);
+  free(data);
+  folders[1] = "c";
+  assert_refused(&config, NULL, CODE_DATA, "c/shard-00000.bin: damaged", "bit");
+  folders[1] = "d";
+  assert_refused(&config, NULL, CODE_DATA, "d/manifest.json: not a folder of shards", "absent");
+  static const struct {
+    const char *manifest, *phrase;
+  } CASES[] = {{"{", "not a folder of shards"},
+               {"{}", "format: expected a number"},
+               {"{\"format\": 9}", "format: found 9, this version reads up to 1"},
+               {"{\"format\": 1, \"width\": 3}", "width: expected 2 or 4"}};
+  folders[1] = "c";
+  for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+    write_text("c/manifest.json", CASES[i].manifest);
+    assert_refused(&config, NULL, CODE_DATA, CASES[i].phrase, CASES[i].manifest);
+  }
+}

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "train/command.h"
+#include "train/format.h"
+#include "train/log.h"
 
 static volatile sig_atomic_t child; /* mpirun's process; it leads a group of its own */
 static volatile sig_atomic_t interrupts;
@@ -66,6 +68,18 @@ static void share_threads(int64_t n) {
   setenv("OMP_NUM_THREADS", text, 0);
 }
 
+/* What the ranks told of a failure, and whether; mpirun may have killed them before status.json said it. */
+static bool was_told(const char *path) {
+  StrBuf text = {0};
+  Status status = strbuf_load(&text, path);
+  const bool told = status.code == CODE_OK;
+  status_clear(&status);
+  char *rest = text.data, *directory = strsep(&rest, "\n"), *line = rest ? strsep(&rest, "\n") : NULL;
+  if (told && directory && line && *line) runlog_end(directory, CODE_PEER, line);
+  free(text.data);
+  return told;
+}
+
 static Status outcome(int state, bool told) {
   const int code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
   if (interrupts > 1) return (Status){.code = (Code)(128 + SIGINT)};
@@ -104,7 +118,7 @@ static Status cmd_launch(const Command *command) {
   int state = 0;
   while (pid > 0 && waitpid(pid, &state, 0) < 0 && errno == EINTR) continue;
   child = 0;
-  Status status = pid > 0 ? outcome(state, access(told, F_OK) == 0)
+  Status status = pid > 0 ? outcome(state, was_told(told))
                           : status_fail(CODE_MEMORY, "launch: cannot start a process: %s", strerror(errno));
   unlink(told);
   rmdir(verdict);

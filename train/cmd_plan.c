@@ -5,6 +5,7 @@
 
 #include "train/command.h"
 #include "train/plan.h"
+#include "train/plan_ranks.h"
 #include "train/sample.h"
 
 /* "80G", "512M" or bytes. */
@@ -94,10 +95,87 @@ static void print_json(const Config *config, const Plan *plan, const PartCount *
   for (int i = 0; i < n; i++) printf("%s\"%s\": %lld", i ? ", " : "", counts[i].part, (long long)counts[i].n);
   printf("}, \"weights_bytes\": %zu, \"step_bytes\": %zu, \"scratch_bytes\": %zu, \"flops_per_token\": %.0f, "
          "\"state_bytes\": %lld, \"state_bytes_per_token\": %lld, \"batch_size\": %d, \"virtual_ranks\": %d, "
-         "\"micro_batch_size\": %d}\n",
+         "\"micro_batch_size\": %d",
          plan->sizes.weights_bytes, plan->sizes.step_bytes, plan->sizes.scratch_bytes, plan->flops_per_token,
          (long long)state.fixed, (long long)state.per_token, plan->gradient.batch_size, plan->gradient.virtual_ranks,
          plan->gradient.micro_batch_size);
+}
+
+/* "400G", or bits a second; without `name`, `otherwise`. */
+static Status read_rate(const Command *command, const char *name, double otherwise, double *value) {
+  const char *text = command_text(command, name, NULL);
+  *value = otherwise;
+  if (!text) return STATUS_OK;
+  char *end;
+  *value = strtod(text, &end);
+  const char *units = "KMGTP", *unit = *end ? strchr(units, *end) : NULL;
+  if (end == text || *value <= 0 || (*end && (!unit || end[1])))
+    return status_fail(CODE_USAGE, "--%s: found %s, expected a rate like 400G or 25T", name, text);
+  for (const char *u = units; unit && u <= unit; u++) *value *= 1000;
+  return STATUS_OK;
+}
+
+static Status read_cluster(const Command *command, Cluster *cluster) {
+  double network, link, micros = 10;
+  int64_t per_host = 8;
+  if (!command_has(command, "rate"))
+    return status_fail(CODE_USAGE,
+                       "plan: --network: found no --rate, expected what one rank computes, in FLOP/s: `aspis bench "
+                       "step --config CONFIG` measures it");
+  TRY(read_rate(command, "rate", 0, &cluster->rate));
+  TRY(read_rate(command, "network", 0, &network));
+  TRY(read_rate(command, "link", network, &link));
+  TRY(command_real(command, "latency", 0, 1e6, &micros));
+  TRY(command_int(command, "ranks-per-host", 1, 1 << 10, &per_host));
+  if (per_host & (per_host - 1))
+    return status_fail(CODE_USAGE, "--ranks-per-host: found %d, expected a power of two", (int)per_host);
+  cluster->net_bytes = network / 8, cluster->host_bytes = link / 8;
+  cluster->latency = micros * 1e-6, cluster->ranks_per_host = (int)per_host;
+  return STATUS_OK;
+}
+
+static RanksShape ranks_shape(const Config *config, const Plan *plan) {
+  return (RanksShape){.flops_per_token = plan->flops_per_token,
+                      .gradient_bytes = 4.0 * (double)plan->n_params,
+                      .n_layers = config->model.n_layer};
+}
+
+/* Two ways to use more ranks: the config's batch cut finer, or a batch that grows with them, a part of it for each. */
+static void print_ranks(const Config *config, const Plan *plan, const Cluster *cluster, int n_ranks, bool json) {
+  const RanksShape shape = ranks_shape(config, plan);
+  const double length = (double)sequence_length(config), batch = (double)plan->gradient.batch_size * length;
+  const double part = batch / plan->gradient.virtual_ranks;
+  if (!json) {
+    printf("\nstep of n ranks, on paper: %.4g TFLOP/s a rank, %.4g GB/s within a host of %d, %.4g GB/s between hosts, "
+           "%.3g us a message\n",
+           cluster->rate / 1e12, cluster->host_bytes / 1e9, cluster->ranks_per_host, cluster->net_bytes / 1e9,
+           cluster->latency * 1e6);
+    printf("               the batch of %d sequences, cut finer           a batch of n parts of %d sequences\n",
+           plan->gradient.batch_size, plan->gradient.batch_size / plan->gradient.virtual_ranks);
+    printf("%6s %10s %10s %10s %7s %9s %12s %12s %7s %9s\n", "ranks", "sum ms", "compute ms", "step ms", "effic.",
+           "if hidden", "compute ms", "tokens/s", "effic.", "if hidden");
+  }
+  for (int n = 1; n <= n_ranks; n *= 2) {
+    const bool fits = n <= plan->gradient.batch_size;
+    const RanksTime cut = plan_ranks(&shape, cluster, n, batch / n), grown = plan_ranks(&shape, cluster, n, part);
+    if (json) {
+      printf("%s{\"ranks\": %d, \"sum_ms\": %.6g, ", n > 1 ? ", " : "", n, 1e3 * grown.sum);
+      if (fits)
+        printf("\"batch\": {\"step_ms\": %.6g, \"efficiency\": %.4f, \"efficiency_hidden\": %.4f}, ", 1e3 * cut.step,
+               cut.compute / cut.step, cut.compute / cut.overlapped);
+      printf("\"part_each\": {\"step_ms\": %.6g, \"tok_per_s\": %.6g, \"efficiency\": %.4f, \"efficiency_hidden\": "
+             "%.4f}}",
+             1e3 * grown.step, n * part / grown.step, grown.compute / grown.step, grown.compute / grown.overlapped);
+      continue;
+    }
+    printf("%6d %10.3f ", n, 1e3 * grown.sum);
+    if (fits)
+      printf("%10.2f %10.2f %6.1f%% %8.1f%% ", 1e3 * cut.compute, 1e3 * cut.step, 100 * cut.compute / cut.step,
+             100 * cut.compute / cut.overlapped);
+    else printf("%10s %10s %7s %9s ", "-", "-", "-", "-");
+    printf("%12.2f %12.4g %6.1f%% %8.1f%%\n", 1e3 * grown.compute, n * part / grown.step,
+           100 * grown.compute / grown.step, 100 * grown.compute / grown.overlapped);
+  }
 }
 
 static bool needs_data(const Config *config) {
@@ -110,10 +188,17 @@ static bool needs_data(const Config *config) {
 static Status plan_config(Config *config, const Command *command) {
   size_t memory = plan_memory_available(config->device);
   TRY(read_bytes(command, "device-memory", &memory));
+  int64_t n_ranks = 1;
+  Cluster cluster = {0};
+  TRY(command_int(command, "ranks", 1, 1 << 16, &n_ranks));
+  if (n_ranks & (n_ranks - 1))
+    return status_fail(CODE_USAGE, "--ranks: found %lld, expected a power of two", (long long)n_ranks);
+  if (command_has(command, "network")) TRY(read_cluster(command, &cluster));
   const int64_t length = sequence_length(config);
   PlanShape shape = {.train_length = length,
                      .eval_length = length,
-                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
+                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0,
+                     .n_ranks = (int)n_ranks};
   Dataset *dataset = NULL;
   Status opened = dataset_open(&config->data, config->seed, NULL, &dataset);
   double chance;
@@ -132,10 +217,20 @@ static Status plan_config(Config *config, const Command *command) {
   Status status = plan_make(config, &shape, memory, &plan);
   if (dataset) dataset_close(dataset);
   TRY(status);
+  if (!command_has(command, "network") && plan.gradient.virtual_ranks % n_ranks != 0)
+    return status_fail(CODE_USAGE, "--ranks: found %lld, expected a divisor of train.virtual_ranks = %d",
+                       (long long)n_ranks, plan.gradient.virtual_ranks);
   PartCount counts[MAX_PARTS];
   int n = count_parts(config, counts);
-  if (command_has(command, "json")) print_json(config, &plan, counts, n);
+  const bool json = command_has(command, "json");
+  if (json) print_json(config, &plan, counts, n);
   else print_table(config, &plan, counts, n, memory);
+  if (command_has(command, "network")) {
+    if (json) printf(", \"ranks\": [");
+    print_ranks(config, &plan, &cluster, (int)n_ranks, json);
+    if (json) printf("]");
+  }
+  if (json) printf("}\n");
   return STATUS_OK;
 }
 
@@ -154,10 +249,17 @@ const CommandSpec command_plan = {
     .name = "plan",
     .summary = "what a config would need: parameters, memory, FLOPs; nothing is run",
     .usage = "plan CONFIG [options]",
-    .examples = {"aspis plan configs/shakespeare_char.yaml", "aspis plan c.yaml --device-memory 16G --json"},
+    .examples = {"aspis plan configs/shakespeare_char.yaml", "aspis plan c.yaml --device-memory 16G --json",
+                 "aspis plan c.yaml --ranks 1024 --network 400G --link 3600G --rate 300T"},
     .options =
         (const OptionSpec[]){OPTION_SET,
                              {"device-memory", "SIZE", "plan for this much memory (default: what is free)", false},
+                             {"ranks", "N", "as one of N ranks; with --network, of 1, 2, 4 ... N", false},
+                             {"network", "BITS", "bits a second of a rank between hosts (400G): predicts steps", false},
+                             {"rate", "FLOPS", "FLOP/s of a rank (400T), measured by `aspis bench step`", false},
+                             {"link", "BITS", "bits a second of a rank within a host (default: the network's)", false},
+                             {"ranks-per-host", "N", "(default: 8)", false},
+                             {"latency", "US", "microseconds of a message (default: 10)", false},
                              OPTION_JSON,
                              {0}},
     .args = "CONFIG",

@@ -108,7 +108,7 @@ static Status train(const Command *command, Dist *dist) {
   status = run_open(&run, &config, &options);
   free(line);
   TRY_OR(status, config_free(&config));
-  stop_install();
+  stop_saves();
   if (!options.quiet) announce(&run, base_seconds() - start);
   status = loop_train(&run);
   if (status.code == CODE_OK && isnan(run.last.score)) run_evaluate(&run, 0); /* resumed at its end: still to be told */
@@ -121,6 +121,7 @@ static Status train(const Command *command, Dist *dist) {
 }
 
 static Status cmd_train(const Command *command) {
+  stop_install();
   Dist *dist;
   TRY(dist_open(&dist));
   Status status = train(command, dist);

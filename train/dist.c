@@ -96,16 +96,13 @@ void dist_set_run(Dist *dist, const char *directory) {
   if (dist_is_first(dist)) unlink(dist->verdict);
 }
 
-NO_RETURN void dist_end(Dist *dist, const char *line) {
+void dist_tell(Dist *dist, const char *line) {
   int fd = dist->verdict ? open(dist->verdict, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
-  if (fd >= 0 || !dist->verdict || errno != EEXIST) {
-    char *text = base_format("aspis: %s\n", line);
-    /* in one piece, whatever the main thread is printing */
-    if (write(STDERR_FILENO, text, strlen(text)) < 0 || (fd >= 0 && write(fd, line, strlen(line)) < 0)) errno = 0;
-    free(text);
-    if (dist->directory) runlog_end(dist->directory, CODE_PEER, line);
-  }
-  _exit(CODE_PEER);
+  if (fd < 0 && dist->verdict && errno == EEXIST) return;
+  /* first what the launcher finishes, should mpirun kill us now; then the line, in one piece whatever the main thread prints */
+  if (fd >= 0) dprintf(fd, "%s\n%s\n", dist->directory, line);
+  dprintf(STDERR_FILENO, "aspis: %s\n", line);
+  if (dist->directory) runlog_end(dist->directory, CODE_PEER, line);
 }
 
 /* The watch knows within seconds who it was and ends this process; this is for when it does not. */
@@ -114,7 +111,8 @@ enum { PATIENCE_SECONDS = 5 };
 static NO_RETURN void lost(Dist *dist, const char *what) {
   sleep(dist->watched ? PATIENCE_SECONDS : 1);
   char *line = base_format("rank %d on %s: lost its peers in %s", dist->rank, dist->hosts[dist->rank], what);
-  dist_end(dist, line);
+  dist_tell(dist, line);
+  _exit(CODE_PEER);
 }
 
 /* ---- small things */

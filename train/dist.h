@@ -74,5 +74,5 @@ void dist_reduce_scatter(Dist *dist, float *x, float *spare, const int64_t *boun
 /* Each range of x becomes its owner's. bounds: size + 1, in bytes. */
 void dist_all_gather(Dist *dist, void *x, const int64_t *bounds);
 
-/* Ends this process with CODE_PEER because of another; of all ranks, the first to come here tells the line. */
-NO_RETURN void dist_end(Dist *dist, const char *line);
+/* A failure of a peer: of all ranks, the first to come here tells the line, and status.json says it. */
+void dist_tell(Dist *dist, const char *line);

@@ -15,6 +15,7 @@
 #include "train/stop.h"
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
+static bool due_or_last(int64_t step, int64_t every, int64_t last) { return step == last || due(step, every, last); }
 
 static void next_batch(Run *run) {
   run->batch.n_seq = run->config->train.batch_size;
@@ -165,13 +166,13 @@ Status loop_train(Run *run) {
       log_step(run, loss, norm, lr, run->tokens - logged_tokens, now - logged_at, now - start);
       logged_at = now, logged_tokens = run->tokens;
     }
-    bool best = due(run->step, train->eval_every, train->steps) && evaluate(run);
+    bool best = due_or_last(run->step, train->eval_every, train->steps) && evaluate(run);
     if (dist_is_first(run->dist) && due(run->step, train->sample_every, train->steps)) sample_write(run);
     tell_arenas(run);
     if (due(run->step, train->compare_every, train->steps)) TRY(run_compare(run));
     const int stopping =
         (int)dist_max(run->dist, stop_requested()); /* a signal to one rank stops all after this step */
-    if (best || stopping || due(run->step, train->save_every, train->steps))
+    if (best || stopping || due_or_last(run->step, train->save_every, train->steps))
       TRY(save(run, best, stopping || run->step == train->steps, &save_failures));
     if (stopping && run->step < train->steps)
       return status_fail(CODE_STOPPED, "%s: stopped after step %lld, saved in %s: continue with --resume auto",

@@ -3,7 +3,10 @@
 
 #include "tensor/base.h"
 
+/* Takes the signals. Before any thread is made, since threads inherit that they are not interrupted. */
 void stop_install(void);
+/* From here on they ask; until then they kill, as they do by themselves. */
+void stop_saves(void);
 /* The signal's number once one has come, else 0. */
 int stop_requested(void);
 const char *stop_name(int number);

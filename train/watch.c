@@ -93,14 +93,15 @@ void watch_phase(Watch *w, int64_t step, Phase phase) {
 
 /* ---- judging */
 
-static void end(Watch *w, int rank, const char *what, double seconds) {
+static NO_RETURN void end(Watch *w, int rank, const char *what, double seconds) {
   const Message *m = &w->peers[rank].last;
   char *line =
       base_format("rank %d on %s %s, %.1f s ago, in step %lld, phase %s; all ranks were ended: continue from the "
                   "last checkpoint with --resume auto",
                   rank, w->dist->hosts[rank], what, seconds, (long long)m->step, phase_name((Phase)m->phase));
+  dist_tell(w->dist, line); /* before any other ends, because mpirun then ends the rest */
   if (dist_is_first(w->dist)) tell_all(w, WORD_END);
-  dist_end(w->dist, line);
+  _exit(CODE_PEER);
 }
 
 /* Takes in what a peer said; false: its connection is closed. */

@@ -4,7 +4,7 @@
  * nothing of a peer that it waits for. A rank tells its step and phase whenever they change, and that it lives several
  * times within train.watchdog seconds; rank 0 answers. A closed connection is a death, silence for train.watchdog a hang
  * (a stopped process, a host without power), a phase that lasts train.stall seconds on every rank a stand-still. A slow
- * rank beats, and so is left alone. Who notices ends its process by dist_end, and rank 0 sends everyone home before. */
+ * rank beats, and so is left alone. Who notices tells it and ends its process; rank 0 sends everyone home. */
 #pragma once
 
 #include "train/dist.h"

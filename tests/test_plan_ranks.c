@@ -1,0 +1,28 @@
+/* What `plan --ranks` says of many ranks (train/plan_ranks.h). */
+#include <criterion/criterion.h>
+#include <math.h>
+
+#include "train/plan_ranks.h"
+
+static const RanksShape SHAPE = {.flops_per_token = 6e9, .gradient_bytes = 4e9, .n_layers = 10};
+static const Cluster CLUSTER = {.rate = 3e12, .host_bytes = 4e11, .net_bytes = 5e10, .ranks_per_host = 8};
+
+Test(plan_ranks, one_rank_only_computes) {
+  const RanksTime t = plan_ranks(&SHAPE, &CLUSTER, 1, 1000);
+  cr_assert_float_eq(t.compute, 2, 1e-12, "%g s", t.compute);
+  cr_assert(t.sum == 0 && t.step == t.compute && t.overlapped == t.compute, "%g, %g, %g s", t.sum, t.step,
+            t.overlapped);
+}
+
+Test(plan_ranks, every_link_carries_what_is_left_after_each_halving) {
+  /* 8 of a host: 2 (7/8) of the gradient within it; 64: 1/8 of it goes on over the network, 2 (7/8) of that */
+  const double inside = 2 * 7.0 / 8 * 4e9 / 4e11, outside = 2 * 7.0 / 8 * 5e8 / 5e10;
+  const RanksTime host = plan_ranks(&SHAPE, &CLUSTER, 8, 1000), hosts = plan_ranks(&SHAPE, &CLUSTER, 64, 1000);
+  cr_assert_float_eq(host.sum, inside, 1e-12, "8 ranks: %g s, expected %g", host.sum, inside);
+  cr_assert_float_eq(hosts.sum, inside + outside, 1e-12, "64 ranks: %g s, expected %g", hosts.sum, inside + outside);
+}
+
+Test(plan_ranks, a_hidden_sum_leaves_its_last_layer) {
+  const RanksTime t = plan_ranks(&SHAPE, &CLUSTER, 8, 1000);
+  cr_assert_float_eq(t.overlapped, t.compute + t.sum / 10, 1e-12, "%g s of %g + %g", t.overlapped, t.compute, t.sum);
+}

@@ -36,7 +36,7 @@ comes_to_the_same_end() {
 
 # fault WHAT RANKS CODE SECONDS MESSAGE [SET]...: ended with CODE within SECONDS of the fault, saying MESSAGE in one line.
 fault() {
-  local what=$1 wanted=$3 most=$4 message=$5 code seconds least=1e9 longest=0 steps
+  local what=$1 wanted=$3 most=$4 message=$5 code seconds least=1e9 longest=0 said
   ranks=$2
   shift 5
   for _ in $(seq "$repeats"); do
@@ -50,12 +50,12 @@ fault() {
     awk "BEGIN { exit !($seconds <= $most) }" || fail "$what: the rest ended after $seconds s, expected at most $most"
     [ "$(grep -cE "$message" err.txt)" = 1 ] && [ "$(wc -l <err.txt)" = 1 ] || fail "$what: expected one line with \"$message\": $(cat err.txt)"
     [ -e run/status.json ] && { [ "$(status_field state)" = failed ] && [ "$(status_field exit_code)" = $code ] || fail "$what: $(cat run/status.json)"; }
+    said=$(sed -E 's/^aspis: //; s/ on [^ ]+ / on HOST /; s/ on [^ ]+:/ on HOST:/; s/; (all ranks|nothing was|stopped).*//; s/[0-9.]+ s ago/... s ago/' err.txt)
     nobody_left "$what"
     comes_to_the_same_end "$what"
   done
   echo "ok: $what: exit $code, $least to $longest s"
-  printf '| %s | %d | exit %d | %s to %s s | `%s` | no byte; at most `save_every` steps are made again |\n' "$what" "$repeats" $code "$least" "$longest" \
-    "$(sed -E 's/^aspis: //; s/ on [^ ]+ / on HOST /; s/; (all ranks|nothing was|stopped).*//; s/[0-9.]+ s ago/... s ago/' err.txt)" >>table.md
+  printf '| %s | %d | exit %d | %s to %s s | `%s` | no byte; at most `save_every` steps are made again |\n' "$what" "$repeats" $code "$least" "$longest" "$said" >>table.md
 }
 # goes_on WHAT RANKS [SET]...: nothing comes of it.
 goes_on() {

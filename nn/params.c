@@ -86,35 +86,108 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
     value_bytes += flat_count(param) * (int64_t)dtype_bytes(param->value.dtype);
     n_flat += flat_count(param);
   }
-  char *values = block_new(device, I32, value_bytes / (int64_t)dtype_bytes(I32)).data;
+  table->values_flat = block_new(device, I32, value_bytes / (int64_t)dtype_bytes(I32));
+  char *values = table->values_flat.data;
+  int64_t flat = 0;
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
-    param->value.data = values;
+    param->value.data = values, param->flat = flat;
     values += (size_t)flat_count(param) * dtype_bytes(param->value.dtype);
+    flat += flat_count(param);
   }
   if (!training) return;
 
+  if (table->n_ranges == 0) params_share(table, 1, 0, 1);
+  free(table->bounds);
+  table->bounds = base_alloc(((size_t)table->n_ranges + 1) * sizeof *table->bounds);
+  params_bounds(n_flat, table->n_ranges, table->bounds);
+  const int64_t n_own = table->bounds[table->first_range + table->n_own] - table->bounds[table->first_range];
   table->grads_flat = block_new(device, real, n_flat);
-  Tensor m = block_new(device, real, n_flat), v = block_new(device, real, n_flat);
-  int16_t *lows = NULL;
+  table->m_flat = block_new(device, real, n_own), table->v_flat = block_new(device, real, n_own);
+  table->lows_flat = (Tensor){0};
   if (act != real) {
     CHECK(act == BF16 && real == F32, "%s values with a master in %s", dtype_name(act), dtype_name(real));
-    lows = block_new(device, BF16, n_flat).data;
+    table->lows_flat = block_new(device, BF16, n_flat);
   }
-  int64_t offset = 0;
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
-    param->grad = block_part(&table->grads_flat, offset, &param->value);
-    param->m = block_part(&m, offset, &param->value);
-    param->v = block_part(&v, offset, &param->value);
-    if (param->value.dtype != real) param->low = lows + offset;
+    param->grad = block_part(&table->grads_flat, param->flat, &param->value);
+    if (!params_split(table)) {
+      param->m = block_part(&table->m_flat, param->flat, &param->value);
+      param->v = block_part(&table->v_flat, param->flat, &param->value);
+    }
+    if (param->value.dtype != real) param->low = (int16_t *)table->lows_flat.data + param->flat;
     param->value.grad = &param->grad;
     param->value.needs_grad = true;
-    offset += flat_count(param);
   }
   table->n_spare = n_spare;
   table->spare_grads = base_zalloc((size_t)n_spare * sizeof *table->spare_grads);
   for (int i = 0; i < n_spare; i++) table->spare_grads[i] = block_new(device, real, n_flat);
+}
+
+void params_share(ParamTable *table, int n_ranges, int first_range, int n_own) {
+  table->n_ranges = n_ranges, table->first_range = first_range, table->n_own = n_own;
+}
+
+void params_bounds(int64_t n, int n_ranges, int64_t *bounds) {
+  CHECK(n_ranges > 0 && (n_ranges & (n_ranges - 1)) == 0, "%d ranges", n_ranges);
+  bounds[0] = 0, bounds[n_ranges] = n;
+  for (int width = n_ranges; width > 1; width /= 2)
+    for (int i = 0; i < n_ranges; i += width) {
+      const int64_t half = round_up(ceil_div(bounds[i + width] - bounds[i], 2), PARAMS_FLAT_STEP);
+      bounds[i + width / 2] = min_i64(bounds[i] + half, bounds[i + width]);
+    }
+}
+
+/* n elements of a block (or of a tensor) from `first` on. */
+static Tensor vector_of(const Tensor *block, int64_t first, int64_t n) {
+  return tensor_over((char *)block->data + (size_t)first * dtype_bytes(block->dtype), block->dtype, 1, &n);
+}
+
+/* The own elements of a parameter: [*first, *first + n) of the flat blocks; returns n. */
+static int64_t own_elements(const ParamTable *table, const Param *param, int64_t *first) {
+  const int64_t end = param->flat + tensor_count(&param->value);
+  *first = max_i64(param->flat, table->bounds[table->first_range]);
+  return max_i64(0, min_i64(end, table->bounds[table->first_range + table->n_own]) - *first);
+}
+
+bool params_own_part(const ParamTable *table, int i, ParamPart *part) {
+  const Param *param = table->params[i];
+  int64_t first;
+  const int64_t n = own_elements(table, param, &first), own = table->bounds[table->first_range];
+  if (n == 0) return false;
+  *part = (ParamPart){.value = vector_of(&param->value, first - param->flat, n),
+                      .grad = vector_of(&table->grads_flat, first, n),
+                      .m = vector_of(&table->m_flat, first - own, n),
+                      .v = vector_of(&table->v_flat, first - own, n),
+                      .low = param->low ? param->low + (first - param->flat) : NULL};
+  return true;
+}
+
+int64_t params_value_place(const ParamTable *table, int64_t flat) {
+  for (int i = 0; i < table->n_params; i++) {
+    const Param *param = table->params[i];
+    if (flat >= param->flat + flat_count(param)) continue;
+    return (char *)param->value.data - (char *)table->values_flat.data +
+           (flat - param->flat) * (int64_t)dtype_bytes(param->value.dtype);
+  }
+  return (int64_t)tensor_bytes(&table->values_flat);
+}
+
+void params_show_moment(ParamTable *table, bool second, bool back) {
+  CHECK(params_split(table) && table->n_spare > 0, "moments of a table that is not split");
+  const Tensor *spare = &table->spare_grads[0], *own = second ? &table->v_flat : &table->m_flat;
+  for (int i = 0; i < table->n_params; i++) {
+    Param *param = table->params[i];
+    Tensor *moment = second ? &param->v : &param->m;
+    *moment = block_part(spare, param->flat, &param->value);
+  }
+  if (tensor_count(own) == 0) return;
+  const Tensor there = vector_of(spare, table->bounds[table->first_range], tensor_count(own));
+  const Tensor from = device_pull(table->device, back ? &there : own);
+  const Tensor to = device_mirror(table->device, back ? own : &there);
+  memcpy(to.data, from.data, tensor_bytes(&from));
+  device_push(table->device, back ? own : &there);
 }
 
 static double init_draw(const Init *init, Rng *rng) {
@@ -219,6 +292,7 @@ void params_free(ParamTable *table) {
   for (int i = 0; i < table->n_params; i++) free(table->params[i]);
   free(table->params);
   free(table->spare_grads);
+  free(table->bounds);
   free(table->device);
   *table = (ParamTable){0};
 }

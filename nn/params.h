@@ -33,6 +33,7 @@ typedef struct Param {
   Tensor grad;    /* real */
   Tensor m, v;    /* real; AdamW */
   int16_t *low;   /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
+  int64_t flat;   /* where it begins in the flat blocks, in elements */
   Device *device; /* the table's */
   Tensor exact;   /* the header of what the host was given of it last (param_exact) */
 } Param;
@@ -43,7 +44,13 @@ typedef struct ParamTable {
   Tensor grads_flat;   /* all gradients as one (n) real tensor */
   Tensor *spare_grads; /* n_spare more like it: the tree of the virtual ranks */
   int n_spare;
-  Device *device; /* where the table was laid out: a copy, since callers move theirs and memory stays */
+  Tensor values_flat, lows_flat; /* all values as bytes; all lower halves, BF16 (no data: none) */
+  Tensor m_flat, v_flat;         /* the moments of the own elements */
+  /* The flat elements in n_ranges ranges, the same whoever holds them: what norms are summed in and ranks share. The own
+   * ones are [first_range, first_range + n_own): all of them, unless the optimiser's state is split over ranks. */
+  int n_ranges, first_range, n_own;
+  int64_t *bounds; /* n_ranges + 1 */
+  Device *device;  /* where the table was laid out: a copy, since callers move theirs and memory stays */
 } ParamTable;
 
 /* Adds a parameter; the Tensor's address is stable, its memory comes with params_alloc.
@@ -62,6 +69,13 @@ Tensor *params_add_vector(ParamTable *table, const char *prefix, const char *nam
 Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name, int n_dim, const int64_t *dim,
                         Init init);
 #define INIT_VALUE(value) ((Init){.kind = INIT_CONSTANT, .a = (value)})
+/* Before params_alloc: which ranges there are and which of them this table updates (n_ranges a power of two). Where that is
+ * not all, there are moments for these alone, and n_spare is at least 1. Without it there is one range, its own. */
+void params_share(ParamTable *table, int n_ranges, int first_range, int n_own);
+static inline bool params_split(const ParamTable *table) { return table->n_own < table->n_ranges; }
+/* n elements cut into n_ranges (a power of two) ranges by halves, at multiples of PARAMS_FLAT_STEP: range i is [bounds[i],
+ * bounds[i + 1]). Ranges of fewer are whole numbers of those of more. */
+void params_bounds(int64_t n, int n_ranges, int64_t *bounds);
 /* Lays all parameters out in device->weights. Values have dtype `act` (keep_real ones: real). Gradients, and the
  * optimiser's state, only when training. n_spare: further gradient blocks. */
 void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare);
@@ -76,6 +90,17 @@ void params_unset_grads(ParamTable *table);
 void params_set_grads(ParamTable *table);
 /* The gradients become spare block i, and what stood there the gradients: nothing is copied. */
 void params_swap_grads(ParamTable *table, int i);
+/* The part of parameter i that is in the own ranges, as vectors; false: none is. Gradient and moments have the same place. */
+typedef struct ParamPart {
+  Tensor value, grad, m, v;
+  int16_t *low;
+} ParamPart;
+bool params_own_part(const ParamTable *table, int i, ParamPart *part);
+/* Where flat element `flat`, a multiple of PARAMS_FLAT_STEP, lies in values_flat, in bytes. */
+int64_t params_value_place(const ParamTable *table, int64_t flat);
+/* Of a split table: lets each parameter's m (or v) be a tensor in spare block 0, which must be free, and copies the own part
+ * there or, with `back`, from there. */
+void params_show_moment(ParamTable *table, bool second, bool back);
 /* The exact value as one tensor of the host: the value itself, unless it has lower halves. Then both are put together in
  * the gradient's place, which must be free, as it is between steps; valid until the next gradient. On another device than
  * the CPU it is the host's copy. */

@@ -18,11 +18,16 @@ typedef struct OptimConfig {
  * the schedule (WSD: constant until the last decay_steps, then linear). */
 double schedule_lr(const OptimConfig *config, int64_t step, int64_t steps);
 
+/* The norm in its parts, for gradients of which a rank has but some ranges (params_share): the sums of squares of ranges
+ * [first, first + n); the norm of all ranges from theirs, in order; the first parameter whose gradient is not finite. */
+void optim_squares(ParamTable *params, Device *device, int first, int n, double *squares);
+double optim_norm(const double *squares, int n);
+const Param *optim_bad(ParamTable *params, Device *device);
 /* Global norm of all gradients, in double, one pass over their block. *bad is NULL, or the first parameter whose gradient is not
  * finite. */
 double optim_grad_norm(ParamTable *params, Device *device, const Param **bad);
 /* min(1, clip / (norm + 1e-6)); 1 when clip is 0. (spec 2.4) */
 double optim_clip_scale(double norm, double clip);
-/* One update of every parameter; step counts from 1; gradients are taken times grad_scale. */
+/* One update of every parameter, in the table's own ranges; step counts from 1; gradients are taken times grad_scale. */
 void optim_update(ParamTable *params, Device *device, const OptimConfig *config, double lr, double grad_scale,
                   int64_t step);

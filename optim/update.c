@@ -1,12 +1,13 @@
 /* update: one optimiser step over the parameter table (optim.h; spec 2.4). A tensor without decay gets weight_decay 0. */
 #include "optim/optim.h"
 
-static void update_adamw(Param *p, Device *device, const OptimConfig *c, double lr, double scale, int64_t step) {
+static void update_adamw(ParamPart *p, bool decay, Device *device, const OptimConfig *c, double lr, double scale,
+                         int64_t step) {
   adamw_fwd(device, &(Adamw){.lr = lr,
                              .beta1 = c->beta1,
                              .beta2 = c->beta2,
                              .eps = c->eps,
-                             .weight_decay = p->decay ? c->weight_decay : 0,
+                             .weight_decay = decay ? c->weight_decay : 0,
                              .grad_scale = scale,
                              .step = step,
                              .value = &p->value,
@@ -16,23 +17,26 @@ static void update_adamw(Param *p, Device *device, const OptimConfig *c, double 
                              .v = &p->v});
 }
 
-static void update_sgd(Param *p, Device *device, const OptimConfig *c, double lr, double scale, int64_t step) {
+static void update_sgd(ParamPart *p, bool decay, Device *device, const OptimConfig *c, double lr, double scale,
+                       int64_t step) {
   (void)step;
   sgd_fwd(device, &(Sgd){.lr = lr,
-                         .weight_decay = p->decay ? c->weight_decay : 0,
+                         .weight_decay = decay ? c->weight_decay : 0,
                          .grad_scale = scale,
                          .value = &p->value,
                          .low = p->low,
                          .grad = &p->grad});
 }
 
-static void (*const UPDATES[])(Param *, Device *, const OptimConfig *, double, double, int64_t) = {
+static void (*const UPDATES[])(ParamPart *, bool, Device *, const OptimConfig *, double, double, int64_t) = {
     [OPTIM_ADAMW] = update_adamw,
     [OPTIM_SGD] = update_sgd,
 };
 
 void optim_update(ParamTable *params, Device *device, const OptimConfig *config, double lr, double grad_scale,
                   int64_t step) {
+  ParamPart part;
   for (int i = 0; i < params->n_params; i++)
-    UPDATES[config->kind](params->params[i], device, config, lr, grad_scale, step);
+    if (params_own_part(params, i, &part))
+      UPDATES[config->kind](&part, params->params[i]->decay, device, config, lr, grad_scale, step);
 }

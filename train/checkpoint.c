@@ -60,7 +60,7 @@ static const TensorSet SETS[] = {
     {"model", param_exact, param_refresh}, {"optim/m", moment_m, put_m}, {"optim/v", moment_v, put_v}};
 enum { N_SETS = sizeof SETS / sizeof SETS[0] };
 
-static bool has_moments(const ParamTable *params) { return params->n_params > 0 && params->params[0]->m.data; }
+static bool has_moments(const ParamTable *params) { return params->n_params > 0 && params->m_flat.data; }
 
 static int64_t bytes_of(const ParamTable *params, int n_sets) { return 4 * n_sets * params_count(params); }
 
@@ -101,30 +101,45 @@ static Status info_save(H5File *file, const CheckpointInfo *info) {
   return STATUS_OK;
 }
 
-static Status content_save(H5File *file, const CheckpointInfo *info, const ParamTable *params) {
-  TRY(info_save(file, info));
-  int n_sets = has_moments(params) ? N_SETS : 1;
-  for (int s = 0; s < n_sets; s++)
-    for (int i = 0; i < params->n_params; i++) {
-      char name[PARAM_NAME_BYTES + 16];
-      snprintf(name, sizeof name, "%s/%s", SETS[s].prefix, params->params[i]->name);
-      TRY(tensor_save(file, name, SETS[s].of(params->params[i])));
-    }
+static Status set_save(H5File *file, const TensorSet *set, const ParamTable *params) {
+  for (int i = 0; i < params->n_params; i++) {
+    char name[PARAM_NAME_BYTES + 16];
+    snprintf(name, sizeof name, "%s/%s", set->prefix, params->params[i]->name);
+    TRY(tensor_save(file, name, set->of(params->params[i])));
+  }
+  return STATUS_OK;
+}
+
+static Status kept_save(H5File *file, const CheckpointInfo *info, Device *device) {
   for (int i = 0; i < info->n_tensors; i++) {
-    const Tensor host = device_pull(params->device, info->tensors[i].tensor);
+    const Tensor host = device_pull(device, info->tensors[i].tensor);
     TRY(tensor_save(file, info->tensors[i].name, &host));
   }
   return STATUS_OK;
 }
 
-Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params) {
-  int64_t bytes = bytes_of(params, has_moments(params) ? N_SETS : 1) + (1 << 20);
+Status checkpoint_save_gathered(const char *path, const CheckpointInfo *info, const ParamTable *params,
+                                const CheckpointGather *gather) {
+  const int n_sets = has_moments(params) ? N_SETS : 1;
+  int64_t bytes = bytes_of(params, n_sets) + (1 << 20);
   for (int i = 0; i < info->n_tensors; i++) bytes += (int64_t)tensor_bytes(info->tensors[i].tensor);
   for (int i = 0; i < N_TEXTS; i++) bytes += *text_of(info, i) ? (int64_t)strlen(*text_of(info, i)) : 0;
-  H5File *file;
-  TRY(h5_create(path, bytes, true, CODE_CHECKPOINT, &file));
-  TRY_OR(content_save(file, info, params), h5_close(file));
-  return h5_commit(file);
+  H5File *file = NULL;
+  Status status = h5_create(path, bytes, true, CODE_CHECKPOINT, &file);
+  const bool created = status.code == CODE_OK;
+  if (created) status = info_save(file, info);
+  for (int s = 0; s < n_sets; s++) {
+    if (gather->gather) gather->gather(gather->user, s);
+    if (status.code == CODE_OK) status = set_save(file, &SETS[s], params);
+  }
+  if (status.code == CODE_OK) status = kept_save(file, info, params->device);
+  if (status.code == CODE_OK) return h5_commit(file);
+  if (created) h5_close(file);
+  return status;
+}
+
+Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params) {
+  return checkpoint_save_gathered(path, info, params, &(CheckpointGather){0});
 }
 
 /* ---- reading */
@@ -288,13 +303,17 @@ static Status tensor_load(H5File *file, const char *name, Tensor *t) {
 }
 
 static Status tensors_load(H5File *file, ParamTable *params, int n_sets) {
-  for (int s = 0; s < n_sets; s++)
+  for (int s = 0; s < n_sets; s++) {
+    const bool split = s > 0 && params_split(params);
+    if (split) params_show_moment(params, s == 2, false);
     for (int i = 0; i < params->n_params; i++) {
       char name[PARAM_NAME_BYTES + 16];
       snprintf(name, sizeof name, "%s/%s", SETS[s].prefix, params->params[i]->name);
       TRY(tensor_load(file, name, SETS[s].of(params->params[i])));
       SETS[s].put(params->params[i]);
     }
+    if (split) params_show_moment(params, s == 2, true);
+  }
   return STATUS_OK;
 }
 

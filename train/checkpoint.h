@@ -45,8 +45,17 @@ typedef struct CheckpointInfo {
 /* Frees the texts. */
 void checkpoint_info_free(CheckpointInfo *info);
 
+/* Called before a set of tensors is read of the parameters: 0 the values, 1 and 2 the moments; each once and in order,
+ * also after a failure, because other ranks take part (zero.h). */
+typedef struct CheckpointGather {
+  void (*gather)(void *user, int set); /* NULL: everything is there */
+  void *user;
+} CheckpointGather;
+
 /* Writes a checkpoint; the parameters' moments too, where they have them. Atomic: on any failure `path` is as before. */
 Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params);
+Status checkpoint_save_gathered(const char *path, const CheckpointInfo *info, const ParamTable *params,
+                                const CheckpointGather *gather);
 /* Verifies the whole file and reads everything but tensors. */
 Status checkpoint_read_info(const char *path, CheckpointInfo *info);
 /* Verifies the whole file, requires exactly the table's parameters and shapes (all differences are listed), then fills

@@ -23,6 +23,7 @@ typedef struct TrainConfig {
   int threads;            /* 0: all */
   double watchdog, stall; /* seconds; 0: never (train/watch.h) */
   int64_t compare_every;
+  int zero; /* 1: the optimiser's state is split over ranks (train/zero.h) */
 } TrainConfig;
 
 typedef struct Config {

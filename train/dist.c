@@ -176,16 +176,6 @@ double dist_sum(Dist *dist, double value) {
   return value;
 }
 
-void dist_bounds(int64_t n, int64_t step, int n_ranges, int64_t *bounds) {
-  CHECK(n_ranges > 0 && (n_ranges & (n_ranges - 1)) == 0, "%d ranges", n_ranges);
-  bounds[0] = 0, bounds[n_ranges] = n;
-  for (int width = n_ranges; width > 1; width /= 2)
-    for (int i = 0; i < n_ranges; i += width) {
-      const int64_t half = round_up(ceil_div(bounds[i + width] - bounds[i], 2), step);
-      bounds[i + width / 2] = min_i64(bounds[i] + half, bounds[i + width]);
-    }
-}
-
 int dist_range(const Dist *dist) {
   int range = 0;
   for (int bit = 1; bit < dist->size; bit <<= 1) range = 2 * range + ((dist->rank & bit) != 0);

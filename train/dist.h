@@ -63,10 +63,7 @@ int64_t dist_min(Dist *dist, int64_t value);
 /* The sum of one number of each rank, by the tree. */
 double dist_sum(Dist *dist, double value);
 
-/* n elements cut into n_ranges (a power of two) ranges by halves, at multiples of `step`: range i is [bounds[i],
- * bounds[i+1]). Ranges of fewer ranks are whole numbers of those of more. */
-void dist_bounds(int64_t n, int64_t step, int n_ranges, int64_t *bounds);
-/* The range a rank owns after dist_reduce_scatter. */
+/* The range, of as many as ranks (params_bounds), that a rank owns after dist_reduce_scatter. */
 int dist_range(const Dist *dist);
 /* x becomes the sum over ranks within the rank's own range; the rest of x is left as partial sums. spare: as long as x, for
  * what arrives. bounds: size + 1, in elements. */

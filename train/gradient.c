@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/zero.h"
+
 static int n_own_parts(const GradientShape *shape) {
   return shape->virtual_ranks / (shape->n_ranks ? shape->n_ranks : 1);
 }
@@ -115,12 +117,11 @@ double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double lo
   CHECK(params->grads_flat.dtype == F32, "ranks that add %s", dtype_name(params->grads_flat.dtype));
   const Tensor x = device_pull(device, &params->grads_flat), spare = device_mirror(device, &params->spare_grads[0]);
   int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
-  dist_bounds(tensor_count(&x), PARAMS_FLAT_STEP, dist->size, bounds);
+  params_bounds(tensor_count(&x), dist->size, bounds);
   dist_reduce_scatter(dist, x.data, spare.data, bounds);
-  for (int i = 0; i <= dist->size; i++) bounds[i] *= (int64_t)sizeof(float);
-  dist_all_gather(dist, x.data, bounds);
   free(bounds);
   device_push(device, &params->grads_flat);
+  if (!params_split(params)) zero_gather(params, dist, &params->grads_flat);
   return dist_sum(dist, loss);
 }
 

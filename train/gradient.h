@@ -28,7 +28,7 @@ double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch
  * `carry` (or NULL) is taken is the caller's to say (carry_commit). */
 double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
                       Carry *carry);
-/* Collective: gradients and loss become those of all ranks. */
+/* Collective: the loss becomes that of all ranks, and so do the gradients: of a split table (zero.h) in the own ranges. */
 double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double loss);
 /* What turns the sum of losses into the mean. */
 double gradient_scale(const Batch *batch);

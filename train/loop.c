@@ -13,6 +13,7 @@
 #include "train/run.h"
 #include "train/sample.h"
 #include "train/stop.h"
+#include "train/zero.h"
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
 static bool due_or_last(int64_t step, int64_t every, int64_t last) { return step == last || due(step, every, last); }
@@ -148,7 +149,7 @@ Status loop_train(Run *run) {
     const double loss = make_gradient(run);
     run_enter(run, PHASE_UPDATE);
     const Param *bad;
-    double norm = optim_grad_norm(params, &run->device, &bad);
+    double norm = zero_grad_norm(params, run->dist, &bad);
     bool skip;
     TRY(refuse_update(run, loss, bad, &skip));
     double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
@@ -156,6 +157,7 @@ Status loop_train(Run *run) {
       optim_update(params, &run->device, &config->optim, lr, optim_clip_scale(norm, config->optim.clip), run->step + 1);
       if (run->carry) carry_commit(run->carry);
     }
+    zero_gather_values(params, run->dist);
     plant_difference(run);
 
     run->step++;

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "train/evaluate.h"
+#include "train/zero.h"
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
@@ -15,6 +16,9 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
   Model *model = model_new(&config->model);
   model->recompute = config->train.recompute;
   bool training = shape->train_length > 0;
+  if (training)
+    zero_share(&model->params, gradient->rank, gradient->n_ranks ? gradient->n_ranks : 1, gradient->virtual_ranks,
+               config->train.zero);
   params_alloc(&model->params, &device, config->dtype, training, training ? gradient_n_spare(gradient) : 0);
   *plan = (Plan){.gradient = *gradient, .n_params = params_count(&model->params)};
   if (training) {

@@ -15,6 +15,7 @@
 #include "train/replicas.h"
 #include "train/sample.h"
 #include "train/selftest.h"
+#include "train/zero.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -123,6 +124,8 @@ static Status open_model(Run *run) {
   TRY(device_open(&run->device, config->device, F32, run->plan.sizes));
   run->model = model_new(&config->model);
   run->model->recompute = config->train.recompute;
+  zero_share(&run->model->params, run->dist->rank, run->dist->size, run->plan.gradient.virtual_ranks,
+             config->train.zero);
   params_alloc(&run->model->params, &run->device, config->dtype, true, gradient_n_spare(&run->plan.gradient));
   run->model->dropout_seed = config->seed;
   run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
@@ -346,8 +349,22 @@ void run_evaluate(Run *run, int64_t n_samples) {
   dist_broadcast(run->dist, &run->last, sizeof run->last);
 }
 
+static void gather_set(void *user, int set) {
+  Run *run = user;
+  zero_gather_set(&run->model->params, run->dist, (ZeroSet)set);
+}
+
+/* Rank 0 writes what every rank has its part of; and each takes part in that as often as rank 0 asks. */
+static Status save_file(Run *run, const char *path, const CheckpointInfo *info) {
+  const bool split = params_split(&run->model->params);
+  if (split) dist_broadcast(run->dist, &(int){1}, sizeof(int));
+  return checkpoint_save_gathered(path, info, &run->model->params, &(CheckpointGather){split ? gather_set : NULL, run});
+}
+
 static Status write_checkpoint(Run *run, bool best) {
-  char *yaml = config_to_yaml(run->config), *json = model_config_to_json(&run->config->model);
+  Config kept = *run->config;
+  kept.train.zero = 0; /* how its state lies on ranks is no part of a run: any number continues it, either way */
+  char *yaml = config_to_yaml(&kept), *json = model_config_to_json(&run->config->model);
   const char *tokenizer = dataset_tokenizer_json(run->dataset);
   CheckpointInfo info = {.step = run->step,
                          .data_cursor = run->cursor,
@@ -367,10 +384,10 @@ static Status write_checkpoint(Run *run, bool best) {
   char *directory = base_format("%s/checkpoints", run->directory),
        *path = checkpoint_step_path(run->directory, run->step);
   Status status = make_directory(directory);
-  if (status.code == CODE_OK) status = checkpoint_save(path, &info, &run->model->params);
+  if (status.code == CODE_OK) status = save_file(run, path, &info);
   if (status.code == CODE_OK && best) {
     char *best_path = checkpoint_best_path(run->directory);
-    status = checkpoint_save(best_path, &info, &run->model->params);
+    status = save_file(run, best_path, &info);
     free(best_path);
   }
   if (status.code == CODE_OK) status = checkpoint_prune(run->directory, run->config->train.keep);
@@ -391,5 +408,14 @@ Status run_save(Run *run, bool best) {
   if (run->carry) carry_gather(run->carry, run->model, &run->device, run->dist);
   const bool first = dist_is_first(run->dist);
   run_enter(run, first ? PHASE_SAVE : PHASE_WAIT);
-  return dist_agree(run->dist, first ? write_checkpoint(run, best) : STATUS_OK);
+  Status status = STATUS_OK;
+  int asked = 0;
+  if (first) status = write_checkpoint(run, best);
+  if (params_split(&run->model->params))
+    for (;;) {
+      dist_broadcast(run->dist, &asked, sizeof asked); /* rank 0: no more */
+      if (!asked) break;
+      for (int set = 0; set < N_ZERO_SETS; set++) gather_set(run, set);
+    }
+  return dist_agree(run->dist, status);
 }

@@ -41,6 +41,25 @@ counts=2 variant mamba2-bf16 small.yaml --set dtype=bf16 --set model.ssm_cfg.lay
 fi
 counts=2 variant forecaster series.yaml
 
+# The optimiser's state split over ranks, in a run that is also resumed with it whole and split.
+for type in f32 bf16; do
+  [ $type = f32 ] && whole=mamba3-1 || whole=mamba3-bf16-1
+  [ -d $whole ] || continue
+  for n in $([ $type = f32 ] && echo 2 4 || echo 4); do
+    launch $n small.yaml $short --set dtype=$type --out zero-$type-$n --set train.zero=1 >/dev/null 2>err.txt || fail "zero, $type, $n ranks: $(cat err.txt)"
+    same $whole zero-$type-$n "train.zero, $type, $n ranks"
+  done
+  code=0
+  launch 4 small.yaml $short --set dtype=$type --out zero-$type --set train.zero=1 --set debug.allow=true \
+    --set 'debug.fault="kill@6,rank=3"' >/dev/null 2>&1 || code=$?
+  [ $code = 6 ] || fail "zero, $type: exit $code"
+  launch 2 small.yaml $short --set dtype=$type --out zero-$type --resume auto --set train.zero=1 --set debug.allow=true \
+    --set 'debug.fault="kill@10"' >/dev/null 2>&1 || true
+  "$aspis" train small.yaml $short --set dtype=$type --out zero-$type --resume auto >/dev/null 2>&1
+  same $whole zero-$type "train.zero, $type, on 4 and 2 ranks, killed, ended by 1"
+  echo "ok: train.zero, $type: the same bytes split over ranks, and from 4 to 2 to one rank"
+done
+
 # mpirun by hand; and as many ranks as do not divide.
 mpirun -n 2 --bind-to none --oversubscribe --allow-run-as-root "$aspis" train small.yaml $short --out by-hand >/dev/null
 same mamba3-1 by-hand "mpirun by hand"

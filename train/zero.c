@@ -1,0 +1,70 @@
+/* zero: see zero.h. */
+#include "train/zero.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "optim/optim.h"
+
+void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split) {
+  const Dist dist = {.rank = rank, .size = size};
+  const int n_own = split ? virtual_ranks / size : virtual_ranks;
+  params_share(params, virtual_ranks, split ? dist_range(&dist) * n_own : 0, n_own);
+}
+
+/* Where the ranks' ranges begin, in elements. */
+static int64_t *rank_bounds(const ParamTable *params, const Dist *dist) {
+  int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
+  params_bounds(tensor_count(&params->grads_flat), dist->size, bounds);
+  return bounds;
+}
+
+void zero_gather(ParamTable *params, Dist *dist, Tensor *block) {
+  const Tensor host = device_pull(params->device, block);
+  int64_t *bounds = rank_bounds(params, dist);
+  for (int i = 0; i <= dist->size; i++) bounds[i] *= (int64_t)dtype_bytes(block->dtype);
+  dist_all_gather(dist, host.data, bounds);
+  free(bounds);
+  device_push(params->device, block);
+}
+
+void zero_gather_values(ParamTable *params, Dist *dist) {
+  if (!params_split(params)) return;
+  const Tensor host = device_pull(params->device, &params->values_flat);
+  int64_t *bounds = rank_bounds(params, dist);
+  for (int i = 0; i <= dist->size; i++) bounds[i] = params_value_place(params, bounds[i]);
+  dist_all_gather(dist, host.data, bounds);
+  free(bounds);
+  device_push(params->device, &params->values_flat);
+}
+
+double zero_grad_norm(ParamTable *params, Dist *dist, const Param **bad) {
+  if (!params_split(params)) return optim_grad_norm(params, params->device, bad);
+  const size_t bytes = (size_t)params->n_own * sizeof(double);
+  double *own = base_alloc(bytes), *all = base_alloc(bytes * (size_t)dist->size);
+  double *ordered = base_alloc(bytes * (size_t)dist->size);
+  optim_squares(params, params->device, params->first_range, params->n_own, own);
+  dist_gather_all(dist, own, all, bytes);
+  for (int rank = 0; rank < dist->size; rank++) {
+    const Dist other = {.rank = rank, .size = dist->size};
+    const int first = dist_range(&other) * params->n_own;
+    for (int i = 0; i < params->n_own; i++) ordered[first + i] = all[rank * params->n_own + i];
+  }
+  const double norm = optim_norm(ordered, params->n_ranges);
+  free(own), free(all), free(ordered);
+  *bad = NULL;
+  if (!isfinite(norm)) {
+    zero_gather(params, dist, &params->grads_flat);
+    *bad = optim_bad(params, params->device);
+  }
+  return norm;
+}
+
+void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set) {
+  if (set == ZERO_LOWS) {
+    if (params->lows_flat.data) zero_gather(params, dist, &params->lows_flat);
+    return;
+  }
+  params_show_moment(params, set == ZERO_V, false);
+  zero_gather(params, dist, &params->spare_grads[0]);
+}

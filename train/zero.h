@@ -1,0 +1,21 @@
+/* zero: the optimiser's state split over the ranks (train.zero: 1, as in ZeRO stage 1). Gradients are summed as ever, but
+ * each rank keeps the range that it has the sum of, has moments for it alone, updates its values, and all gather the values.
+ * The ranges are whole numbers of the virtual ranks' (params_share), and so is what the norm is summed in: no bit changes. */
+#pragma once
+
+#include "nn/params.h"
+#include "train/dist.h"
+
+/* Which ranges of `virtual_ranks` rank `rank` of `size` updates: all, or with `split` its share. Before params_alloc. */
+void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split);
+/* Collective. A flat block as long as the gradients becomes whole on every rank, each range its owner's. */
+void zero_gather(ParamTable *params, Dist *dist, Tensor *block);
+/* Collective, on split tables; nothing otherwise. After the update: every rank gets all values. */
+void zero_gather_values(ParamTable *params, Dist *dist);
+/* As optim_grad_norm, of gradients that are whole in the own ranges. */
+double zero_grad_norm(ParamTable *params, Dist *dist, const Param **bad);
+
+/* Collective, while rank 0 saves: the lower halves, the first and the second moment become whole, one after the other, in
+ * place and in spare block 0. */
+typedef enum ZeroSet { ZERO_LOWS, ZERO_M, ZERO_V, N_ZERO_SETS } ZeroSet;
+void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set);

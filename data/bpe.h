@@ -28,6 +28,9 @@ void bpe_template(const Bpe *bpe, const int32_t **before, int *n_before, const i
 /* The id of an added token, or -1. */
 int32_t bpe_added_token(const Bpe *bpe, const char *content);
 
+/* Trains a byte-level encoding of at most vocab_size tokens on texts: a tokenizer.json (malloc'ed). */
+Status bpe_train(char *const *paths, int n_paths, int vocab_size, char **json);
+
 BpeEncoder *bpe_encoder_new(const Bpe *bpe);
 void bpe_encoder_free(BpeEncoder *encoder);
 /* Appends the tokens of a text. Bytes that are no UTF-8 are words of their own where the vocabulary has bytes, else

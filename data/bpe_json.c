@@ -18,7 +18,7 @@ static bool is_true(const json_t *object, const char *key) { return json_is_true
 
 /* ---- GPT-2's alphabet: every byte as a character that shows */
 
-static uint32_t code_of_byte(int byte) {
+uint32_t bpe_code_of_byte(int byte) {
   if ((byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174) return (uint32_t)byte;
   uint32_t code = 256;
   for (int b = 0; b < byte; b++) code += b < 33 || (b > 126 && b < 161) || b == 173;
@@ -32,7 +32,7 @@ typedef struct Alphabet {
 static Alphabet alphabet_make(void) {
   Alphabet alphabet;
   memset(&alphabet, 0xFF, sizeof alphabet);
-  for (int byte = 0; byte < 256; byte++) alphabet.byte[code_of_byte(byte)] = (int16_t)byte;
+  for (int byte = 0; byte < 256; byte++) alphabet.byte[bpe_code_of_byte(byte)] = (int16_t)byte;
   return alphabet;
 }
 

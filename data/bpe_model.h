@@ -56,6 +56,9 @@ struct Bpe {
   int n_before, n_behind;
 };
 
+/* The code point, below 512, that stands for a byte in GPT-2's alphabet. */
+uint32_t bpe_code_of_byte(int byte);
+
 /* A growing text. */
 typedef struct BpeText {
   char *data;

@@ -167,6 +167,42 @@ Test(bpe, a_tokenizer_trains_and_stays_with_the_model) {
   free(stored), free(elsewhere), free(path);
 }
 
+/* tests/tokenizers/gpt2.json was trained by the package on four of the cases' texts, three times each. */
+Test(bpe, training_makes_the_merges_of_the_tokenizers_package) {
+  enum { FIRST = 22 };
+  json_t *cases = read_json("cases"), *gpt2 = read_json("gpt2"), *want = json_object_get(gpt2, "model");
+  char *paths[12];
+  for (int i = 0; i < 12; i++) {
+    const json_t *text = json_array_get(json_object_get(cases, "texts"), (size_t)(FIRST + i % 4));
+    paths[i] = base_format("text-%d", i);
+    write_file(paths[i], json_string_value(text), json_string_length(text));
+  }
+  char *json;
+  Status status = bpe_train(paths, 12, 400, &json);
+  cr_assert(status.code == CODE_OK, "%s", status.line);
+  json_t *root = json_loads(json, 0, NULL), *model = json_object_get(root, "model"),
+         *merges = json_object_get(model, "merges");
+  cr_assert(json_equal(json_object_get(model, "vocab"), json_object_get(want, "vocab")), "another vocabulary: %s",
+            json);
+  cr_assert(json_array_size(merges) > 100 &&
+                json_array_size(merges) == json_array_size(json_object_get(want, "merges")),
+            "%zu merges", json_array_size(merges));
+  for (size_t i = 0; i < json_array_size(merges); i++) {
+    const json_t *pair = json_array_get(merges, i);
+    char *line =
+        base_format("%s %s", json_string_value(json_array_get(pair, 0)), json_string_value(json_array_get(pair, 1)));
+    cr_assert_str_eq(line, json_string_value(json_array_get(json_object_get(want, "merges"), i)));
+    free(line);
+  }
+  Tokenizer *tokenizer;
+  cr_assert(tokenizer_from_json(json, &tokenizer).code == CODE_OK, "read");
+  cr_assert(bpe_added_token(tokenizer_bpe(tokenizer), "<|endoftext|>") == 0, "the special token");
+  tokenizer_free(tokenizer);
+  for (int i = 0; i < 12; i++) free(paths[i]);
+  free(json);
+  json_decref(root), json_decref(cases), json_decref(gpt2);
+}
+
 /* Replaces what lies at a path of keys; NULL: removes it. */
 static void replace(json_t *root, const char *keys, const char *value) {
   char key[32];

@@ -203,7 +203,7 @@ typedef struct Part {
 } Part;
 
 static void put_number(FILE *file, uint64_t value, int bytes) {
-  for (int i = 0; i < bytes; i++) fputc((int)(value >> 8 * i & 255), file);
+  for (int i = 0; i < bytes; i++) fputc(i < 8 ? (int)(value >> 8 * i & 255) : 0, file);
 }
 
 static void write_zip(const Part *part, int n) {

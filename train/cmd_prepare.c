@@ -6,6 +6,7 @@
 
 #include "data/bpe.h"
 #include "data/shards.h"
+#include "tensor/publish.h"
 #include "train/command.h"
 #include "train/format.h"
 
@@ -15,6 +16,29 @@ static Status open_named(const char *name, Tokenizer **tokenizer) {
     return status_fail(CODE_USAGE, "prepare: --tokenizer: found \"%s\", expected byte or a tokenizer.json", name);
   *tokenizer = tokenizer_new_byte();
   return STATUS_OK;
+}
+
+static Status print_saved(const char *path, const char *json, const Tokenizer *tokenizer) {
+  TRY(publish_bytes(path, json, strlen(json), CODE_DATA));
+  printf("%d tokens | %s\n", tokenizer_vocab_size(tokenizer), path);
+  return STATUS_OK;
+}
+
+/* Trains a tokenizer on the texts; with --out FILE.json it is all that is wanted. */
+static Status train_tokenizer(const Command *command, Tokenizer **tokenizer, bool *done) {
+  int64_t vocab_size = 0;
+  const char *out = command_text(command, "out", "");
+  TRY(command_int(command, "train-bpe", 257, 1 << 24, &vocab_size));
+  if (command_has(command, "tokenizer"))
+    return status_fail(CODE_USAGE, "prepare: found --train-bpe beside --tokenizer, expected one of them");
+  char *json;
+  TRY(bpe_train((char *const *)command->args, command->n_args, (int)vocab_size, &json));
+  Status status = tokenizer_from_json(json, tokenizer);
+  *done = tokenizer_is_file(out);
+  if (status.code == CODE_OK && *done)
+    TRY_OR(print_saved(out, json, *tokenizer), (free(json), tokenizer_free(*tokenizer)));
+  free(json);
+  return status;
 }
 
 static Status find_end_token(const Tokenizer *tokenizer, const char *name, int32_t *token) {
@@ -50,22 +74,29 @@ static Status prepare(const Command *command, Tokenizer *tokenizer) {
 
 static Status cmd_prepare(const Command *command) {
   Tokenizer *tokenizer;
-  TRY(open_named(command_text(command, "tokenizer", "byte"), &tokenizer));
-  Status status = prepare(command, tokenizer);
+  bool done = false;
+  if (command_has(command, "train-bpe")) TRY(train_tokenizer(command, &tokenizer, &done));
+  else TRY(open_named(command_text(command, "tokenizer", "byte"), &tokenizer));
+  Status status = done ? STATUS_OK : prepare(command, tokenizer);
   tokenizer_free(tokenizer);
   return status;
 }
 
 const CommandSpec command_prepare = {
     .name = "prepare",
-    .summary = "text to shards of tokens, for data.kind: shards",
+    .summary = "text to shards of tokens, or a tokenizer trained on it",
     .usage = "prepare TEXT... --out DIR [options]",
     .examples = {"aspis prepare books/ --out shards/books --tokenizer tokenizer.json",
+                 "aspis prepare input.txt --train-bpe 4096 --out tokenizer.json",
                  "aspis prepare web.txt --out shards/web --tokenizer tokenizer.json --document-end '<|endoftext|>'"},
     .options =
         (const OptionSpec[]){
             {"out", "DIR", "the folder; one that was begun is gone on with", false},
             {"tokenizer", "byte|FILE.json", "bytes (default), or a Hugging Face tokenizer.json", false},
+            {"train-bpe", "N",
+             "train a byte-level tokenizer of N tokens on the texts, and use it; with --out FILE.json: write it and "
+             "end",
+             false},
             {"document-end", "TEXT", "what documents end with in a file; else a file is a document", false},
             {"end-token", "TEXT", "an added token to be put behind every document", false},
             {"shard-mib", "N", "text of one shard in MiB (256)", false},

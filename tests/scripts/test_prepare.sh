@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# From text to a trained model and back to text: a tokenizer trained, shards made of two texts, a mixture of them trained, scored
+# and resumed to the same bytes; kill -9 in the middle of prepare; and what is refused.
+set -euo pipefail
+aspis=$1
+source_dir=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+fail() { echo "FAILED: $*"; exit 1; }
+
+cat "$source_dir"/data/*.c >code.txt
+cat "$source_dir"/docs/*.md >prose.txt
+"$aspis" prepare code.txt prose.txt --train-bpe 600 --out tokenizer.json >/dev/null || fail "prepare --train-bpe"
+"$aspis" prepare code.txt --tokenizer tokenizer.json --out code >/dev/null || fail "prepare code"
+"$aspis" prepare prose.txt --tokenizer tokenizer.json --out prose --end-token '<|endoftext|>' >/dev/null || fail "prepare prose"
+[[ $("$aspis" inspect code) == *"all hashes verified"*"vocabulary   600"* ]] || fail "inspect of shards"
+cat >c.yaml <<'YAML'
+name: mix
+model: {d_model: 32, n_layer: 1, ssm_cfg: {layer: Mamba3, d_state: 16, headdim: 16}}
+data: {kind: shards, shards: [code, prose], weights: [2, 1], seq_len: 32}
+train: {steps: 12, batch_size: 4, save_every: 6, eval_every: 12, eval_batches: 2, keep: 2}
+YAML
+"$aspis" train c.yaml --quiet --out whole >/dev/null || fail "train"
+cp -r whole parts
+rm parts/checkpoints/step-00000012.h5 parts/checkpoints/best.h5
+"$aspis" train c.yaml --quiet --out parts --resume auto >/dev/null || fail "resume"
+cmp whole/checkpoints/step-00000012.h5 parts/checkpoints/step-00000012.h5 || fail "resumed to other bytes"
+[[ $("$aspis" eval whole --json --quiet) == *'"bits_per_byte"'* ]] || fail "eval"
+mv tokenizer.json elsewhere.json # the run has its own
+"$aspis" generate whole --prompt "static Status" --max-tokens 8 >/dev/null || fail "generate"
+echo "ok: train, resume, eval, generate from shards"
+
+# Killed somewhere, run again: the same files.
+"$aspis" prepare code.txt prose.txt --out undisturbed --tokenizer elsewhere.json --shard-mib 1 >/dev/null
+for delay in 0.01 0.03 0.06; do
+  rm -rf killed
+  "$aspis" prepare code.txt prose.txt --out killed --tokenizer elsewhere.json --shard-mib 1 >/dev/null &
+  sleep $delay
+  kill -9 $! 2>/dev/null || true
+  wait $! 2>/dev/null || true
+  "$aspis" prepare code.txt prose.txt --out killed --tokenizer elsewhere.json --shard-mib 1 >/dev/null 2>told.txt ||
+    [[ $(cat told.txt) == *"is finished"* ]] || fail "after kill -9: $(cat told.txt)"
+  rm -f killed/*.tmp*
+  diff -r undisturbed killed || fail "after kill -9 at $delay: other files"
+done
+echo "ok: kill -9"
+
+refused() { # CODE PHRASE COMMAND...
+  local code=$1 phrase=$2 got=0
+  shift 2
+  "$@" >/dev/null 2>told.txt || got=$?
+  [ $got = "$code" ] && [[ $(cat told.txt) == *"$phrase"* ]] && [ "$(wc -l <told.txt)" = 1 ] ||
+    fail "$*: exit $got, $(cat told.txt): expected $code, $phrase"
+}
+refused 2 "--out: found nothing" "$aspis" prepare code.txt
+refused 3 "nothing.txt: cannot read" "$aspis" prepare nothing.txt --out x
+refused 2 "expected byte or a tokenizer.json" "$aspis" prepare code.txt --out x --tokenizer char
+refused 3 "absent.json: cannot open" "$aspis" prepare code.txt --out x --tokenizer absent.json
+refused 2 "expected one of the tokenizer's added_tokens" "$aspis" prepare code.txt --out x --tokenizer elsewhere.json --end-token '<eos>'
+refused 2 "is finished" "$aspis" prepare code.txt --out code --tokenizer elsewhere.json
+refused 2 "beside a data.kind without documents" "$aspis" train c.yaml --out y --set data.pack=true
+refused 2 "expected folders made by aspis prepare" "$aspis" train c.yaml --out y --set data.shards=[] --set data.weights=[]
+refused 3 "not a folder of shards" "$aspis" train c.yaml --out y --set data.shards=[code,absent]
+echo "ok: what is refused"

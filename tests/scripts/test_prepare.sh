@@ -53,6 +53,12 @@ refused() { # CODE PHRASE COMMAND...
   [ $got = "$code" ] && [[ $(cat told.txt) == *"$phrase"* ]] && [ "$(wc -l <told.txt)" = 1 ] ||
     fail "$*: exit $got, $(cat told.txt): expected $code, $phrase"
 }
+"$aspis" convert whole weights >/dev/null || fail "convert"
+[ "$("$aspis" generate whole --prompt "static Status" --max-tokens 8)" = "$("$aspis" generate weights --prompt "static Status" --max-tokens 8)" ] ||
+  fail "the tokenizer beside the weights is another one"
+"$aspis" prepare code.txt --train-bpe 700 --out weights/tokenizer.json >/dev/null
+refused 4 "has 700 tokens, the model 600 rows" "$aspis" generate weights --prompt x
+refused 2 "expected one of them" "$aspis" prepare code.txt --train-bpe 300 --tokenizer byte --out z.json
 refused 2 "--out: found nothing" "$aspis" prepare code.txt
 refused 3 "nothing.txt: cannot read" "$aspis" prepare nothing.txt --out x
 refused 2 "expected byte or a tokenizer.json" "$aspis" prepare code.txt --out x --tokenizer char

@@ -216,8 +216,8 @@ __device__ static inline void scan_step_state(const Scan &s, const ScanWork &w, 
   const float whole = w.start[tile.m - 1];
   TileFactor v = tile_cols(w.v, s.ld_p);
   v.scale = w.wend;
-  tile_for(s.n_rows, s.n_cols, [&](int i0, int j0) {
-    float d[4];
+  tile_for<2>(s.n_rows, s.n_cols, [&](int i0, int j0) {
+    TileSum<2> d;
     tile_each(i0, j0, d, [&](int i, int j, float &x) {
       x = whole * (is_global ? global_load(from + i * ld + j) : from[i * ld + j]);
     });

@@ -34,8 +34,8 @@ static __device__ void store_state(const Scan &s, const float *S, Rows to, int64
 /* F, of the tile's head. */
 template <bool IS_BF16> static __device__ void mix(const Scan &s, const ForwardWork &work, const ScanTile &tile) {
   const ScanWork &w = work.tile;
-  tile_for(s.n_m, s.n_m, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_m, [&](int i0, int j0) {
+    TileSum<2> d = {};
     if (j0 / s.n_r <= (i0 + TILE_M - 1) / s.n_r)
       tile_mac<IS_BF16>(d, tile_rows(w.q, s.ld_n), i0, tile_rows(w.k, s.ld_n), j0, s.n_cols);
     tile_each(i0, j0, d, [&](int i, int j, float x) {
@@ -51,8 +51,8 @@ template <bool IS_BF16> static __device__ void mix(const Scan &s, const ForwardW
 template <bool IS_BF16>
 static __device__ void read_out(const Scan &s, const ForwardWork &work, const ScanTile &tile, int h, Rows y) {
   const ScanWork &w = work.tile;
-  tile_for(s.n_m, s.n_rows, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_rows, [&](int i0, int j0) {
+    TileSum<2> d = {};
     tile_mac<IS_BF16>(d, tile_rows(w.q, s.ld_n), i0, tile_rows(work.S, s.ld_n), j0, s.n_cols);
     tile_each(i0, j0, d, [&](int i, int, float &x) { x *= w.start[i]; });
     tile_mac<IS_BF16>(d, tile_rows(work.F, s.ld_m), i0, tile_cols(w.v, s.ld_p), j0, s.n_m);

@@ -138,8 +138,8 @@ static __device__ void load_dy(const Scan &s, const Work &work, const ScanTile &
 /* F, T and E; sums of pairs of one token are taken of E, where they stand until column_sums. */
 template <bool IS_BF16> static __device__ void mix(const Scan &s, const Work &work, const ScanTile &tile) {
   const ScanWork &w = work.tile;
-  tile_for(s.n_m, s.n_m, [&](int i0, int j0) {
-    float qk[4] = {}, u[4] = {};
+  tile_for<1>(s.n_m, s.n_m, [&](int i0, int j0) {
+    TileSum<1> qk = {}, u = {};
     if (j0 / s.n_r <= (i0 + TILE_M - 1) / s.n_r) {
       tile_mac<IS_BF16>(qk, tile_rows(w.q, s.ld_n), i0, tile_rows(w.k, s.ld_n), j0, s.n_cols);
       tile_mac<IS_BF16>(u, tile_rows(work.dy, s.ld_p), i0, tile_rows(w.v, s.ld_p), j0, s.n_rows);
@@ -152,8 +152,8 @@ template <bool IS_BF16> static __device__ void mix(const Scan &s, const Work &wo
                                                                         : is_same ? w.gamma[j]
                                                                                   : 0;
       work.F[i * s.ld_m + j] = weight * x;
-      work.T[i * s.ld_m + j] = weight * u[r];
-      work.E[i * s.ld_m + j] = is_before ? decay * x * u[r] : is_same ? x * u[r] : 0;
+      work.T[i * s.ld_m + j] = weight * u.d[0][r];
+      work.E[i * s.ld_m + j] = is_before ? decay * x * u.d[0][r] : is_same ? x * u.d[0][r] : 0;
       r++;
     });
   });
@@ -200,16 +200,16 @@ static __device__ void row_dots(const ScanTile &tile, const float *factor, const
 /* dv, and into_state on the way. */
 template <bool IS_BF16> static __device__ void make_dv(const Scan &s, const Work &work, const ScanTile &tile, int h) {
   const ScanWork &w = work.tile;
-  tile_for(s.n_m, s.n_rows, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_rows, [&](int i0, int j0) {
+    TileSum<2> d = {};
     tile_mac<IS_BF16>(d, tile_rows(w.k, s.ld_n), i0, tile_rows(work.G, s.ld_n), j0, s.n_cols);
     tile_each(i0, j0, d, [&](int i, int c, float x) { work.dv[i * s.ld_p + c] = x; });
   });
   __syncthreads();
   row_dots(tile, w.end, w.v, work.dv, s.ld_p, s.n_p, work.into_state);
   __syncthreads();
-  tile_for(s.n_m, s.n_rows, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_rows, [&](int i0, int j0) {
+    TileSum<2> d = {};
     tile_mac<IS_BF16>(d, tile_cols(work.F, s.ld_m), i0, tile_cols(work.dy, s.ld_p), j0, s.n_m);
     tile_each(i0, j0, d, [&](int i, int c, float x) {
       const float D = c < s.n_p ? s.D.get(0, s.D_per_channel ? h * s.n_p + c : h) : 0;
@@ -224,16 +224,16 @@ static __device__ void make_dq(const Scan &s, const Work &work, const ScanTile &
   const ScanWork &w = work.tile;
   TileFactor columns = tile_cols(S, s.n_cols);
   columns.is_global = true;
-  tile_for(s.n_m, s.n_cols, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_cols, [&](int i0, int j0) {
+    TileSum<2> d = {};
     tile_mac<IS_BF16>(d, tile_rows(work.dy, s.ld_p), i0, columns, j0, s.n_rows);
     tile_each(i0, j0, d, [&](int i, int n, float x) { work.X[i * s.ld_n + n] = x; });
   });
   __syncthreads();
   row_dots(tile, w.start, w.q, work.X, s.ld_n, s.n_n, work.from_state);
   __syncthreads();
-  tile_for(s.n_m, s.n_cols, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_cols, [&](int i0, int j0) {
+    TileSum<2> d = {};
     tile_mac<IS_BF16>(d, tile_rows(work.T, s.ld_m), i0, tile_cols(w.k, s.ld_n), j0, s.n_m);
     tile_each(i0, j0, d,
               [&](int i, int n, float x) { work.X[i * s.ld_n + n] = w.start[i] * work.X[i * s.ld_n + n] + x; });
@@ -245,8 +245,8 @@ static __device__ void make_dq(const Scan &s, const Work &work, const ScanTile &
 template <bool IS_BF16>
 static __device__ void make_dk(const Scan &s, const Work &work, const ScanTile &tile, int h, Rows dk_out) {
   const ScanWork &w = work.tile;
-  tile_for(s.n_m, s.n_cols, [&](int i0, int j0) {
-    float d[4] = {};
+  tile_for<2>(s.n_m, s.n_cols, [&](int i0, int j0) {
+    TileSum<2> d = {};
     tile_mac<IS_BF16>(d, tile_rows(w.v, s.ld_p), i0, tile_cols(work.G, s.ld_n), j0, s.n_rows);
     tile_each(i0, j0, d, [&](int i, int, float &x) { x *= w.wend[i]; });
     tile_mac<IS_BF16>(d, tile_cols(work.T, s.ld_m), i0, tile_cols(w.q, s.ld_n), j0, s.n_m);
@@ -402,8 +402,8 @@ template <bool IS_BF16> static __device__ void step_gradient(const Scan &s, cons
   const float whole = w.start[tile.m - 1];
   TileFactor dy = tile_cols(work.dy, s.ld_p);
   dy.scale = w.start;
-  tile_for(s.n_rows, s.n_cols, [&](int i0, int j0) {
-    float d[4];
+  tile_for<2>(s.n_rows, s.n_cols, [&](int i0, int j0) {
+    TileSum<2> d;
     tile_each(i0, j0, d, [&](int i, int j, float &x) { x = whole * work.G[i * s.ld_n + j]; });
     tile_mac<IS_BF16>(d, dy, i0, tile_cols(w.q, s.ld_n), j0, s.n_m);
     tile_each(i0, j0, d, [&](int i, int j, float x) { work.G[i * s.ld_n + j] = x; });

@@ -108,7 +108,7 @@ void entry();
   simt_thread_index = thread->index;
   if (thread->started) _longjmp(thread->here, 1);
   thread->started = true;
-  ucontext_t context;
+  static ucontext_t context; /* on no stack: what is left for good would stay marked there */
   getcontext(&context);
   /* stacks begin at other lines of their pages: threads do the same at the same depth, and would all want one cache set */
   context.uc_stack.ss_sp = thread->stack;

@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <math.h>
 #include <omp.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include <utf8proc.h>
 #include <xxhash.h>
 #include <yaml.h>
 
@@ -186,6 +189,10 @@ static void check_libraries(void) {
   row("oneDNN", "%d.%d.%d", dnnl[0], dnnl[1], dnnl[2]);
   row("libyaml", "%d.%d.%d", yaml[0], yaml[1], yaml[2]);
   row("jansson", "%s", jansson_version_str());
+  char pcre2[64] = ""; /* "10.42 2022-12-11" */
+  pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
+  row("PCRE2", "%.*s", (int)strcspn(pcre2, " "), pcre2);
+  row("utf8proc", "%s, Unicode %s", utf8proc_version(), utf8proc_unicode_version());
   row("xxhash", "%u.%u.%u", XXH_versionNumber() / 10000, XXH_versionNumber() / 100 % 100, XXH_versionNumber() % 100);
   row("OpenMP", "specification of %d-%02d", _OPENMP / 100, _OPENMP % 100);
 }

@@ -11,7 +11,8 @@
  * one line in aspis_error. Nothing exits or prints. Calls on different states may run at the same time, also where the states are
  * of one model; one state is one thread's at a time. A model outlives its states.
  * Work is shared out to OpenMP's threads; a program that wants single steps to be fast sets OMP_WAIT_POLICY=passive and
- * GOMP_SPINCOUNT=8000 before it starts, as aspis does for itself. */
+ * GOMP_SPINCOUNT=8000 before it starts, as aspis does for itself. Signal handlers of a program must run on a stack of their own
+ * (sigaltstack, SA_ONSTACK): oneDNN's products keep data where they would write otherwise. */
 #ifndef ASPIS_LIBRARY_H
 #define ASPIS_LIBRARY_H
 

@@ -14,30 +14,24 @@
 #include "train/selftest.h"
 
 /* Fills path and is_checkpoint from what lies at `path`. */
-static Status resolve(OpenModel *open, const char *path) {
+Status open_resolve(const char *path, char **file, bool *is_checkpoint) {
   struct stat info;
+  *file = NULL, *is_checkpoint = true;
   if (stat(path, &info) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
-  if (!S_ISDIR(info.st_mode)) {
-    open->path = base_strdup(path);
-    open->is_checkpoint = true;
-    return STATUS_OK;
-  }
-  if (weights_directory(path)) {
-    open->path = base_strdup(path);
+  if (!S_ISDIR(info.st_mode) || weights_directory(path)) {
+    *is_checkpoint = !S_ISDIR(info.st_mode);
+    *file = base_strdup(path);
     return STATUS_OK;
   }
   char *message;
-  TRY(checkpoint_find_last(path, &open->path, &message));
+  TRY(checkpoint_find_last(path, file, &message));
   if (message) fprintf(stderr, "aspis: %s\n", message);
   free(message);
-  if (!open->path)
-    return status_fail(CODE_CHECKPOINT,
-                       "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected "
-                       "a run directory, a "
-                       "checkpoint .h5 or a weights directory",
-                       path);
-  open->is_checkpoint = true;
-  return STATUS_OK;
+  if (*file) return STATUS_OK;
+  return status_fail(CODE_CHECKPOINT,
+                     "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected a "
+                     "run directory, a checkpoint .h5 or a weights directory",
+                     path);
 }
 
 static Status find_checkpoint(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
@@ -61,7 +55,7 @@ static Status find_weights(OpenModel *open, const char *config_path, const char 
 
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets) {
   *open = (OpenModel){0};
-  Status status = resolve(open, path);
+  Status status = open_resolve(path, &open->path, &open->is_checkpoint);
   if (status.code == CODE_OK)
     status = (open->is_checkpoint ? find_checkpoint : find_weights)(open, config_path, sets, n_sets);
   config_fit_samples(&open->config); /* the model's word, not the config's */

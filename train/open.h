@@ -16,6 +16,8 @@ typedef struct OpenModel {
   Model *model; /* NULL until open_load */
 } OpenModel;
 
+/* The file, malloc'ed, or weights directory that `path` means. */
+Status open_resolve(const char *path, char **file, bool *is_checkpoint);
 /* Finds and reads everything but the weights. config_path: NULL, or a config to use instead of the checkpoint's own.
  * The model itself is always the file's. */
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);

@@ -12,6 +12,7 @@
 #include "train/checkpoint.h"
 #include "train/forecast_record.h"
 #include "train/format.h"
+#include "train/open.h"
 #include "train/replicas.h"
 #include "train/sample.h"
 #include "train/selftest.h"
@@ -136,16 +137,18 @@ static Status open_model(Run *run) {
   return STATUS_OK;
 }
 
-/* Fresh weights, or those of model.init_from: a weights directory or a checkpoint. */
+/* Fresh weights, or those of model.init_from, which is what MODEL is on a command line. */
 static Status start_weights(Run *run) {
-  const char *from = run->config->init_from;
   params_init(&run->model->params, run->config->seed);
-  if (!from) return STATUS_OK;
-  struct stat entry;
-  if (stat(from, &entry) != 0 || S_ISDIR(entry.st_mode)) return weights_load(run->model, from);
+  if (!run->config->init_from) return STATUS_OK;
+  char *from;
+  bool is_checkpoint;
+  TRY(open_resolve(run->config->init_from, &from, &is_checkpoint));
   CheckpointInfo info = {0};
-  Status status = checkpoint_load(from, &info, &run->model->params, false);
+  Status status =
+      is_checkpoint ? checkpoint_load(from, &info, &run->model->params, false) : weights_load(run->model, from);
   checkpoint_info_free(&info);
+  free(from);
   return status;
 }
 

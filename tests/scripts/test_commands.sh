@@ -43,7 +43,8 @@ for variant in "--set model.ssm_cfg.layer=Mamba2 --set model.tie_embeddings=fals
   still="--quiet --set train.steps=1 --set optim.warmup_steps=0 --set optim.lr=1e-30 $variant"
   "$aspis" train small.yaml $still --out onward-run --set model.init_from=weights >/dev/null
   "$aspis" train small.yaml $still --out file-run --set model.init_from=run/$last >/dev/null
-  for start in onward-run file-run; do
+  "$aspis" train small.yaml $still --out from-run --set model.init_from=run >/dev/null
+  for start in onward-run file-run from-run; do
     "$aspis" convert $start from-file --force >/dev/null
     cmp weights/model.safetensors from-file/model.safetensors || fail "init_from: $start did not start at the weights"
     rm -r $start

@@ -154,6 +154,7 @@ static double train(Subject *s, const Batch *batch, int segment, Carry *carry) {
 
 static Subject open_trained(int kind, Dtype act) {
   Subject s = open_kind(kind, act);
+  free(s.model->params.spare_grads);
   s.model->params.n_spare = 1;
   s.model->params.spare_grads = base_zalloc(sizeof(Tensor));
   const Tensor *flat = &s.model->params.grads_flat;

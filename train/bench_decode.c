@@ -66,7 +66,7 @@ static Peak reading(Decoding *d, int n_threads, double *work) {
 /* The prompt, read as long as it takes to time it; the last reading is what is continued. */
 static void time_prompt(Decoding *d, const Bench *bench, Samples *samples) {
   const int64_t n = bench->decode_prompt;
-  const Batch prompt = batch_random(&bench->config->model, 1, n, bench->config->seed);
+  Batch prompt = batch_random(&bench->config->model, 1, n, bench->config->seed);
   do {
     for (int64_t s = 0; s < bench->decode_batch; s++)
       model_state_put(d->model, &d->device, &d->decoder.state, s, NULL, 0);
@@ -79,7 +79,7 @@ static void time_prompt(Decoding *d, const Bench *bench, Samples *samples) {
     model_state_put(d->model, &d->device, &d->decoder.state, s, &d->decoder.state, 0);
     memcpy(d->logits + s * width, d->logits, (size_t)width * sizeof *d->logits);
   }
-  free(prompt.token), free(prompt.target);
+  batch_release(&prompt);
 }
 
 static void take_likeliest(Decoding *d, const Bench *bench) {

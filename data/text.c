@@ -54,40 +54,34 @@ static void copy_tokens(const Text *text, int64_t first, int64_t n, int32_t *to)
   }
 }
 
-/* Where a sample of one of several lanes is. */
-typedef struct LanePlace {
-  uint32_t epoch;
-  int64_t at; /* in the epoch's text or stream */
-  bool is_first;
-} LanePlace;
-
-static LanePlace lane_place(const Text *text, int64_t index) {
-  const int64_t n = text->base.n_samples[PART_TRAIN], n_rows = text->base.n_rows[PART_TRAIN], n_steps = n / n_rows;
-  const int64_t step = index % n / n_rows, row = index % n_rows;
-  return (LanePlace){(uint32_t)(index / n), (row * n_steps + step) * text->seq_len, step == 0};
-}
+/* Where a sample begins in its part or, packed, in the stream of its epoch. */
+typedef struct Place {
+  int64_t epoch; /* -1: validation */
+  int64_t at;
+  bool goes_on; /* from the sample before it in its lane */
+} Place;
 
 static int64_t epoch_offset(const Text *text, uint32_t epoch) {
   Rng rng = rng_make(text->base.seed, RNG_SHUFFLE, epoch, 0);
   return rng_below(&rng, (uint32_t)text->n_offsets);
 }
 
-static int64_t train_window(const Text *text, int64_t index) {
-  const int64_t n = text->base.n_samples[PART_TRAIN];
+static Place place_of(const Text *text, DataPart part, int64_t index) {
+  const int64_t n = text->base.n_samples[part], n_rows = text->base.n_rows[part];
+  const bool packed = text->pack[part];
+  if (part == PART_VAL) return (Place){-1, index * text->seq_len, n_rows && index > 0};
   const uint32_t epoch = (uint32_t)(index / n);
-  return epoch_offset(text, epoch) +
-         text->seq_len * (int64_t)rng_permute(text->base.seed, RNG_SHUFFLE, epoch, (uint64_t)n, (uint64_t)(index % n));
+  int64_t window = index % n;
+  const bool goes_on = n_rows && window >= n_rows;
+  if (n_rows) window = index % n_rows * (n / n_rows) + window / n_rows; /* lane by lane */
+  else if (!packed) window = (int64_t)rng_permute(text->base.seed, RNG_SHUFFLE, epoch, (uint64_t)n, (uint64_t)window);
+  return (Place){epoch, window * text->seq_len + (packed ? 0 : epoch_offset(text, epoch)), goes_on};
 }
 
 static void packed_sample(const Text *text, DataPart part, int64_t index, const Batch *sample) {
-  const int64_t n_samples = text->base.n_samples[part], n_part = text->part[part].n, length = sample->length;
-  int64_t epoch = part == PART_TRAIN ? index / n_samples : -1, at = index % n_samples * length;
-  bool is_first = index == 0;
-  if (part == PART_TRAIN && text->base.n_rows[part]) {
-    const LanePlace place = lane_place(text, index);
-    epoch = place.epoch, at = place.at, is_first = place.is_first;
-  }
-  if (sample->goes_on && text->base.n_rows[part] && !is_first && at < n_part)
+  const Place place = place_of(text, part, index);
+  const int64_t n_part = text->part[part].n, length = sample->length, epoch = place.epoch, at = place.at;
+  if (sample->goes_on && place.goes_on && at < n_part)
     *sample->goes_on = pack_piece(text->pack[part], text->base.seed, epoch, at, length).follows;
   if (sample->begins) memset(sample->begins, 0, (size_t)length);
   for (int64_t t = 0; t < length;) {
@@ -113,15 +107,9 @@ static void text_sample(const Dataset *dataset, DataPart part, int64_t index, co
     packed_sample(text, part, index, sample);
     return;
   }
-  int64_t at = index * length;
-  bool is_first = index == 0;
-  if (part == PART_TRAIN && text->base.n_rows[part]) {
-    const LanePlace place = lane_place(text, index);
-    at = epoch_offset(text, place.epoch) + place.at, is_first = place.is_first;
-  } else if (part == PART_TRAIN) {
-    at = train_window(text, index);
-  }
-  if (sample->goes_on) *sample->goes_on = text->base.n_rows[part] && !is_first;
+  const Place place = place_of(text, part, index);
+  const int64_t at = place.at;
+  if (sample->goes_on) *sample->goes_on = place.goes_on;
   int64_t n = min_i64(length, text->part[part].n - 1 - at);
   copy_tokens(text, text->part[part].first + at, n, sample->token);
   copy_tokens(text, text->part[part].first + at + 1, n, sample->target);

@@ -15,7 +15,7 @@ typedef struct Decoding {
   Device device, sums; /* sums: where the reading's results go */
   Model *model;
   Decoder decoder;
-  size_t weights_bytes; /* the model's own, from its first parameter to the end of its last */
+  size_t weights_bytes; /* of the model's values, which lie in one block */
   int32_t *token;       /* (n_seq) */
   float *logits;
 } Decoding;
@@ -38,9 +38,7 @@ static Status decoding_open(Decoding *d, const Bench *bench) {
   d->model = model_new(&config->model);
   params_alloc(&d->model->params, &d->device, config->dtype, false, 0);
   params_init(&d->model->params, config->seed);
-  const ParamTable *params = &d->model->params;
-  const Tensor *last = &params->params[params->n_params - 1]->value;
-  d->weights_bytes = (size_t)((char *)last->data - (char *)params->params[0]->value.data) + tensor_bytes(last);
+  d->weights_bytes = tensor_bytes(&d->model->params.values_flat);
   d->decoder = decoder_open(d->model, &d->device, config->dtype, n_seq, bench->decode_prompt + MOST_TOKENS);
   d->token = base_zalloc((size_t)n_seq * sizeof *d->token);
   d->logits = base_alloc((size_t)(n_seq * model_padded_vocab(&config->model)) * sizeof *d->logits);
@@ -59,7 +57,7 @@ static Peak reading(Decoding *d, int n_threads, double *work) {
   const int64_t dim[] = {n_threads, (int64_t)(d->weights_bytes / sizeof(float)) / n_threads};
   Tensor *x = tensor_new2(&d->sums.weights, F32, dim[0], dim[1]), *y = arena_header(&d->sums.weights, sizeof *y);
   *y = *x;
-  x->data = d->model->params.params[0]->value.data;
+  x->data = d->model->params.values_flat.data;
   return (Peak){.kind = PEAK_READ, .n_rounds = 1, .x = x, .y = y, .work = work};
 }
 

@@ -81,6 +81,7 @@ typedef struct Batch {
   int32_t *token, *target; /* (n_seq, length) */
   uint8_t *begins;         /* (n_seq, length): 1 where a piece of a sequence begins; NULL: a sequence is one piece */
   int64_t max_pieces;      /* most pieces of a sequence, with begins; else 0 */
+  int64_t dry_pieces;      /* of all sequences, where nothing is read of them (a dry device); 0: the most */
   uint8_t *goes_on; /* (n_seq): 1 where the sequence goes on from that of the same row of the batch before (data.tbptt);
                        NULL: not wanted */
   float *input;     /* (n_seq, length, n_input); values of rows that are to be forecast are 0 */

@@ -29,16 +29,23 @@ static bool whole(const json_t *object, const char *key, int64_t least, int64_t 
   return json_is_integer(found) && *value >= least;
 }
 
+static bool hash_of(const json_t *object, const char *key, uint64_t *hash) {
+  const char *text = json_string_value(json_object_get(object, key));
+  char *end;
+  if (!text || strlen(text) != 16) return false;
+  *hash = strtoull(text, &end, 16);
+  return !*end;
+}
+
 static Status read_file(Shards *shards, const json_t *entry) {
-  ShardFile file = {0};
-  const char *name = json_string_value(json_object_get(entry, "file")),
-             *hash = json_string_value(json_object_get(entry, "xxh3"));
-  char *end = NULL;
-  if (!name || !*name || *name == '.' || strchr(name, '/') || !hash || strlen(hash) != 16 ||
+  ShardFile file = {.n_documents = -1};
+  const char *name = json_string_value(json_object_get(entry, "file"));
+  if (!name || !*name || *name == '.' || strchr(name, '/') || !hash_of(entry, "xxh3", &file.hash) ||
       !whole(entry, "tokens", 0, &file.n_tokens))
-    return refuse(shards, "shards", "a file beside this one, its tokens and its xxh3 each");
-  file.hash = strtoull(hash, &end, 16);
-  if (*end) return refuse(shards, "shards", "an xxh3 in 16 digits");
+    return refuse(shards, "shards", "a file beside this one, its tokens and its xxh3 in 16 digits each");
+  if (json_object_get(entry, "documents") &&
+      (!whole(entry, "documents", 0, &file.n_documents) || !hash_of(entry, "ends_xxh3", &file.ends_hash)))
+    return refuse(shards, "shards", "the documents that end in a file and their ends_xxh3 in 16 digits");
   file.name = base_strdup(name);
   shards->file = base_realloc(shards->file, (size_t)(shards->n_files + 1) * sizeof *shards->file);
   shards->file[shards->n_files++] = file;
@@ -119,6 +126,57 @@ static Status map_file(Shards *shards, int i, bool verify) {
   return status;
 }
 
+/* The ends of file i's documents, within it. */
+static Status read_ends(const Shards *shards, int i, int64_t *to) {
+  const ShardFile *file = &shards->file[i];
+  char *path = base_format("%s/%.*s.ends", shards->folder, (int)strcspn(file->name, "."), file->name);
+  const size_t bytes = (size_t)file->n_documents * sizeof *to;
+  FILE *stream = fopen(path, "rbe");
+  Status status = STATUS_OK;
+  if (!stream) status = status_fail(CODE_DATA, "%s: cannot open: %s", path, strerror(errno));
+  else if (fread(to, 1, bytes, stream) != bytes || fgetc(stream) != EOF)
+    status = status_fail(CODE_DATA, "%s: expected %zu bytes for the %lld documents of manifest.json", path, bytes,
+                         (long long)file->n_documents);
+  else if (XXH3_64bits(to, bytes) != file->ends_hash)
+    status = status_fail(CODE_DATA, "%s: damaged: it is not what was written; prepare it anew", path);
+  for (int64_t d = 0; d < file->n_documents && status.code == CODE_OK; d++)
+    if (to[d] < (d ? to[d - 1] : 0) || to[d] > file->n_tokens)
+      status =
+          status_fail(CODE_DATA, "%s: document %lld ends at token %lld, expected one behind the last and within %s",
+                      path, (long long)d, (long long)to[d], file->name);
+  if (stream) fclose(stream);
+  free(path);
+  return status;
+}
+
+static Status gather_ends(const Shards *shards, int64_t *end, int64_t *n) {
+  for (int i = 0; i < shards->n_files; i++) {
+    int64_t *mine = end + *n; /* what is kept of them lies before them */
+    TRY(read_ends(shards, i, mine));
+    for (int64_t d = 0; d < shards->file[i].n_documents; d++) {
+      const int64_t at = shards->first[i] + mine[d];
+      if (at > (*n ? end[*n - 1] : 0)) end[(*n)++] = at;
+    }
+  }
+  if (shards->n_tokens > (*n ? end[*n - 1] : 0)) end[(*n)++] = shards->n_tokens;
+  return STATUS_OK;
+}
+
+Status shards_documents(const Shards *shards, int64_t **end, int64_t *n) {
+  int64_t room = 1;
+  for (int i = 0; i < shards->n_files; i++) {
+    if (shards->file[i].n_documents < 0)
+      return status_fail(CODE_DATA,
+                         "%s: does not say where its documents end, as data.pack needs: an earlier version made it; "
+                         "prepare it anew",
+                         shards->folder);
+    room += shards->file[i].n_documents;
+  }
+  *end = base_alloc((size_t)room * sizeof **end), *n = 0;
+  TRY_OR(gather_ends(shards, *end, n), free(*end));
+  return STATUS_OK;
+}
+
 static Status map_all(Shards *shards, bool verify) {
   if (!shards->complete)
     return status_fail(CODE_DATA, "%s: not finished: run the same aspis prepare again, it goes on where it was",
@@ -178,11 +236,16 @@ Status shards_write_manifest(const Shards *shards) {
                            "file", shards->next_file, "offset", (json_int_t)shards->next_offset, "shards");
   CHECK(root, "json_pack: out of memory");
   for (int i = 0; i < shards->n_files; i++) {
-    char hash[17];
-    snprintf(hash, sizeof hash, "%016" PRIx64, shards->file[i].hash);
-    json_array_append_new(json_object_get(root, "shards"),
-                          json_pack("{s:s, s:I, s:s}", "file", shards->file[i].name, "tokens",
-                                    (json_int_t)shards->file[i].n_tokens, "xxh3", hash));
+    const ShardFile *file = &shards->file[i];
+    char hash[17], ends[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, file->hash);
+    snprintf(ends, sizeof ends, "%016" PRIx64, file->ends_hash);
+    json_t *entry =
+        json_pack("{s:s, s:I, s:s}", "file", file->name, "tokens", (json_int_t)file->n_tokens, "xxh3", hash);
+    if (file->n_documents >= 0)
+      json_object_update_new(entry,
+                             json_pack("{s:I, s:s}", "documents", (json_int_t)file->n_documents, "ends_xxh3", ends));
+    json_array_append_new(json_object_get(root, "shards"), entry);
   }
   char *text = json_dumps(root, JSON_INDENT(1)), *path = base_format("%s/manifest.json", shards->folder);
   CHECK(text, "json_dumps: out of memory");

@@ -1,5 +1,6 @@
 /* shards: a folder of token files made by `aspis prepare`: manifest.json, tokenizer.json and shard-%05d.bin, each a row of
- * little-endian unsigned integers of 16 or 32 bits. One long row of tokens, mapped and not read. */
+ * little-endian unsigned integers of 16 or 32 bits. One long row of tokens, mapped and not read. Beside each, shard-%05d.ends: for
+ * each document that ends in it, the number of its tokens up to there, little-endian integers of 64 bits. */
 #pragma once
 
 #include "data/data.h"
@@ -7,7 +8,9 @@
 typedef struct ShardFile {
   char *name;
   int64_t n_tokens;
-  uint64_t hash; /* XXH3 of its bytes */
+  uint64_t hash;       /* XXH3 of its bytes */
+  int64_t n_documents; /* that end in it; -1: of a version that did not keep where */
+  uint64_t ends_hash;  /* XXH3 of the bytes of shard-%05d.ends */
 } ShardFile;
 
 typedef struct Shards {
@@ -32,6 +35,9 @@ Status shards_open(const char *folder, bool verify, Shards *shards);
 void shards_close(Shards *shards);
 /* Tokens [first, first + n). */
 void shards_copy(const Shards *shards, int64_t first, int64_t n, int32_t *to);
+/* Where the documents of an open folder end, in tokens, increasing, the last one with the folder; malloc'ed. Documents without
+ * tokens are left out. A folder that does not say is CODE_DATA, as is one that was damaged. */
+Status shards_documents(const Shards *shards, int64_t **end, int64_t *n);
 /* Writes the manifest; atomic. */
 Status shards_write_manifest(const Shards *shards);
 

@@ -115,7 +115,8 @@ typedef struct Writer {
   char *path, *temp;
   XXH3_state_t *hash;
   int64_t n_tokens;
-  Piece *piece; /* [MOST_PIECES] */
+  int64_t *end, n_ends, ends_capacity; /* of the shard's documents, within it */
+  Piece *piece;                        /* [MOST_PIECES] */
   int n_pieces;
 } Writer;
 
@@ -143,6 +144,12 @@ static void free_pieces(Writer *w) {
   w->n_pieces = 0;
 }
 
+static void add_end(Writer *w) {
+  if (w->n_ends == w->ends_capacity)
+    w->end = base_realloc(w->end, (size_t)(w->ends_capacity = 2 * w->ends_capacity + 64) * sizeof *w->end);
+  w->end[w->n_ends++] = w->n_tokens;
+}
+
 static Status write_pieces(Writer *w, const Reader *r) {
   encode_pieces(w);
   for (int i = 0; i < w->n_pieces; i++) {
@@ -157,6 +164,7 @@ static Status write_pieces(Writer *w, const Reader *r) {
     w->n_tokens += p->row.n;
     w->shards->n_text_bytes += (int64_t)p->bytes;
     w->shards->n_documents += p->ends;
+    if (p->ends) add_end(w);
   }
   free_pieces(w);
   return STATUS_OK;
@@ -167,7 +175,7 @@ static Status begin_shard(Writer *w) {
   w->path = base_format("%s/shard-%05d.bin", w->shards->folder, w->shards->n_files);
   w->temp = base_format("%s.tmp", w->path);
   w->file = fopen(w->temp, "wbe");
-  w->n_tokens = 0;
+  w->n_tokens = w->n_ends = 0;
   XXH3_64bits_reset(w->hash);
   return w->file ? STATUS_OK : status_fail(CODE_DATA, "%s: cannot write: %s", w->temp, strerror(errno));
 }
@@ -179,9 +187,17 @@ static Status end_shard(Writer *w, const Reader *r, bool last) {
   w->file = NULL;
   if (bad || rename(w->temp, w->path) != 0)
     return status_fail(CODE_DATA, "%s: cannot write: %s", w->path, strerror(errno));
+  const size_t n_bytes = (size_t)w->n_ends * sizeof *w->end;
+  char *ends = base_format("%s/shard-%05d.ends", s->folder, s->n_files);
+  Status status = publish_bytes(ends, w->end, n_bytes, CODE_DATA);
+  free(ends);
+  TRY(status);
   s->file = base_realloc(s->file, (size_t)(s->n_files + 1) * sizeof *s->file);
-  s->file[s->n_files] =
-      (ShardFile){base_format("shard-%05d.bin", s->n_files), w->n_tokens, XXH3_64bits_digest(w->hash)};
+  s->file[s->n_files] = (ShardFile){.name = base_format("shard-%05d.bin", s->n_files),
+                                    .n_tokens = w->n_tokens,
+                                    .hash = XXH3_64bits_digest(w->hash),
+                                    .n_documents = w->n_ends,
+                                    .ends_hash = XXH3_64bits(w->end, n_bytes)};
   s->n_files++, s->n_tokens += w->n_tokens;
   s->next_file = r->file, s->next_offset = r->offset;
   s->complete = last;
@@ -229,7 +245,7 @@ static Status write_all(const PrepareOptions *options, const SourceText *list, S
   if (writer.file) fclose(writer.file), unlink(writer.temp);
   free_pieces(&writer);
   XXH3_freeState(writer.hash);
-  free(reader.buffer), free(writer.piece), free(writer.path), free(writer.temp);
+  free(reader.buffer), free(writer.piece), free(writer.end), free(writer.path), free(writer.temp);
   bpe_encoder_free(reader.cutter);
   return status;
 }

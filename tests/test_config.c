@@ -136,7 +136,11 @@ Test(config, combinations_are_checked_with_the_fix) {
        "model.attn_layer_idx"},
       {"tbptt, synthetic", "data: {kind: synthetic, tbptt: {segment: 64}}",
        "c.yaml:1:42: data.tbptt.segment: found 64 beside a data.kind whose sequences stand alone, expected data.kind: "
-       "text"},
+       "text or shards"},
+      {"ends of shards' documents", "data: {kind: shards, pack: true, document_end: x}",
+       "c.yaml:1:48: data.document_end: found \"x\" beside data.kind: shards, whose documents are those of aspis "
+       "prepare "
+       "--document-end"},
       {"micro batch", "train: {virtual_ranks: 2, batch_size: 12, micro_batch_size: 4}",
        "c.yaml:1:61: train.micro_batch_size: found 4, expected a divisor of train.batch_size / train.virtual_ranks = "
        "6"},
@@ -175,8 +179,10 @@ Test(config, combinations_are_checked_with_the_fix) {
       {"fault not allowed", "debug: {fault: nan_loss@3}",
        "c.yaml:1:16: debug.fault: found \"nan_loss@3\", expected none unless debug.allow is true"},
       {"fault unknown", "debug: {allow: true, fault: fire@3}",
-       "c.yaml:1:29: debug.fault: found \"fire@3\", expected KIND@STEP[,rank=R][,phase=P][,seconds=S], KIND one of nan_loss, nan_grad, "
-       "kill, stop, slow, diverge, P one of start, data, gradient, reduce, update, compare, evaluate, save, wait, finish"},
+       "c.yaml:1:29: debug.fault: found \"fire@3\", expected KIND@STEP[,rank=R][,phase=P][,seconds=S], KIND one of "
+       "nan_loss, nan_grad, "
+       "kill, stop, slow, diverge, P one of start, data, gradient, reduce, update, compare, evaluate, save, wait, "
+       "finish"},
   };
   for (int i = 0; i < N_OF(cases); i++) assert_message(cases[i].text, NULL, 0, cases[i].message, cases[i].name);
 }

@@ -9,6 +9,8 @@
 
 #include "data/bpe.h"
 #include "data/shards.h"
+#include "data/tokenizer.h"
+#include "tensor/rng.h"
 #include "tests/support/dataset.h"
 #include "tests/support/store.h"
 
@@ -217,6 +219,134 @@ Test(shards, validation_covers_every_target_once) {
   cr_assert(dataset_bytes_per_token(dataset, PART_VAL) == 1, "%g", dataset_bytes_per_token(dataset, PART_VAL));
   batch_free(&batch);
   dataset_close(dataset);
+}
+
+/* ---- documents and rows */
+
+enum { N_SENTENCES = 6000, ROWS = 4 };
+
+/* Letters and, at every eighth place or so, full stops: the same as one text and as a folder of many small shards. */
+static void make_sentences(char *out, uint64_t seed) {
+  char *text = base_alloc(N_SENTENCES);
+  Rng rng = rng_make(seed, RNG_TEST, 0, 0);
+  for (int i = 0; i < N_SENTENCES; i++) text[i] = rng_below(&rng, 8) ? (char)('a' + rng_below(&rng, 26)) : '.';
+  char *path = base_format("%s.txt", out);
+  write_file(path, text, N_SENTENCES);
+  Tokenizer *tokenizer = tokenizer_new_byte();
+  PrepareOptions options = options_of(path, tokenizer, out);
+  options.force = true, options.document_end = ".", options.shard_bytes = 700, options.block_bytes = 100;
+  prepare(&options, out);
+  tokenizer_free(tokenizer);
+  free(path), free(text);
+}
+
+static DataConfig sentences_config(bool pack, bool rows) {
+  make_sentences("a", 1), make_sentences("b", 2);
+  folders[1] = "b";
+  return (DataConfig){.kind = DATA_SHARDS,
+                      .shards = folders,
+                      .n_shards = 2,
+                      .weights = {3, 1},
+                      .n_weights = 2,
+                      .split_train = 0.8,
+                      .split_val = 0.2,
+                      .seq_len = L,
+                      .pack = pack,
+                      .tbptt_segment = rows ? L : 0,
+                      .tbptt_rows = ROWS};
+}
+
+typedef struct Sample {
+  int32_t token[L], target[L];
+  uint8_t begins[L], goes_on;
+} Sample;
+
+static Sample sample_of(Dataset *dataset, DataPart part, int64_t index) {
+  Sample sample = {.begins = {0}};
+  Batch batch = {.n_seq = 1,
+                 .length = L,
+                 .token = sample.token,
+                 .target = sample.target,
+                 .begins = sample.begins,
+                 .goes_on = &sample.goes_on};
+  dataset_fill(dataset, part, index, &batch);
+  return sample;
+}
+
+Test(shards, one_folder_is_its_text_packed_or_not_in_rows_or_not) {
+  for (int pack = 0; pack < 2; pack++)
+    for (int rows = 0; rows < 2; rows++) {
+      DataConfig config = sentences_config(pack, rows), of_text = text_config("byte", 0.8, 0.2, L);
+      config.n_shards = 1, config.n_weights = 0;
+      of_text.pack = pack, of_text.document_end = pack ? "." : NULL;
+      of_text.tbptt_segment = config.tbptt_segment, of_text.tbptt_rows = ROWS;
+      char *path = base_strdup("a.txt");
+      of_text.paths = &path;
+      Dataset *shards = open_or_fail(&config, 7, NULL, "shards"),
+              *text = open_or_fail(&of_text, 7 + 0x9E3779B97F4A7C15u, NULL, "text"); /* the first folder's draws */
+      for (DataPart part = PART_TRAIN; part <= PART_VAL; part++) {
+        const int64_t n = dataset_n_samples(text, part);
+        cr_assert(dataset_n_samples(shards, part) == n && dataset_n_rows(shards, part) == dataset_n_rows(text, part) &&
+                      dataset_max_pieces(shards, part) == dataset_max_pieces(text, part) &&
+                      dataset_bytes_per_token(shards, part) == dataset_bytes_per_token(text, part),
+                  "pack %d, rows %d, part %d: facts", pack, rows, (int)part);
+        for (int64_t i = 0; i < (part == PART_TRAIN ? 3 * n : n); i++) {
+          const Sample found = sample_of(shards, part, i), expected = sample_of(text, part, i);
+          cr_assert(memcmp(&found, &expected, sizeof found) == 0, "pack %d, rows %d, part %d: sample %lld", pack, rows,
+                    (int)part, (long long)i);
+        }
+      }
+      dataset_close(shards), dataset_close(text);
+      free(path);
+    }
+}
+
+Test(shards, rows_of_a_batch_stay_with_their_folder_and_go_on_in_it) {
+  for (int pack = 0; pack < 2; pack++) {
+    DataConfig config = sentences_config(pack, true);
+    Dataset *dataset = open_or_fail(&config, 7, NULL, "rows");
+    const int64_t n_steps = (int64_t)(0.8 * N_SENTENCES - 1) / (3 * L); /* of the folder with most rows */
+    cr_assert(dataset_n_rows(dataset, PART_TRAIN) == ROWS && dataset_n_rows(dataset, PART_VAL) == 1, "rows");
+    int64_t n_on = 0;
+    for (int64_t i = ROWS; i < n_steps * ROWS; i++) {
+      const Sample row = sample_of(dataset, PART_TRAIN, i), before = sample_of(dataset, PART_TRAIN, i - ROWS);
+      const int32_t next = before.target[L - 1];
+      n_on += row.goes_on;
+      cr_assert(pack ? row.goes_on == (next != -1) : row.goes_on, "pack %d, sample %lld: goes_on %d behind target %d",
+                pack, (long long)i, row.goes_on, next);
+      cr_assert(!row.goes_on || next == row.token[0], "pack %d, sample %lld begins with %d, expected %d", pack,
+                (long long)i, row.token[0], next);
+    }
+    cr_assert(n_on > n_steps * ROWS / 2, "%lld samples go on", (long long)n_on);
+    const int64_t n_val = dataset_n_samples(dataset, PART_VAL);
+    int n_starts = 0;
+    for (int64_t i = 0; i < n_val; i++) n_starts += !sample_of(dataset, PART_VAL, i).goes_on;
+    cr_assert(pack ? n_starts > 2 : n_starts == 2, "pack %d: %d of %lld validation rows start anew", pack, n_starts,
+              (long long)n_val);
+    dataset_close(dataset);
+  }
+}
+
+Test(shards, documents_that_cannot_be_told_are_refused) {
+  DataConfig config = sentences_config(true, true);
+  config.tbptt_rows = 1;
+  assert_refused(&config, NULL, CODE_USAGE, "b has less than a row of a batch (train.batch_size) in 1", "one row");
+  config.tbptt_rows = 1000;
+  assert_refused(&config, NULL, CODE_DATA, "a: has a training part of 4800 tokens, expected at least its 750 of train.",
+                 "short");
+  config.tbptt_rows = ROWS;
+  size_t bytes;
+  char *data = store_read("b/shard-00001.ends", &bytes);
+  data[0] ^= 1;
+  store_write("b/shard-00001.ends", data, bytes);
+  assert_refused(&config, NULL, CODE_DATA, "b/shard-00001.ends: damaged", "bit");
+  store_write("b/shard-00001.ends", data, bytes - 8);
+  assert_refused(&config, NULL, CODE_DATA, "b/shard-00001.ends: expected ", "cut");
+  free(data);
+  cr_assert(system("sed -i 's/\"documents\": [0-9]*,//' b/manifest.json && sed -i "
+                   "'0,/\"format\"/s/\"format\"/\"documents\": 9, \"format\"/' b/manifest.json") == 0,
+            "sed");
+  assert_refused(&config, NULL, CODE_DATA, "b: does not say where its documents end", "earlier version");
 }
 
 Test(shards, what_does_not_fit_together_is_refused) {

@@ -114,11 +114,11 @@ Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
   if (batch->max_pieces == 0) return model_equal_seqlens(tape, batch->n_seq, batch->length);
   const int64_t n_t = batch->n_seq * batch->length;
   CHECK(n_t <= INT32_MAX, "%lld sequences of %lld tokens", (long long)batch->n_seq, (long long)batch->length);
-  if (tape->device->dry) return tensor_new1(&tape->device->step, I32, batch->n_seq * batch->max_pieces + 1);
+  const int64_t n_most = batch->n_seq * batch->max_pieces, n_dry = batch->dry_pieces ? batch->dry_pieces : n_most;
+  if (tape->device->dry) return tensor_new1(&tape->device->step, I32, n_dry + 1);
   int64_t n = 0;
   for (int64_t t = 0; t < n_t; t++) n += batch->begins[t];
-  CHECK(n <= batch->n_seq * batch->max_pieces, "%lld pieces, at most %lld were planned for", (long long)n,
-        (long long)(batch->n_seq * batch->max_pieces));
+  CHECK(n <= n_most, "%lld pieces, at most %lld were planned for", (long long)n, (long long)n_most);
   Tensor *cu_seqlens = tensor_new1(&tape->device->step, I32, n + 1);
   int32_t *start = cu_seqlens->data;
   for (int64_t t = 0; t < n_t; t++)

@@ -20,8 +20,8 @@ Batch batch_segment(const Batch *batch, int64_t at, int64_t n);
 /* The tokens (or targets) of a batch as a (T) I32 tensor on a tape. On a dry device they are not read. */
 Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape);
 
-/* Where the sequences of a batch of tokens begin, each piece of one counting as one: cu_seqlens (n + 1) I32 in the step arena. A
- * dry device gets room for the most pieces that there may be. */
+/* Where the sequences of a batch of tokens begin, each piece of one counting as one: cu_seqlens (n + 1) I32 in the step arena. On
+ * a dry device there are as many as batch->dry_pieces says. */
 Tensor *batch_seqlens(const Batch *batch, Tape *tape);
 
 /* The inputs of a series batch on a tape, and its outputs (n_seq, horizon * output_dim) real. On a dry device nothing of

@@ -63,15 +63,21 @@ static void check_series(const Checker *c) {
           series->n_borders);
 }
 
+static bool has_documents(const DataConfig *data) { return data->kind == DATA_TEXT || data->kind == DATA_SHARDS; }
+
 static void check_pack(const Checker *c) {
   const DataConfig *data = &c->config->data;
-  if (data->pack && data->kind != DATA_TEXT)
-    WRONG(c, "data.pack", "found true beside a data.kind without documents, expected data.kind: text");
+  if (data->pack && !has_documents(data))
+    WRONG(c, "data.pack", "found true beside a data.kind without documents, expected data.kind: text or shards");
   if (!data->document_end) return;
   if (!*data->document_end)
     WRONG(c, "data.document_end", "found an empty text, expected what documents end with, or null");
   if (!data->pack)
     WRONG(c, "data.document_end", "found \"%s\" without data.pack, expected data.pack: true", data->document_end);
+  if (data->kind == DATA_SHARDS)
+    WRONG(c, "data.document_end",
+          "found \"%s\" beside data.kind: shards, whose documents are those of aspis prepare --document-end",
+          data->document_end);
 }
 
 static void check_shards(const Checker *c) {
@@ -87,9 +93,9 @@ static void check_tbptt(const Checker *c) {
   const DataConfig *data = &c->config->data;
   const int segment = data->tbptt_segment;
   if (segment == 0) return;
-  if (data->kind != DATA_TEXT)
-    WRONG(c, "data.tbptt.segment", "found %d beside a data.kind whose sequences stand alone, expected data.kind: text",
-          segment);
+  if (!has_documents(data))
+    WRONG(c, "data.tbptt.segment",
+          "found %d beside a data.kind whose sequences stand alone, expected data.kind: text or shards", segment);
   if (data->seq_len % segment != 0)
     WRONG(c, "data.tbptt.segment", "found %d, expected a divisor of data.seq_len = %d", segment, data->seq_len);
   if (c->config->model.n_attn_layers > 0)

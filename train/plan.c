@@ -10,6 +10,18 @@
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
+/* Few pieces may be cut finer by a kernel, and then take more of its memory than many: every number of them up to this many is
+ * tried, and the most. */
+enum { FEW_PIECES = 256 };
+
+/* The next number of pieces to try for a batch; false: it was the last. */
+static bool next_pieces(Batch *batch) {
+  const int64_t most = batch->n_seq * batch->max_pieces;
+  if (batch->dry_pieces >= most) return false;
+  batch->dry_pieces = batch->dry_pieces < FEW_PIECES ? batch->dry_pieces + 1 : most;
+  return true;
+}
+
 Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan) {
   Device device;
   TRY(device_open_dry(&device, config->device, F32));
@@ -26,9 +38,12 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     if (shape->train_rows > 0) carry = carry_open(model, &device, shape->train_rows);
     Batch rows = {
         .n_seq = gradient->micro_batch_size, .length = shape->train_length, .max_pieces = shape->train_pieces};
-    const Batch batch = batch_segment(&rows, 0, gradient->segment ? gradient->segment : rows.length);
-    device.flops = 0;
-    gradient_micro_batch(model, &device, config->dtype, &batch, 1, shape->train_rows > 0 ? &carry : NULL);
+    Batch batch = batch_segment(&rows, 0, gradient->segment ? gradient->segment : rows.length);
+    batch.dry_pieces = batch.n_seq;
+    do {
+      device.flops = 0;
+      gradient_micro_batch(model, &device, config->dtype, &batch, 1, shape->train_rows > 0 ? &carry : NULL);
+    } while (next_pieces(&batch));
     plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
     const Param *bad;
     optim_grad_norm(&model->params, &device, &bad);
@@ -42,9 +57,11 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     if (shape->eval_rows > 0) carry = carry_open(model, &device, plan->eval_sequences = shape->eval_rows);
     /* the last batch has fewer sequences, which a kernel may cut finer */
     for (int64_t n = 1; n <= plan->eval_sequences; n++) {
-      Batch batch = {.n_seq = n, .length = shape->eval_length, .max_pieces = shape->eval_pieces};
-      evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, shape->eval_rows > 0 ? &carry : NULL,
-                     &(EvalSums){0});
+      Batch batch = {.n_seq = n, .length = shape->eval_length, .max_pieces = shape->eval_pieces, .dry_pieces = n};
+      do {
+        evaluate_batch(model, &device, config->dtype, &batch, shape->eval_logits, shape->eval_rows > 0 ? &carry : NULL,
+                       &(EvalSums){0});
+      } while (n == plan->eval_sequences && next_pieces(&batch));
     }
     arena_rewind(&device.weights, mark);
   }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From text to a trained model and back to text: a tokenizer trained, shards made of two texts, a mixture of them trained, scored
-# and resumed to the same bytes; kill -9 in the middle of prepare; and what is refused.
+# From text to a trained model and back to text: a tokenizer trained, shards made of two texts, a mixture of them trained (packed and in
+# rows that go on, too), scored and resumed to the same bytes; kill -9 in the middle of prepare; and what is refused.
 set -euo pipefail
 aspis=$1
 source_dir=$2
@@ -21,11 +21,18 @@ model: {d_model: 32, n_layer: 1, ssm_cfg: {layer: Mamba3, d_state: 16, headdim: 
 data: {kind: shards, shards: [code, prose], weights: [2, 1], seq_len: 32}
 train: {steps: 12, batch_size: 4, save_every: 6, eval_every: 12, eval_batches: 2, keep: 2}
 YAML
-"$aspis" train c.yaml --quiet --out whole >/dev/null || fail "train"
-cp -r whole parts
-rm parts/checkpoints/step-00000012.h5 parts/checkpoints/best.h5
-"$aspis" train c.yaml --quiet --out parts --resume auto >/dev/null || fail "resume"
-cmp whole/checkpoints/step-00000012.h5 parts/checkpoints/step-00000012.h5 || fail "resumed to other bytes"
+for variant in whole-rows whole-packed whole; do
+  parts=${variant/whole/parts} set=()
+  case $variant in
+  whole-rows) set=(--set data.pack=true --set data.tbptt.segment=16) ;;
+  whole-packed) set=(--set data.pack=true) ;; # few documents, which a kernel cuts finer than planned sequences
+  esac
+  "$aspis" train c.yaml --quiet --out $variant "${set[@]}" >/dev/null || fail "train $variant"
+  cp -r $variant $parts
+  rm $parts/checkpoints/step-00000012.h5 $parts/checkpoints/best.h5
+  "$aspis" train c.yaml --quiet --out $parts --resume auto "${set[@]}" >/dev/null || fail "resume $variant"
+  cmp $variant/checkpoints/step-00000012.h5 $parts/checkpoints/step-00000012.h5 || fail "$variant: resumed to other bytes"
+done
 [[ $("$aspis" eval whole --json --quiet) == *'"bits_per_byte"'* ]] || fail "eval"
 mv tokenizer.json elsewhere.json # the run has its own
 "$aspis" generate whole --prompt "static Status" --max-tokens 8 >/dev/null || fail "generate"
@@ -65,7 +72,7 @@ refused 2 "expected byte or a tokenizer.json" "$aspis" prepare code.txt --out x 
 refused 3 "absent.json: cannot open" "$aspis" prepare code.txt --out x --tokenizer absent.json
 refused 2 "expected one of the tokenizer's added_tokens" "$aspis" prepare code.txt --out x --tokenizer elsewhere.json --end-token '<eos>'
 refused 2 "is finished" "$aspis" prepare code.txt --out code --tokenizer elsewhere.json
-refused 2 "beside a data.kind without documents" "$aspis" train c.yaml --out y --set data.pack=true
+refused 2 "beside data.kind: shards" "$aspis" train c.yaml --out y --set data.pack=true --set data.document_end=x
 refused 2 "expected folders made by aspis prepare" "$aspis" train c.yaml --out y --set data.shards=[] --set data.weights=[]
 refused 3 "not a folder of shards" "$aspis" train c.yaml --out y --set data.shards=[code,absent]
 echo "ok: what is refused"

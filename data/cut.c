@@ -128,7 +128,13 @@ Status cut_lay(Cut *cut, const DataConfig *config, const char *what, int64_t n_r
   if (config->tbptt_segment) TRY(lay_lanes(cut, config, what, n_rows));
   cut->n_offsets = min_i64(seq_len, train->n - train->n_samples * seq_len);
   val->n_samples = ceil_div(val->n - (config->pack ? 0 : 1), seq_len);
-  for (DataPart part = PART_TRAIN; config->pack && part <= PART_VAL; part++) pack_part(cut, part);
+  for (DataPart number = PART_TRAIN; number <= PART_VAL; number++) {
+    CutPart *part = &cut->part[number];
+    if (config->pack) pack_part(cut, number);
+    if (part->n_rows == 0) continue;
+    part->max_run = part->n_samples / part->n_rows * seq_len;
+    if (part->pack) part->max_run = max_i64(seq_len, min_i64(part->max_run, pack_longest(part->pack)));
+  }
   return STATUS_OK;
 }
 

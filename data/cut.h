@@ -27,7 +27,8 @@ typedef struct CutPart {
   int64_t n_samples; /* of an epoch */
   int64_t n_rows;    /* lanes; 0: samples stand alone */
   int64_t max_pieces;
-  Pack *pack; /* NULL: not packed */
+  int64_t max_run; /* most tokens that a row goes on for, padding included; 0 without rows */
+  Pack *pack;      /* NULL: not packed */
 } CutPart;
 
 typedef struct Cut {

@@ -33,6 +33,8 @@ int64_t dataset_max_pieces(const Dataset *dataset, DataPart part) { return datas
 
 int64_t dataset_n_rows(const Dataset *dataset, DataPart part) { return dataset->n_rows[part]; }
 
+int64_t dataset_max_run(const Dataset *dataset, DataPart part) { return dataset->max_run[part]; }
+
 int64_t dataset_train_length(const Dataset *dataset, int64_t step) {
   CHECK(step >= 0, "step %lld", (long long)step);
   return dataset->kind->train_length(dataset, step);

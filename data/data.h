@@ -129,6 +129,8 @@ int64_t dataset_max_pieces(const Dataset *dataset, DataPart part);
 /* Rows that go on from batch to batch (data.tbptt): samples are numbered so that sample i is of row i mod that many, and
  * Batch.goes_on says whether it goes on from sample i - rows. 0: every sample stands alone. */
 int64_t dataset_n_rows(const Dataset *dataset, DataPart part);
+/* Most tokens that such a row goes on for before it starts anew; 0 without them. */
+int64_t dataset_max_run(const Dataset *dataset, DataPart part);
 /* Length of the sequences of training step `step` (0-based), or of validation sample `index`. */
 int64_t dataset_train_length(const Dataset *dataset, int64_t step);
 int64_t dataset_val_length(const Dataset *dataset, int64_t index);

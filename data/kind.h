@@ -21,6 +21,7 @@ struct Dataset {
   int vocab_size;
   int64_t max_pieces[3]; /* 0: sequences are one piece */
   int64_t n_rows[3];     /* 0: samples stand alone */
+  int64_t max_run[3];
   int64_t n_samples[3], max_length[3]; /* by DataPart; every validation sample has the longest length */
   double bytes_per_token[3];
   const char *tokenizer_json; /* owned by the kind */

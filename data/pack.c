@@ -47,6 +47,12 @@ int64_t pack_most_pieces(const Pack *pack, int64_t length) {
   return min_i64(n, length);
 }
 
+int64_t pack_longest(const Pack *pack) {
+  int64_t longest = 0;
+  for (int64_t d = 0; d < pack->n_docs; d++) longest = max_i64(longest, pack->start[d + 1] - pack->start[d]);
+  return longest;
+}
+
 static void arrange(Pack *pack, uint64_t seed, int64_t epoch) {
   if (pack->epoch == epoch) return;
   pack->epoch = epoch;

@@ -14,6 +14,9 @@ int64_t pack_n_docs(const Pack *pack);
 /* Most documents, and parts of some, that a row of `length` tokens can hold in any order. */
 int64_t pack_most_pieces(const Pack *pack, int64_t length);
 
+/* Tokens of the longest document. */
+int64_t pack_longest(const Pack *pack);
+
 /* A run of tokens of one document. */
 typedef struct PackPiece {
   int64_t at, n; /* its first token in the part */

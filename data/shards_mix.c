@@ -181,6 +181,7 @@ static Status open_mix(const DataConfig *config, const char *vocabulary, Mix *mi
       const CutPart *cut = &mix->source[s].cut.part[part];
       mix->base.n_samples[part] += cut->n_samples;
       mix->base.max_pieces[part] = max_i64(mix->base.max_pieces[part], cut->max_pieces);
+      mix->base.max_run[part] = max_i64(mix->base.max_run[part], cut->max_run);
     }
     if (config->tbptt_segment) mix->base.n_rows[part] = part == PART_TRAIN ? mix->n_places : 1;
   }

@@ -144,6 +144,7 @@ static Status prepare(const DataConfig *config, const char *vocabulary, const So
     const CutPart *cut = &text->cut.part[part];
     base->max_length[part] = config->seq_len;
     base->n_samples[part] = cut->n_samples, base->n_rows[part] = cut->n_rows, base->max_pieces[part] = cut->max_pieces;
+    base->max_run[part] = cut->max_run;
     base->bytes_per_token[part] = bytes_per_target(text, part);
   }
   return STATUS_OK;

@@ -56,10 +56,21 @@ static void keep_ends(Tape *tape, LayerState *ends, LayerState *keep, Tensor *la
   }
 }
 
+/* Where attention writes the rows that ends are kept of: behind those it is given, in place. Headers of their own, because those
+ * it is given have no gradient. */
+static LayerState rows_to_end(Tape *tape, const Branch *b) {
+  LayerState ends = {0};
+  if (!b->keep || !b->keep->key) return ends;
+  CHECK(b->state_in && b->state_in->key, "attention's rows are added to those of a state, which is not given");
+  ends.key = arena_header(&tape->device->step, sizeof *ends.key), *ends.key = *b->state_in->key;
+  ends.value = arena_header(&tape->device->step, sizeof *ends.value), *ends.value = *b->state_in->value;
+  return ends;
+}
+
 static void rest(Tape *tape, const void *args, Tensor *proj, Tensor *next) {
   const Rest *r = args;
   const Branch *b = r->branch;
-  LayerState ends, *state_out = b->keep ? &ends : b->state_out;
+  LayerState ends = rows_to_end(tape, b), *state_out = b->keep ? &ends : b->state_out;
   Tensor *mixed = b->step    ? mixer_step(b->mixer, tape, proj, b->cu_seqlens, b->step)
                   : b->mixer ? mixer_mix(b->mixer, tape, proj, b->cu_seqlens, b->state_in, state_out)
                              : mlp_mix(tape, proj);

@@ -13,8 +13,9 @@ typedef struct ModelState {
   int64_t room;       /* tokens that attention layers have room for; 0 without them */
   LayerState *layers; /* n_layer */
   Tensor *length;     /* (n_seq) I32: tokens so far, of models with attention, whose rows it counts; else NULL */
-  Tensor *last;       /* as a call's state_out: (n_seq) I32: sequence s, which has its memory already, is to be the end of the
-                         call's sequence last[s]; nothing else outlives its layer. NULL: as above. Not with attention */
+  Tensor *last; /* as a call's state_out: (n_seq) I32: sequence s, which has its memory already, is to be the end of the
+                         call's sequence last[s]; nothing else outlives its layer. Attention's rows are then added to those of the
+                         state that the call is given, which they are copied from. NULL: as above */
 } ModelState;
 
 /* Whether it has attention: then its state grows by the token. */

@@ -117,12 +117,12 @@ Test(carry, a_text_too_short_for_every_row_is_refused) {
 
 enum { N_SEQ = 4, LENGTH = 12 };
 
-/* The kinds without attention. */
 static Subject open_kind(int kind, Dtype act) {
-  ModelConfig config = subject_config(SUBJECT_KINDS[kind].layer, SUBJECT_KINDS[kind].is_mimo, false);
+  ModelConfig config =
+      subject_config(SUBJECT_KINDS[kind].layer, SUBJECT_KINDS[kind].is_mimo, SUBJECT_KINDS[kind].hybrid);
   return subject_open(&config, act);
 }
-enum { N_KINDS = 3 };
+enum { N_KINDS = SUBJECT_N_KINDS };
 
 /* Tokens [at, at + length) of every row of the same random text of N_SEQ rows and 2 * LENGTH tokens. */
 static Batch stretch(int64_t at, int64_t length, bool goes_on) {
@@ -170,7 +170,7 @@ Test(carry, steps_and_segments_read_a_row_as_one_pass_does) {
       Batch whole = stretch(0, 2 * LENGTH, false), first = stretch(0, LENGTH, false),
             second = stretch(LENGTH, LENGTH, true);
       const double expected = train(&s, &whole, 0, NULL);
-      Carry carry = carry_open(s.model, &s.device, N_SEQ);
+      Carry carry = carry_open(s.model, &s.device, N_SEQ, 2 * LENGTH);
       double sum = train(&s, &first, SEGMENTS[i], &carry);
       carry_commit(&carry);
       sum += train(&s, &second, SEGMENTS[i], &carry);
@@ -201,7 +201,7 @@ static double *gradients_behind_a_cut(Subject *s, const Batch *first, const Batc
     const size_t mark = arena_mark(&s->device.step);
     Batch head = batch_rows(first, &s->model->config, row, 1), tail = batch_rows(second, &s->model->config, row, 1);
     Tape still = tape_make(&s->device, s->act, false), tape = tape_make(&s->device, s->act, true);
-    ModelState state = model_state_out(s->model, &still, 1, 0);
+    ModelState state = model_state_out(s->model, &still, 1, LENGTH);
     lm_nll(s->model, &still, batch_tensor(&head, head.token, &still), batch_tensor(&head, head.target, &still),
            batch_seqlens(&head, &still), NULL, &state);
     Tensor *nll = lm_nll(s->model, &tape, batch_tensor(&tail, tail.token, &tape),
@@ -220,7 +220,7 @@ Test(carry, gradients_stop_at_the_border_of_a_step) {
     const int64_t n = tensor_count(&s.model->params.grads_flat);
     Batch first = stretch(0, LENGTH, false), second = stretch(LENGTH, LENGTH, true);
     double *expected = gradients_behind_a_cut(&s, &first, &second);
-    Carry carry = carry_open(s.model, &s.device, N_SEQ);
+    Carry carry = carry_open(s.model, &s.device, N_SEQ, 2 * LENGTH);
     train(&s, &first, 0, &carry);
     carry_commit(&carry);
     train(&s, &second, 0, &carry);
@@ -245,7 +245,7 @@ Test(carry, a_learned_start_gets_the_gradients_of_the_rows_that_start) {
   for (int64_t i = 0; i < n; i++) expected[i] = tensor_get(&learned->grad, i) * (double)batch_n_targets(&alone);
   for (int starts = 0; starts < 2; starts++) {
     second.goes_on[STARTS] = !starts;
-    Carry carry = carry_open(s.model, &s.device, N_SEQ);
+    Carry carry = carry_open(s.model, &s.device, N_SEQ, 2 * LENGTH);
     train(&s, &first, 0, &carry);
     carry_commit(&carry);
     train(&s, &second, 0, &carry);
@@ -271,7 +271,7 @@ Test(carry, documents_within_a_row_start_anew_and_the_last_goes_on) {
     /* the row's first document ends at BORDER; its second, of the rest, goes on in the next step */
     first.max_pieces = 2, first.begins = base_zalloc(N_SEQ * LENGTH);
     for (int64_t r = 0; r < N_SEQ; r++) first.begins[r * LENGTH] = first.begins[r * LENGTH + BORDER] = 1;
-    Carry carry = carry_open(s.model, &s.device, N_SEQ);
+    Carry carry = carry_open(s.model, &s.device, N_SEQ, 2 * LENGTH);
     double found = train(&s, &first, 4, &carry);
     carry_commit(&carry);
     found += train(&s, &before, 0, &carry);
@@ -298,7 +298,7 @@ Test(carry, documents_within_a_row_start_anew_and_the_last_goes_on) {
 Test(carry, a_step_that_is_not_committed_changes_nothing) {
   Subject s = open_trained(1, F32);
   Batch first = stretch(0, LENGTH, false), second = stretch(LENGTH, LENGTH, true);
-  Carry carry = carry_open(s.model, &s.device, N_SEQ);
+  Carry carry = carry_open(s.model, &s.device, N_SEQ, 2 * LENGTH);
   train(&s, &first, 3, &carry);
   carry_commit(&carry);
   const double once = train(&s, &second, 3, &carry), again = train(&s, &second, 3, &carry);
@@ -317,7 +317,7 @@ Test(carry, is_the_same_to_the_bit_however_backward_recomputes) {
       Subject s = open_trained(k, F32);
       s.model->recompute = recompute;
       Batch first = stretch(0, LENGTH, false), second = stretch(LENGTH, LENGTH, true);
-      Carry carry = carry_open(s.model, &s.device, N_SEQ);
+      Carry carry = carry_open(s.model, &s.device, N_SEQ, 2 * LENGTH);
       train(&s, &first, 3, &carry);
       carry_commit(&carry);
       const double nll = train(&s, &second, 3, &carry);
@@ -341,7 +341,7 @@ Test(carry, evaluation_reads_a_long_text_as_one_pass_does) {
   char text[N_TEXT + 1];
   Dataset *dataset = open_rows(false, text);
   for (int k = 0; k < N_KINDS; k++) {
-    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, false);
+    ModelConfig config = subject_config(SUBJECT_KINDS[k].layer, SUBJECT_KINDS[k].is_mimo, SUBJECT_KINDS[k].hybrid);
     config.vocab_size = 256;
     Subject s = subject_open(&config, F64);
     const Evaluation found = evaluate_part(s.model, &s.device, F64, dataset, PART_VAL, 0, 5, false);

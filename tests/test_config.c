@@ -131,9 +131,6 @@ Test(config, combinations_are_checked_with_the_fix) {
        "c.yaml:1:24: train.virtual_ranks: found 8, expected a divisor of train.batch_size = 12"},
       {"tbptt, divisor", "data: {seq_len: 64, tbptt: {segment: 24}}",
        "c.yaml:1:38: data.tbptt.segment: found 24, expected a divisor of data.seq_len = 64"},
-      {"tbptt, attention", "model: {attn_layer_idx: [1], attn_cfg: {num_heads: 4}}\ndata: {tbptt: {segment: 64}}",
-       "c.yaml:2:25: data.tbptt.segment: found 64 beside attention, whose state grows with every token, expected no "
-       "model.attn_layer_idx"},
       {"tbptt, synthetic", "data: {kind: synthetic, tbptt: {segment: 64}}",
        "c.yaml:1:42: data.tbptt.segment: found 64 beside a data.kind whose sequences stand alone, expected data.kind: "
        "text or shards"},

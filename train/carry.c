@@ -6,11 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-Carry carry_open(const Model *model, Device *device, int64_t n_rows) {
-  CHECK(!model_state_grows(model), "the states of attention are not carried");
+Carry carry_open(const Model *model, Device *device, int64_t n_rows, int64_t room) {
   const Dtype real = device->backend->real;
-  return (Carry){.now = model_zero_state(model, device, &device->weights, real, n_rows, 0),
-                 .next = model_zero_state(model, device, &device->weights, real, n_rows, 0),
+  return (Carry){.now = model_zero_state(model, device, &device->weights, real, n_rows, room),
+                 .next = model_zero_state(model, device, &device->weights, real, n_rows, room),
                  .lost = true};
 }
 
@@ -22,28 +21,40 @@ static Tensor *index_of(Device *device, const int32_t *values, int64_t n) {
   return index;
 }
 
-/* For each piece: its row, or -1 where it starts anew; the same as starts (LayerState); the last piece of each row. */
+/* For each piece: its row, or -1 where it starts anew; the same as starts (LayerState); with attention, the tokens before it. The
+ * last piece of each row. */
 typedef struct Pieces {
-  Tensor *row, *starts, *last;
+  Tensor *row, *starts, *length, *last;
 } Pieces;
 
-static Pieces pieces_of(const Carry *carry, Device *device, const Batch *batch, int64_t first_row, int64_t n) {
+/* `from` is what the rows' first pieces may go on from. With attention, `next` is told how long the rows are behind the batch. */
+static Pieces pieces_of(const Carry *carry, Device *device, const Batch *batch, const ModelState *from,
+                        int64_t first_row, int64_t n) {
   int32_t *row = base_alloc((size_t)n * sizeof *row), *starts = base_alloc((size_t)n * sizeof *starts),
-          *last = base_alloc((size_t)batch->n_seq * sizeof *last);
+          *last = base_alloc((size_t)batch->n_seq * sizeof *last), *length = base_zalloc((size_t)n * sizeof *length);
+  const bool counts = from->length && !device->dry;
+  Tensor before = {0}, behind = {0};
+  if (counts) before = device_pull(device, from->length), behind = device_pull(device, carry->next.length);
   int64_t piece = 0;
   for (int64_t s = 0; s < batch->n_seq && !device->dry; s++) {
+    int64_t begin = 0;
     const bool goes_on = batch->goes_on[s] && !(carry->lost && batch->segment == 0);
     for (int64_t t = 0; t < batch->length; t++) {
       if (t > 0 && !(batch->begins && batch->begins[s * batch->length + t])) continue;
       const bool carried = t == 0 && goes_on;
+      if (counts && carried) length[piece] = ((const int32_t *)before.data)[first_row + s];
+      begin = t;
       row[piece] = carried ? (int32_t)(first_row + s) : -1;
       starts[piece++] = carried ? -1 : 0;
     }
     last[s] = (int32_t)piece - 1;
+    if (counts) ((int32_t *)behind.data)[first_row + s] = length[last[s]] + (int32_t)(batch->length - begin);
   }
   CHECK(device->dry || piece == n, "%lld pieces, expected %lld", (long long)piece, (long long)n);
-  const Pieces pieces = {index_of(device, row, n), index_of(device, starts, n), index_of(device, last, batch->n_seq)};
-  free(row), free(starts), free(last);
+  if (counts) device_push(device, carry->next.length);
+  const Pieces pieces = {index_of(device, row, n), index_of(device, starts, n),
+                         from->length ? index_of(device, length, n) : NULL, index_of(device, last, batch->n_seq)};
+  free(row), free(starts), free(length), free(last);
   return pieces;
 }
 
@@ -52,12 +63,13 @@ void carry_pass(Carry *carry, const Model *model, Tape *tape, const Batch *batch
   Device *device = tape->device;
   Arena *arena = &device->step;
   const int64_t n = cu_seqlens->dim[0] - 1, first_row = batch->first % carry->now.n_seq;
-  const Pieces pieces = pieces_of(carry, device, batch, first_row, n);
   const ModelState *from = batch->segment == 0 ? &carry->now : &carry->next;
+  const Pieces pieces = pieces_of(carry, device, batch, from, first_row, n);
   const size_t bytes = (size_t)model->config.n_layer * sizeof(LayerState);
-  *start = (ModelState){.n_seq = n, .layers = arena_header(arena, bytes)};
+  *start = (ModelState){.n_seq = n, .room = from->room, .length = pieces.length, .layers = arena_header(arena, bytes)};
   for (int i = 0; i < model->config.n_layer; i++) {
     start->layers[i] = (LayerState){.starts = pieces.starts};
+    if (from->layers[i].length) start->layers[i].length = pieces.length;
     for (int f = 0; f < STATE_N_FIELDS; f++) {
       Tensor *rows = *state_field(&from->layers[i], f);
       if (!rows) continue;
@@ -71,6 +83,7 @@ void carry_pass(Carry *carry, const Model *model, Tape *tape, const Batch *batch
   }
   *end = model_state_rows(model, arena, &carry->next, first_row, batch->n_seq);
   end->last = pieces.last;
+  end->length = NULL; /* counted above */
 }
 
 void carry_commit(Carry *carry) {
@@ -79,24 +92,8 @@ void carry_commit(Carry *carry) {
   carry->lost = false;
 }
 
-void carry_gather(Carry *carry, const Model *model, Device *device, Dist *dist) {
-  if (dist->size == 1) return;
-  for (int i = 0; i < model->config.n_layer; i++)
-    for (int f = 0; f < STATE_N_FIELDS; f++) {
-      const Tensor *field = *state_field(&carry->now.layers[i], f);
-      if (!field) continue;
-      const Tensor host = device_pull(device, field);
-      const size_t bytes = tensor_bytes(field) / (size_t)dist->size;
-      char *mine = base_alloc(bytes);
-      memcpy(mine, (const char *)host.data + (size_t)dist->rank * bytes, bytes);
-      dist_gather_all(dist, mine, host.data, bytes);
-      device_push(device, field);
-      free(mine);
-    }
-}
-
 CheckpointTensor *carry_tensors(const Carry *carry, const Model *model, int *n) {
-  CheckpointTensor *tensors = base_alloc((size_t)model->config.n_layer * STATE_N_FIELDS * sizeof *tensors);
+  CheckpointTensor *tensors = base_alloc((size_t)(model->config.n_layer * STATE_N_FIELDS + 1) * sizeof *tensors);
   *n = 0;
   for (int i = 0; i < model->config.n_layer; i++)
     for (int f = 0; f < STATE_N_FIELDS; f++) {
@@ -106,5 +103,22 @@ CheckpointTensor *carry_tensors(const Carry *carry, const Model *model, int *n) 
       snprintf(tensor->name, sizeof tensor->name, "carry/%d/%s", i, state_field_name(f));
       tensor->tensor = field;
     }
+  if (carry->now.length) tensors[(*n)++] = (CheckpointTensor){"carry/length", carry->now.length};
   return tensors;
+}
+
+void carry_gather(Carry *carry, const Model *model, Device *device, Dist *dist) {
+  if (dist->size == 1) return;
+  int n;
+  CheckpointTensor *tensors = carry_tensors(carry, model, &n);
+  for (int i = 0; i < n; i++) {
+    const Tensor *rows = tensors[i].tensor, host = device_pull(device, rows);
+    const size_t bytes = tensor_bytes(rows) / (size_t)dist->size;
+    char *mine = base_alloc(bytes);
+    memcpy(mine, (const char *)host.data + (size_t)dist->rank * bytes, bytes);
+    dist_gather_all(dist, mine, host.data, bytes);
+    device_push(device, rows);
+    free(mine);
+  }
+  free(tensors);
 }

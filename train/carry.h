@@ -14,8 +14,8 @@ typedef struct Carry {
   bool lost;            /* nothing has been carried here: rows that would go on start anew */
 } Carry;
 
-/* For n_rows rows of a model without attention. */
-Carry carry_open(const Model *model, Device *device, int64_t n_rows);
+/* For n_rows rows; with attention, room is the most tokens that one goes on for (dataset_max_run). */
+Carry carry_open(const Model *model, Device *device, int64_t n_rows, int64_t room);
 /* What a pass over some rows of a batch, or of a segment of one, starts from and leaves in `next`: the batch's first row is
  * row batch->first mod n_rows. cu_seqlens are the batch's pieces; `start` and `end` get headers and memory in the tape's
  * step arena. Nothing of the batch but its shape is read on a dry device. */

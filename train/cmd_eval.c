@@ -74,6 +74,7 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
   n_seq = evaluate_n_rows(dataset, (DataPart)part, n_seq);
   PlanShape shape = {.eval_sequences = n_seq,
                      .eval_rows = dataset_n_rows(dataset, (DataPart)part),
+                     .eval_run = dataset_max_run(dataset, (DataPart)part),
                      .eval_length = dataset_max_length(dataset, (DataPart)part),
                      .eval_pieces = dataset_max_pieces(dataset, (DataPart)part),
                      .eval_logits = dataset_scores_last(dataset, &chance)};

@@ -208,6 +208,8 @@ static Status plan_config(Config *config, const Command *command) {
     shape.eval_length = dataset_max_length(dataset, PART_VAL);
     shape.train_rows = dataset_n_rows(dataset, PART_TRAIN);
     shape.eval_rows = dataset_n_rows(dataset, PART_VAL);
+    shape.train_run = dataset_max_run(dataset, PART_TRAIN);
+    shape.eval_run = dataset_max_run(dataset, PART_VAL);
     shape.train_pieces = dataset_max_pieces(dataset, PART_TRAIN);
     shape.eval_pieces = dataset_max_pieces(dataset, PART_VAL);
     shape.eval_logits = dataset_scores_last(dataset, &chance);

@@ -98,9 +98,6 @@ static void check_tbptt(const Checker *c) {
           "found %d beside a data.kind whose sequences stand alone, expected data.kind: text or shards", segment);
   if (data->seq_len % segment != 0)
     WRONG(c, "data.tbptt.segment", "found %d, expected a divisor of data.seq_len = %d", segment, data->seq_len);
-  if (c->config->model.n_attn_layers > 0)
-    WRONG(c, "data.tbptt.segment",
-          "found %d beside attention, whose state grows with every token, expected no model.attn_layer_idx", segment);
 }
 
 static void check_data(const Checker *c) {

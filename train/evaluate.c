@@ -173,7 +173,7 @@ Evaluation evaluate_part(Model *model, Device *device, Dtype act, Dataset *datas
   EvalSums sums = {0};
   const size_t mark = arena_mark(&device->weights);
   Carry carry = {0};
-  if (carries) carry = carry_open(model, device, n_seq);
+  if (carries) carry = carry_open(model, device, n_seq, dataset_max_run(dataset, part));
   double start = base_seconds(), told = start;
   for (int64_t first = 0; first < n_samples; first += n_seq) {
     batch.n_seq = min_i64(n_seq, n_samples - first);

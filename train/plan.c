@@ -35,7 +35,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
   *plan = (Plan){.gradient = *gradient, .n_params = params_count(&model->params)};
   if (training) {
     Carry carry;
-    if (shape->train_rows > 0) carry = carry_open(model, &device, shape->train_rows);
+    if (shape->train_rows > 0) carry = carry_open(model, &device, shape->train_rows, shape->train_run);
     Batch rows = {
         .n_seq = gradient->micro_batch_size, .length = shape->train_length, .max_pieces = shape->train_pieces};
     Batch batch = batch_segment(&rows, 0, gradient->segment ? gradient->segment : rows.length);
@@ -54,7 +54,8 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
       plan->eval_sequences = evaluate_n_seq(shape->train_length, shape->eval_length, gradient->micro_batch_size);
     const size_t mark = arena_mark(&device.weights);
     Carry carry;
-    if (shape->eval_rows > 0) carry = carry_open(model, &device, plan->eval_sequences = shape->eval_rows);
+    if (shape->eval_rows > 0)
+      carry = carry_open(model, &device, plan->eval_sequences = shape->eval_rows, shape->eval_run);
     /* the last batch has fewer sequences, which a kernel may cut finer */
     for (int64_t n = 1; n <= plan->eval_sequences; n++) {
       Batch batch = {.n_seq = n, .length = shape->eval_length, .max_pieces = shape->eval_pieces, .dry_pieces = n};

@@ -12,6 +12,7 @@ typedef struct PlanShape {
   int64_t train_length;              /* longest training sequence; 0: no training (eval, score, generate) */
   int64_t eval_length;               /* of an evaluation's sequences; 0: none */
   int64_t train_rows, eval_rows;     /* rows whose states are carried from batch to batch; 0: none */
+  int64_t train_run, eval_run;       /* tokens that such a row goes on for at most: attention's room */
   int64_t train_pieces, eval_pieces; /* most pieces of a sequence of each; 0: sequences are one piece */
   int64_t
       eval_sequences; /* of one evaluation forward, eval_rows where there are; 0: as evaluate_n_seq has it for the micro-batch */

@@ -110,6 +110,8 @@ static Status open_model(Run *run) {
                      .eval_length = dataset_max_length(run->dataset, PART_VAL),
                      .train_rows = dataset_n_rows(run->dataset, PART_TRAIN),
                      .eval_rows = dataset_n_rows(run->dataset, PART_VAL),
+                     .train_run = dataset_max_run(run->dataset, PART_TRAIN),
+                     .eval_run = dataset_max_run(run->dataset, PART_VAL),
                      .train_pieces = dataset_max_pieces(run->dataset, PART_TRAIN),
                      .eval_pieces = dataset_max_pieces(run->dataset, PART_VAL),
                      .eval_logits = dataset_scores_last(run->dataset, &chance),
@@ -132,7 +134,7 @@ static Status open_model(Run *run) {
   run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
   if (shape.train_rows > 0) {
     run->carry = base_alloc(sizeof *run->carry);
-    *run->carry = carry_open(run->model, &run->device, shape.train_rows);
+    *run->carry = carry_open(run->model, &run->device, shape.train_rows, shape.train_run);
   }
   return STATUS_OK;
 }

@@ -54,7 +54,7 @@ pair() { # NAME CONFIG TOLERANCE [--set ...]
 pair siso tiny.yaml 1e-3
 pair mamba2 tiny.yaml 1e-3 --set model.ssm_cfg.layer=Mamba2 --set model.learn_init_state=true
 pair mimo tiny.yaml 1e-3 --set model.ssm_cfg.is_mimo=true --set model.ssm_cfg.mimo_rank=2 --set data.tbptt.segment=10 --set model.learn_init_state=true
-pair hybrid tiny.yaml 1e-3 --set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2 --set model.d_intermediate=24
+pair hybrid tiny.yaml 1e-3 --set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2 --set model.d_intermediate=24 --set data.tbptt.segment=10
 pair forecaster series.yaml 1e-3
 # one BF16 step of a weight is 2^-8 of it; the curves part by rounding, not by more
 pair bf16 tiny.yaml 5e-2 --set dtype=bf16

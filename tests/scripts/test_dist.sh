@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Any number of ranks makes the bytes of one: F32 and BF16, Mamba-2 (with carried states), Mamba-3, a forecaster, shards in packed rows that go on; also when the number changes
+# Any number of ranks makes the bytes of one: F32 and BF16, Mamba-2 (with carried states), Mamba-3, a forecaster, shards in rows that go on through a hybrid; also when the number changes
 # between kills, and when a run is stopped by a signal to the launcher or to one rank.
 source "$(dirname "$0")/common.sh"
 command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ] || { echo "skipped: built without MPI"; exit 0; }
@@ -38,10 +38,10 @@ counts="2 4" variant mamba3 small.yaml
 if [ -z "${ASPIS_FEW:-}" ]; then # a sanitizer's build is slow
 counts=4 variant mamba3-bf16 small.yaml --set dtype=bf16
 counts=2 variant mamba2-bf16 small.yaml --set dtype=bf16 --set model.ssm_cfg.layer=Mamba2 --set data.tbptt.segment=16
-head -c 30000 text.txt >one.txt
-tail -c 30000 text.txt >two.txt
+head -c 6000 text.txt >one.txt
+tail -c 6000 text.txt >two.txt
 for text in one two; do "$aspis" prepare $text.txt --out shards-$text >/dev/null || fail "prepare $text"; done
-counts=2 variant shards small.yaml --set data.kind=shards --set data.shards=[shards-one,shards-two] --set data.pack=true --set data.tbptt.segment=16
+counts=2 variant shards small.yaml --set data.kind=shards --set data.shards=[shards-one,shards-two] --set data.tbptt.segment=16 --set model.attn_layer_idx=[1] --set model.attn_cfg.num_heads=4
 fi
 counts=2 variant forecaster series.yaml
 

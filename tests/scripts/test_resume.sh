@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A run that is stopped (TERM) or killed (kill -9) at random moments and resumed ends with the bytes of a run that never
-# stopped: F32 and BF16, Mamba-3 and Mamba-2, with states that are carried from step to step.
+# stopped: F32 and BF16, Mamba-3 and a hybrid of Mamba-2, with states that are carried from step to step.
 source "$(dirname "$0")/common.sh"
 
 # Runs to the end through interruptions: signal $1, remaining arguments for train.
@@ -24,7 +24,7 @@ interrupted() {
   done
 }
 
-carried="--set model.ssm_cfg.layer=Mamba2 --set model.learn_init_state=true --set data.tbptt.segment=16"
+carried="--set model.ssm_cfg.layer=Mamba2 --set model.learn_init_state=true --set data.tbptt.segment=16 --set model.attn_layer_idx=[1] --set model.attn_cfg.num_heads=4 --set data.pack=true --set data.document_end=."
 for variant in "" "--set dtype=bf16" "$carried"; do
   name=$(echo "run$variant" | tr -c 'a-zA-Z0-9\n' '_')
   "$aspis" train small.yaml --quiet --out "$name" $variant >/dev/null

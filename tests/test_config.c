@@ -326,18 +326,25 @@ Test(config, data_lies_beside_the_config_or_in_the_working_directory) {
   write_text("both.txt", "x");
   write_text("here.txt", "x");
   write_text("sub/c.yaml", "data: {path: [beside.txt, both.txt, here.txt, \"b*.txt\", \"h*.txt\", /abs, gone]}\n"
-                           "model: {init_from: both.txt}\n");
+                           "model: {init_from: null}\n");
+  write_text("sub/w.yaml", "model: {init_from: both.txt}\n");
   const char *const expected[] = {"sub/beside.txt", "sub/both.txt", "here.txt", "sub/b*.txt", "h*.txt", "/abs", "gone"};
   Config c = load_or_fail("sub/c.yaml", NULL, 0, "paths");
   cr_assert(c.data.n_paths == N_OF(expected), "%d paths", c.data.n_paths);
   for (int i = 0; i < N_OF(expected); i++)
     cr_expect(!strcmp(c.data.paths[i], expected[i]), "%s, expected %s", c.data.paths[i], expected[i]);
-  cr_expect(!strcmp(c.init_from, "sub/both.txt"), "init_from %s", c.init_from);
   config_free(&c);
-  const char *sets[] = {"data.path=beside.txt", "model.init_from=null"};
-  c = load_or_fail("sub/c.yaml", sets, 2, "a path by --set, one without a list");
-  cr_expect(c.data.n_paths == 1 && !strcmp(c.data.paths[0], "sub/beside.txt"), "%s", c.data.paths[0]);
+  Status status = config_load("sub/w.yaml", NULL, 0, &c);
+  cr_expect(status.code == CODE_USAGE && strstr(status.line, "sub/w.yaml:1:20: model.init_from: sub/both.txt: "),
+            "weights: code %d, %s", (int)status.code, status.line);
+  status_clear(&status);
+  const char *none[] = {"model.init_from=null"};
+  c = load_or_fail("sub/w.yaml", none, 1, "null takes a path back");
   cr_expect(!c.init_from, "null takes a path back");
+  config_free(&c);
+  const char *sets[] = {"data.path=beside.txt"};
+  c = load_or_fail("sub/c.yaml", sets, 1, "a path by --set, one without a list");
+  cr_expect(c.data.n_paths == 1 && !strcmp(c.data.paths[0], "sub/beside.txt"), "%s", c.data.paths[0]);
   config_free(&c);
   write_text("sub/s.h5", "x");
   write_text("s.h5", "x");
@@ -451,9 +458,9 @@ Test(config, the_resolved_file_reads_back_as_the_same_config) {
       "data.date_column=null",
       "data.header=true",
       "data.generate={task: regimes, noise: 0.3}",
-      "model.init_from=\"-\"",
   };
   Config c = load_or_fail(NULL, sets, N_OF(sets), "odd values");
+  c.init_from = base_strdup("-");
   c.train.steps = 77; /* what a run makes of its epochs */
   c.model.vocab_size = 300;
   char *text = config_to_yaml(&c);

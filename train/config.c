@@ -336,8 +336,19 @@ static void loader_free(Loader *loader) {
   free(loader->layers);
 }
 
-/* Finishes a loader whose files are read. */
-static Status load(Loader *loader, const char *const *sets, int n_sets, const char *directory, Config *config) {
+/* A preset states all of the model. */
+static void take_weights(Loader *loader) {
+  Config *config = loader->config;
+  bool stated[MAX_KEYS];
+  for (int i = 0; i < n_config_keys; i++) stated[i] = loader->origins[i].layer || config->model_preset;
+  config_take_weights(config, stated, report_mistake, loader);
+  config_fit_samples(config);
+  config->vocab_size_auto = config->model.vocab_size == 0;
+}
+
+/* Finishes a loader whose files are read; with_weights: those of model.init_from have a say. */
+static Status load(Loader *loader, const char *const *sets, int n_sets, const char *directory, bool with_weights,
+                   Config *config) {
   CHECK(n_config_keys <= MAX_KEYS, "config.def has %d keys, room for %d", n_config_keys, MAX_KEYS);
   for (int i = 0; i < n_sets; i++) read_set(loader, sets[i], directory);
   bool readable = !loader->mistakes.n;
@@ -353,6 +364,7 @@ static Status load(Loader *loader, const char *const *sets, int n_sets, const ch
   apply_all(loader, first.model_preset);
   config_free(&first);
   check_preset(loader);
+  if (with_weights && config->init_from && readable && !loader->mistakes.n) take_weights(loader);
   /* a combination of values some of which could not be read says nothing */
   if (readable && !loader->mistakes.n) config_check(config, report_mistake, loader);
   loader_free(loader);
@@ -365,7 +377,7 @@ Status config_load(const char *path, const char *const *sets, int n_sets, Config
   Loader loader = {.where = path ? path : "config"};
   if (path) read_config_file(&loader, path, NULL);
   char *directory = path ? directory_of(path) : base_strdup("");
-  Status status = load(&loader, sets, n_sets, directory, config);
+  Status status = load(&loader, sets, n_sets, directory, true, config);
   free(directory);
   return status;
 }
@@ -373,7 +385,7 @@ Status config_load(const char *path, const char *const *sets, int n_sets, Config
 Status config_parse(const char *text, const char *where, const char *const *sets, int n_sets, Config *config) {
   Loader loader = {.where = where};
   read_config_text(&loader, text, strlen(text), where, "", NULL);
-  return load(&loader, sets, n_sets, "", config);
+  return load(&loader, sets, n_sets, "", false, config);
 }
 
 void config_free(Config *config) {

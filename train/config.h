@@ -46,9 +46,9 @@ typedef struct Config {
 
 /* path NULL: defaults and sets only. sets: "a.b=c" strings, the value as YAML. On failure the Status (CODE_USAGE) lists
  * every mistake, a line each, and *config owns nothing. Relative data.path and model.init_from are resolved against the
- * folder of the file they stand in, then the working directory. */
+ * folder of the file they stand in, then the working directory. What the weights of model.init_from are is the model's. */
 Status config_load(const char *path, const char *const *sets, int n_sets, Config *config);
-/* From YAML text (a checkpoint's resolved config); `where` stands for the file's name in messages, paths are relative to
+/* From YAML text (a checkpoint's resolved config, which needs no weights); `where` stands for the file's name in messages, paths are relative to
  * the working directory. */
 Status config_parse(const char *text, const char *where, const char *const *sets, int n_sets, Config *config);
 /* What a run needs beyond a valid config: train.steps or train.epochs, and data.path for text. CODE_USAGE otherwise;

@@ -49,6 +49,21 @@ for variant in "--set model.ssm_cfg.layer=Mamba2 --set model.tie_embeddings=fals
     cmp weights/model.safetensors from-file/model.safetensors || fail "init_from: $start did not start at the weights"
     rm -r $start
   done
+  # The model is the weights': a config without sizes is enough, and one with others is refused.
+  sed '/^model:/,/^data:/{/^data:/!d}' small.yaml >sizeless.yaml
+  "$aspis" train sizeless.yaml ${still% $variant} --out sizeless-run --set model.init_from=weights >/dev/null 2>err.txt ||
+    fail "init_from without sizes: $(cat err.txt)"
+  "$aspis" convert sizeless-run from-file --force >/dev/null
+  cmp weights/model.safetensors from-file/model.safetensors || fail "init_from without sizes: other weights"
+  refused 2 'model.d_model: found 48, expected 32, which the weights of model.init_from' \
+    "$aspis" train sizeless.yaml $still --out elsewhere --set model.init_from=weights --set model.d_model=48
+  mv weights weights-elsewhere
+  rm -r from-file
+  "$aspis" convert sizeless-run from-file >/dev/null || fail "a run needs the weights it started from"
+  "$aspis" train sizeless-run/config.yaml $still --out sizeless-run --resume auto >/dev/null || fail "resume needs them"
+  refused 2 'model.init_from: ' "$aspis" train sizeless.yaml $still --out elsewhere --set model.init_from=weights
+  mv weights-elsewhere weights
+  rm -r sizeless-run
   echo "ok: convert, eval, generate, init_from ${variant:-Mamba3}"
 done
 

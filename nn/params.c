@@ -121,6 +121,9 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
     param->value.needs_grad = true;
   }
   table->n_spare = n_spare;
+  table->losses = block_new(device, F64, (int64_t)1 << n_spare);
+  table->squares = block_new(device, F64, table->n_ranges);
+  table->verdicts = block_new(device, F64, PARAMS_VERDICTS * (int64_t)(sizeof(Verdict) / sizeof(double)));
   table->spare_grads = base_zalloc((size_t)n_spare * sizeof *table->spare_grads);
   for (int i = 0; i < n_spare; i++) table->spare_grads[i] = block_new(device, real, n_flat);
 }
@@ -162,6 +165,16 @@ bool params_own_part(const ParamTable *table, int i, ParamPart *part) {
                       .v = vector_of(&table->v_flat, first - own, n),
                       .low = param->low ? param->low + (first - param->flat) : NULL};
   return true;
+}
+
+Verdict *params_verdict(const ParamTable *table, int64_t step) {
+  return (Verdict *)table->verdicts.data + step % PARAMS_VERDICTS;
+}
+
+const Param *params_at(const ParamTable *table, int64_t flat) {
+  int i = 0;
+  while (i + 1 < table->n_params && table->params[i + 1]->flat <= flat) i++;
+  return table->params[i];
 }
 
 int64_t params_value_place(const ParamTable *table, int64_t flat) {

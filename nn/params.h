@@ -22,6 +22,7 @@ typedef struct Init {
 } Init;
 
 #define PARAM_NAME_BYTES 96
+enum { PARAMS_VERDICTS = 64 };
 enum { PARAMS_FLAT_STEP = 32 }; /* every tensor begins at a multiple of this many elements of its flat block */
 
 typedef struct Param {
@@ -46,6 +47,9 @@ typedef struct ParamTable {
   int n_spare;
   Tensor values_flat, lows_flat; /* all values as bytes; all lower halves, BF16 (no data: none) */
   Tensor m_flat, v_flat;         /* the moments of the own elements */
+  /* What a step is judged by, F64: the losses of its parts (2^n_spare), the squares of the ranges' gradients (n_ranges);
+   * and the verdicts on the last PARAMS_VERDICTS steps, step s at s % PARAMS_VERDICTS. */
+  Tensor losses, squares, verdicts;
   /* The flat elements in n_ranges ranges, the same whoever holds them: what norms are summed in and ranks share. The own
    * ones are [first_range, first_range + n_own): all of them, unless the optimiser's state is split over ranks. */
   int n_ranges, first_range, n_own;
@@ -96,6 +100,10 @@ typedef struct ParamPart {
   int16_t *low;
 } ParamPart;
 bool params_own_part(const ParamTable *table, int i, ParamPart *part);
+/* The verdict on a step, counted from 1, in the device's memory. */
+Verdict *params_verdict(const ParamTable *table, int64_t step);
+/* The parameter that has this element of the flat blocks. */
+const Param *params_at(const ParamTable *table, int64_t flat);
 /* Where flat element `flat`, a multiple of PARAMS_FLAT_STEP, lies in values_flat, in bytes. */
 int64_t params_value_place(const ParamTable *table, int64_t flat);
 /* Of a split table: lets each parameter's m (or v) be a tensor in spare block 0, which must be free, and copies the own part

@@ -3,20 +3,46 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-static double sum_of_squares(Device *device, Tensor *x) {
-  double squares = 0;
-  sum_squares_fwd(device, &(SumSquares){.x = x, .result = &squares});
-  return squares;
-}
-
-void optim_squares(ParamTable *params, Device *device, int first, int n, double *squares) {
+static void squares_of_ranges(ParamTable *params, Device *device, int first, int n) {
+  double *squares = params->squares.data;
   for (int i = 0; i < n; i++) {
     const int64_t begin = params->bounds[first + i], count = params->bounds[first + i + 1] - begin;
     char *data = (char *)params->grads_flat.data + (size_t)begin * dtype_bytes(params->grads_flat.dtype);
     Tensor range = tensor_over(data, params->grads_flat.dtype, 1, &count);
-    squares[i] = count > 0 ? sum_of_squares(device, &range) : 0;
+    sum_squares_fwd(device, &(SumSquares){.x = &range, .result = squares + i});
   }
+}
+
+void optim_squares(ParamTable *params, Device *device, int first, int n, double *squares) {
+  squares_of_ranges(params, device, first, n);
+  const Tensor host = device_pull(device, &params->squares);
+  memcpy(squares, host.data, (size_t)n * sizeof *squares);
+}
+
+void optim_judge(ParamTable *params, Device *device, const StepEvidence *e) {
+  squares_of_ranges(params, device, 0, params->n_ranges);
+  judge_fwd(device, &(Judge){.losses = params->losses.data,
+                             .n_losses = e->n_losses,
+                             .loss_scale = e->loss_scale,
+                             .squares = params->squares.data,
+                             .n_squares = params->n_ranges,
+                             .clip = e->clip,
+                             .grads = &params->grads_flat,
+                             .before = e->follows ? params_verdict(params, e->step - 1) : NULL,
+                             .verdict = params_verdict(params, e->step)});
+}
+
+Verdict optim_verdict(ParamTable *params, Device *device, int64_t step) {
+  const Tensor host = device_pull(device, &params->verdicts);
+  return ((const Verdict *)host.data)[step % PARAMS_VERDICTS];
+}
+
+void optim_set_verdict(ParamTable *params, Device *device, int64_t step, const Verdict *verdict) {
+  const Tensor host = device_mirror(device, &params->verdicts);
+  ((Verdict *)host.data)[step % PARAMS_VERDICTS] = *verdict;
+  device_push(device, &params->verdicts);
 }
 
 double optim_norm(const double *squares, int n) {
@@ -26,8 +52,11 @@ double optim_norm(const double *squares, int n) {
 }
 
 const Param *optim_bad(ParamTable *params, Device *device) {
-  for (int i = 0; i < params->n_params; i++)
-    if (!isfinite(sum_of_squares(device, &params->params[i]->grad))) return params->params[i];
+  for (int i = 0; i < params->n_params; i++) {
+    sum_squares_fwd(device, &(SumSquares){.x = &params->params[i]->grad, .result = params->squares.data});
+    const Tensor host = device_pull(device, &params->squares);
+    if (!isfinite(tensor_get(&host, 0))) return params->params[i];
+  }
   return NULL;
 }
 

@@ -31,3 +31,21 @@ double optim_clip_scale(double norm, double clip);
 /* One update of every parameter, in the table's own ranges; step counts from 1; gradients are taken times grad_scale. */
 void optim_update(ParamTable *params, Device *device, const OptimConfig *config, double lr, double grad_scale,
                   int64_t step);
+/* The same as the verdict on this step says, which the device has (optim_judge): not at all, or with its scale. */
+void optim_update_judged(ParamTable *params, Device *device, const OptimConfig *config, double lr, int64_t step);
+
+/* What a step is judged by beside its gradients and losses, which are in the table. */
+typedef struct StepEvidence {
+  int64_t step;      /* from 1 */
+  int n_losses;      /* parts with a loss */
+  double loss_scale; /* from their sum to the mean */
+  double clip;
+  bool follows; /* held where the step before was: after a step that ends the run nothing changes */
+} StepEvidence;
+
+/* Judges a step on the device; nobody waits. A table that is not split. */
+void optim_judge(ParamTable *params, Device *device, const StepEvidence *evidence);
+/* The verdict on one of the last PARAMS_VERDICTS steps: waits for the device. */
+Verdict optim_verdict(ParamTable *params, Device *device, int64_t step);
+/* A verdict that the host found. */
+void optim_set_verdict(ParamTable *params, Device *device, int64_t step, const Verdict *verdict);

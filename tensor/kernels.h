@@ -297,20 +297,45 @@ typedef struct Add {
   Tensor *x, *y;
 } Add;
 
+/* result[0] += sum of x in a fixed order, as double. */
+typedef struct Sum {
+  Tensor *x;      /* real, contiguous */
+  double *result; /* in the device's memory */
+} Sum;
+
 /* result[0] = sum of x^2 in a fixed order, as double whatever the dtype; NaN or Inf in x make it non-finite. */
 typedef struct SumSquares {
-  Tensor *x; /* real, contiguous */
-  double *result;
+  Tensor *x;      /* real, contiguous */
+  double *result; /* in the device's memory */
   void *scratch;
 } SumSquares;
 
-/* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip).
+/* What an update hangs on. It stays in the device's memory, so that no step waits for the host to look at it. */
+typedef struct Verdict {
+  double loss, norm; /* the mean loss; the norm of all gradients */
+  double grad_scale; /* the clip's: min(1, clip / (norm + 1e-6)); 1 when clip is 0 (spec 2.4) */
+  int64_t bad;       /* where in the gradients' block the first that is not finite stands; -1: nowhere */
+  int64_t held; /* 1: nothing is updated, because loss or norm is not finite, or because the step before was held */
+} Verdict;
+
+/* verdict[0] from the losses of the parts, added by pairs, and the gradients' squares, added in order. */
+typedef struct Judge {
+  const double *losses, *squares; /* in the device's memory, as the verdicts are; n_losses is a power of two */
+  int n_losses, n_squares;
+  double loss_scale, clip; /* clip 0: off */
+  Tensor *grads;           /* real, contiguous */
+  const Verdict *before;   /* NULL, or the verdict that holds this one where it holds */
+  Verdict *verdict;
+} Judge;
+
+/* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip), or as a verdict says.
  * The exact value is `value` itself where that is real, else value and low together (bf16_split in tensor/tensor.h). */
 typedef struct Adamw {
   double lr, beta1, beta2, eps, weight_decay, grad_scale;
   int64_t step; /* counts from 1 */
   Tensor *value, *grad, *m, *v;
-  int16_t *low; /* lower halves of a BF16 value; NULL: value is real */
+  int16_t *low;           /* lower halves of a BF16 value; NULL: value is real */
+  const Verdict *verdict; /* in the device's memory; NULL: grad_scale holds, else held or its scale in place of that */
 } Adamw;
 
 /* p -= lr (grad * grad_scale + weight_decay p) */
@@ -318,6 +343,7 @@ typedef struct Sgd {
   double lr, weight_decay, grad_scale;
   Tensor *value, *grad;
   int16_t *low; /* as above */
+  const Verdict *verdict;
 } Sgd;
 
 /* The ceilings of a machine: n_rounds of one thing and nothing else, a row of x (and y) a thread.

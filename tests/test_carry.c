@@ -159,6 +159,7 @@ static Subject open_trained(int kind, Dtype act) {
   s.model->params.spare_grads = base_zalloc(sizeof(Tensor));
   const Tensor *flat = &s.model->params.grads_flat;
   s.model->params.spare_grads[0] = *tensor_new1(&s.device.weights, flat->dtype, tensor_count(flat));
+  s.model->params.losses = *tensor_new1(&s.device.weights, F64, 2);
   return s;
 }
 

@@ -103,17 +103,99 @@ static void run_add(Machine *m, int number) {
   keep(m, y);
 }
 
-/* The sum comes back to the host at once; the twin's blocks are 2^15 long. */
+/* The twin's blocks are 2^15 long. */
+static const int64_t SUM_SIZES[N_SIZES] = {1, 7, 255, (1 << 15) + 1, 3 * (1 << 15) - 5};
+
+static Tensor *zeros(Machine *m, int64_t n) {
+  Tensor *t = tensor_new1(&m->device.weights, F64, n);
+  device_zero(&m->device, t);
+  return t;
+}
+
+static void run_sum(Machine *m, int number) {
+  Tensor *sum = zeros(m, 1);
+  for (uint32_t i = 0; i < 2; i++) /* the second is added to the first */
+    sum_fwd(&m->device, &(Sum){.x = VECTOR(m, F32, SUM_SIZES[number], 3, 1, 3 + i), .result = sum->data});
+  keep(m, sum);
+}
+
 static void run_sum_squares(Machine *m, int number) {
-  static const int64_t N[N_SIZES] = {1, 7, 255, (1 << 15) + 1, 3 * (1 << 15) - 5};
-  double sum = 0;
-  sum_squares_fwd(&m->device, &(SumSquares){.x = VECTOR(m, F32, N[number], 0, 1, 3), .result = &sum});
-  const int64_t one = 1;
-  const Tensor result = tensor_over(&sum, F64, 1, &one);
-  Tensor *kept = malloc(sizeof *kept);
-  *kept = tensor_over(malloc(sizeof sum), F64, 1, &one);
-  tensor_copy(kept, &result);
-  m->result[m->n_results++] = kept;
+  Tensor *sum = zeros(m, 1);
+  sum_squares_fwd(&m->device, &(SumSquares){.x = VECTOR(m, F32, SUM_SIZES[number], 0, 1, 3), .result = sum->data});
+  keep(m, sum);
+}
+
+/* What makes a step bad, and what the verdict then is. */
+typedef struct Trial {
+  int n_losses, bad_loss; /* 0: none is bad */
+  int64_t bad[2];         /* of 700 gradients; -1: none */
+  double clip;
+  bool before_held;
+  int64_t want_bad, want_held;
+} Trial;
+static const Trial TRIALS[] = {
+    {1, 0, {-1, -1}, 0, false, -1, 0}, {8, 0, {-1, -1}, 1e-3, false, -1, 0}, {4, 0, {-1, -1}, 1e9, false, -1, 0},
+    {4, 2, {-1, -1}, 1, false, -1, 1}, {2, 0, {699, -1}, 1, false, 699, 1},  {2, 0, {300, 43}, 1, false, 43, 1},
+    {2, 0, {0, 256}, 1, false, 0, 1},  {2, 0, {-1, -1}, 1, true, -1, 1},
+};
+enum { N_TRIALS = sizeof TRIALS / sizeof TRIALS[0], N_JUDGED = 700 };
+
+/* Two verdicts: one that may hold, and the one that follows it; then updates that follow that one. */
+static void run_judge(Machine *m, int number) {
+  const Trial *t = &TRIALS[number];
+  Tensor *losses = zeros(m, t->n_losses), *squares = zeros(m, 3), *verdicts = zeros(m, 2 * sizeof(Verdict) / 8);
+  Tensor *grads = VECTOR(m, F32, N_JUDGED, 0, 1, 8), host = device_pull(&m->device, losses);
+  for (int i = 0; i < t->n_losses; i++) tensor_set(&host, i, 1.0 / (i + 3));
+  if (t->bad_loss) tensor_set(&host, t->bad_loss, NAN);
+  device_push(&m->device, losses);
+  host = device_pull(&m->device, grads);
+  for (int i = 0; i < 2; i++)
+    if (t->bad[i] >= 0) tensor_set(&host, t->bad[i], i ? INFINITY : NAN);
+  device_push(&m->device, grads);
+  host = device_mirror(&m->device, verdicts);
+  Verdict *all = host.data;
+  all[0] = (Verdict){.held = t->before_held, .bad = -1};
+  device_push(&m->device, verdicts);
+  sum_squares_fwd(&m->device, &(SumSquares){.x = grads, .result = (double *)squares->data + 1});
+  Verdict *on_device = verdicts->data;
+  judge_fwd(&m->device, &(Judge){.losses = losses->data,
+                                 .n_losses = t->n_losses,
+                                 .squares = squares->data,
+                                 .n_squares = 3,
+                                 .loss_scale = 0.25,
+                                 .clip = t->clip,
+                                 .grads = grads,
+                                 .before = on_device,
+                                 .verdict = on_device + 1});
+  Tensor *w = VECTOR(m, F32, N_JUDGED, 0, 1, 9), *v = VECTOR(m, F32, N_JUDGED, 1, 0.1, 10);
+  const Tensor before = device_pull(&m->device, w);
+  float *kept = malloc(tensor_bytes(&before));
+  for (int i = 0; i < N_JUDGED; i++) kept[i] = (float)tensor_get(&before, i);
+  adamw_fwd(&m->device, &(Adamw){.lr = 0.01,
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.95,
+                                 .eps = 1e-8,
+                                 .step = 3,
+                                 .value = w,
+                                 .grad = grads,
+                                 .m = VECTOR(m, F32, N_JUDGED, 0, 0.1, 11),
+                                 .v = v,
+                                 .verdict = on_device + 1});
+  sgd_fwd(&m->device, &(Sgd){.lr = 0.01, .value = w, .grad = grads, .verdict = on_device + 1});
+  host = device_pull(&m->device, verdicts);
+  const Verdict *verdict = (const Verdict *)host.data + 1;
+  cr_assert_eq(verdict->held, t->want_held, "trial %d: held %lld", number, (long long)verdict->held);
+  cr_assert_eq(verdict->bad, t->want_bad, "trial %d: element %lld is bad", number, (long long)verdict->bad);
+  const Tensor after = device_pull(&m->device, w);
+  int64_t n_changed = 0;
+  for (int i = 0; i < N_JUDGED; i++) n_changed += (float)tensor_get(&after, i) != kept[i];
+  cr_assert(t->want_held ? n_changed == 0 : n_changed > 0, "trial %d: %lld weights changed", number,
+            (long long)n_changed);
+  free(kept);
+  if (t->want_held) return;
+  const int64_t n_numbers = 3; /* loss, norm, scale */
+  Tensor numbers = tensor_over(on_device + 1, F64, 1, &n_numbers);
+  keep(m, &numbers), keep(m, w);
 }
 
 /* A weight as the model has it: of a BF16 model with its lower half, which begins as zero. What is kept is the value alone. */
@@ -230,7 +312,8 @@ typedef struct Row {
   double tolerance, bf16_tolerance;
 } Row;
 /* AdamW divides by the root of v: a few roundings more, and a BF16 value is told to 2^-8 of it. */
-static const Row ROW_add = {run_add, N_SIZES, false, FEW_ROUNDINGS, 0},
+static const Row ROW_add = {run_add, N_SIZES, false, FEW_ROUNDINGS, 0}, ROW_sum = {run_sum, N_SIZES, false, 1e-12, 0},
+                 ROW_judge = {run_judge, N_TRIALS, false, FEW_ROUNDINGS, 0},
                  ROW_sum_squares = {run_sum_squares, N_SIZES, false, 1e-12, 0},
                  ROW_adamw = {run_adamw, N_SIZES, true, FEW_ROUNDINGS, 1.0 / 256},
                  ROW_sgd = {run_sgd, N_SIZES, true, FEW_ROUNDINGS, 1.0 / 256},

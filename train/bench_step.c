@@ -36,9 +36,8 @@ static void trainee_close(Trainee *t) {
 
 /* The clock is right behind it. */
 static void update(Trainee *t, const OptimConfig *optim, int64_t step) {
-  const Param *bad;
-  const double norm = optim_grad_norm(&t->model->params, &t->device, &bad);
-  optim_update(&t->model->params, &t->device, optim, optim->lr, optim_clip_scale(norm, optim->clip), step);
+  optim_judge(&t->model->params, &t->device, &(StepEvidence){.step = step, .n_losses = 1, .clip = optim->clip});
+  optim_update_judged(&t->model->params, &t->device, optim, optim->lr, step);
   device_wait(&t->device);
 }
 

@@ -38,35 +38,26 @@ static void seed(Device *device, const Tensor *dloss, double value) {
   device_push(device, dloss);
 }
 
-double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale,
-                            Carry *carry) {
+void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale, Carry *carry,
+                          double *sum) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
   tape.dloss = &grad_scale;
   Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch, carry);
   Tensor *dloss = tape_grad(&tape, loss); /* NULL: its gradient has gone where it belongs */
-  double sum = 0;
-  if (!device->dry) {
-    const Tensor losses = device_pull(device, loss);
-    for (int64_t i = 0; i < tensor_count(loss); i++) sum += tensor_get(&losses, i);
-    if (dloss) seed(device, dloss, grad_scale);
-  }
+  sum_fwd(device, &(Sum){.x = loss, .result = sum});
+  if (dloss && !device->dry) seed(device, dloss, grad_scale);
   tape_backward(&tape);
   tape_reset(&tape, mark);
-  return sum;
 }
 
 /* Part p's gradient stands in grads_flat. Level l of the spares holds the sum of 2^l finished parts while bit l of p is
  * set: a binary counter that adds pairs, then pairs of pairs, in the same order whoever computes the parts. */
-static void tree_push(ParamTable *params, Device *device, double *losses, double *loss, int part, int n_parts) {
+static void tree_push(ParamTable *params, Device *device, int part, int n_parts) {
   int level = 0;
-  for (; part >> level & 1; level++) {
+  for (; part >> level & 1; level++)
     add_fwd(device, &(Add){.x = &params->spare_grads[level], .y = &params->grads_flat});
-    *loss += losses[level];
-  }
-  if (part == n_parts - 1) return;
-  params_swap_grads(params, level);
-  losses[level] = *loss;
+  if (part < n_parts - 1) params_swap_grads(params, level);
 }
 
 double gradient_scale(const Batch *batch) {
@@ -75,45 +66,54 @@ double gradient_scale(const Batch *batch) {
 }
 
 /* Rows of one micro-batch, segment by segment where gradients are cut between. */
-static double rows_gradient(Model *model, Device *device, Dtype act, const Batch *rows, double scale, int segment,
-                            Carry *carry) {
-  if (segment == 0 || segment == rows->length) return gradient_micro_batch(model, device, act, rows, scale, carry);
-  double loss = 0;
+static void rows_gradient(Model *model, Device *device, Dtype act, const Batch *rows, double scale, int segment,
+                          Carry *carry, double *loss) {
+  if (segment == 0 || segment == rows->length) {
+    gradient_micro_batch(model, device, act, rows, scale, carry, loss);
+    return;
+  }
   for (int64_t at = 0; at < rows->length; at += segment) {
     Batch part = batch_segment(rows, at, segment);
-    loss += gradient_micro_batch(model, device, act, &part, scale, carry);
+    gradient_micro_batch(model, device, act, &part, scale, carry, loss);
     batch_release(&part);
   }
-  return loss;
 }
 
-double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
-                      Carry *carry) {
+int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
+                   Carry *carry) {
   ParamTable *params = &model->params;
   const int n_parts = n_own_parts(shape), part_size = shape->batch_size / shape->virtual_ranks;
   CHECK(batch->n_seq == shape->batch_size && part_size * shape->virtual_ranks == shape->batch_size &&
             part_size % shape->micro_batch_size == 0,
         "batch of %lld as %d parts of micro-batches of %d", (long long)batch->n_seq, shape->virtual_ranks,
         shape->micro_batch_size);
-  CHECK(params->n_spare >= gradient_n_spare(shape), "%d spare gradients for %d parts", params->n_spare, n_parts);
+  CHECK(params->n_spare >= gradient_n_spare(shape) && tensor_count(&params->losses) >= n_parts,
+        "%d spare gradients and %lld losses for %d parts", params->n_spare, (long long)tensor_count(&params->losses),
+        n_parts);
   const double scale = gradient_scale(batch);
   const int64_t first = (int64_t)shape->rank * n_parts * part_size;
-  double loss = 0, losses[32] = {0};
+  double *losses = params->losses.data;
+  device_zero(device, &params->losses);
   for (int part = 0; part < n_parts; part++) {
     params_unset_grads(params);
-    loss = 0;
     for (int row = 0; row < part_size; row += shape->micro_batch_size) {
       Batch micro = batch_rows(batch, &model->config, first + (int64_t)part * part_size + row, shape->micro_batch_size);
-      loss += rows_gradient(model, device, act, &micro, scale, shape->segment, carry);
+      rows_gradient(model, device, act, &micro, scale, shape->segment, carry, losses + part);
     }
     params_set_grads(params);
-    tree_push(params, device, losses, &loss, part, n_parts);
+    tree_push(params, device, part, n_parts);
   }
-  return loss;
+  return n_parts;
 }
 
-double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double loss) {
-  if (dist->size == 1) return loss;
+/* The losses of the parts, by pairs, then pairs of pairs, as their gradients were added. */
+static double sum_losses(const Tensor *losses, int first, int n) {
+  if (n == 1) return tensor_get(losses, first);
+  return sum_losses(losses, first, n / 2) + sum_losses(losses, first + n / 2, n / 2);
+}
+
+int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses) {
+  if (dist->size == 1) return n_losses;
   CHECK(params->grads_flat.dtype == F32, "ranks that add %s", dtype_name(params->grads_flat.dtype));
   const Tensor x = device_pull(device, &params->grads_flat), spare = device_mirror(device, &params->spare_grads[0]);
   int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
@@ -122,11 +122,16 @@ double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double lo
   free(bounds);
   device_push(device, &params->grads_flat);
   if (!params_split(params)) zero_gather(params, dist, &params->grads_flat);
-  return dist_sum(dist, loss);
+  Tensor losses = device_pull(device, &params->losses);
+  tensor_set(&losses, 0, dist_sum(dist, sum_losses(&losses, 0, n_losses)));
+  device_push(device, &params->losses);
+  return 1;
 }
 
 double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
                      Carry *carry) {
   CHECK(shape->n_ranks <= 1, "a whole step by one of %d ranks", shape->n_ranks);
-  return gradient_parts(model, device, act, shape, batch, carry) * gradient_scale(batch);
+  const int n_losses = gradient_parts(model, device, act, shape, batch, carry);
+  const Tensor losses = device_pull(device, &model->params.losses);
+  return sum_losses(&losses, 0, n_losses) * gradient_scale(batch);
 }

@@ -17,19 +17,20 @@ typedef struct GradientShape {
 /* Spare gradient blocks the tree needs: log2 of a rank's parts, and one for what comes from other ranks. */
 int gradient_n_spare(const GradientShape *shape);
 
-/* Forward and backward of one micro-batch: adds grad_scale * d(sum of losses)/dparam to the gradients and returns the sum
- * of losses, in order and in double: of a language model nll over targets, of a forecaster the loss over windows. carry: NULL, or
+/* Forward and backward of one micro-batch: adds grad_scale * d(sum of losses)/dparam to the gradients and to *sum (in
+ * the device's memory) the losses, in order and in double: of a language model nll over targets, of a forecaster the loss over windows. carry: NULL, or
  * the states it starts from and leaves. Rewinds the step arena. On a dry device nothing is computed and nothing of the batch but its shape is read. */
-double gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale,
-                            Carry *carry);
+void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale, Carry *carry,
+                          double *sum);
 
 /* This rank's share of a step: the gradient of its parts of the mean loss over the batch's targets is left in
- * model->params; returns their part of that loss's sum. Whether what it leaves in
+ * model->params, and what each adds to that loss's sum in its losses; returns how many they are. Nobody waits for the
+ * device. Whether what it leaves in
  * `carry` (or NULL) is taken is the caller's to say (carry_commit). */
-double gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
-                      Carry *carry);
-/* Collective: the loss becomes that of all ranks, and so do the gradients: of a split table (zero.h) in the own ranges. */
-double gradient_reduce(ParamTable *params, Device *device, Dist *dist, double loss);
+int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
+                   Carry *carry);
+/* Collective: the losses become the one of all ranks (1 is returned; n_losses by a rank alone), and so do the gradients: of a split table (zero.h) in the own ranges. */
+int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses);
 /* What turns the sum of losses into the mean. */
 double gradient_scale(const Batch *batch);
 /* The whole step of a rank alone; returns the mean loss. */

@@ -12,6 +12,7 @@
 
 #include "train/run.h"
 #include "train/sample.h"
+#include "train/settle.h"
 #include "train/stop.h"
 #include "train/zero.h"
 
@@ -25,9 +26,14 @@ static void next_batch(Run *run) {
 }
 
 /* debug.fault: makes a step go bad on its rank, so that what follows can be tested. */
-static void plant_nan(Run *run, double *loss) {
+static void plant_nan(Run *run) {
   const int rank = run->dist->rank;
-  if (fault_is(&run->fault, FAULT_NAN_LOSS, rank, run->step + 1)) *loss = NAN;
+  if (fault_is(&run->fault, FAULT_NAN_LOSS, rank, run->step + 1)) {
+    const Tensor *losses = &run->model->params.losses;
+    Tensor host = device_pull(&run->device, losses);
+    tensor_set(&host, 0, NAN);
+    device_push(&run->device, losses);
+  }
   if (!fault_is(&run->fault, FAULT_NAN_GRAD, rank, run->step + 1)) return;
   const Tensor *grad = &run->model->params.params[0]->grad;
   Tensor host = device_pull(&run->device, grad);
@@ -43,17 +49,16 @@ static void plant_difference(Run *run) {
   device_push(&run->device, value);
 }
 
-/* The gradient of the whole batch is left in the parameters, on every rank; returns its loss. */
-static double make_gradient(Run *run) {
+/* The gradient of the whole batch is left in the parameters, on every rank, its losses beside it; returns how many. */
+static int make_gradient(Run *run) {
   run_enter(run, PHASE_DATA);
   next_batch(run);
   run_enter(run, PHASE_GRADIENT);
-  double loss =
+  const int n_losses =
       gradient_parts(run->model, &run->device, run->config->dtype, &run->plan.gradient, &run->batch, run->carry);
-  plant_nan(run, &loss);
+  plant_nan(run);
   run_enter(run, PHASE_REDUCE);
-  loss = gradient_reduce(&run->model->params, &run->device, run->dist, loss);
-  return loss * gradient_scale(&run->batch);
+  return gradient_reduce(&run->model->params, &run->device, run->dist, n_losses);
 }
 
 static int64_t resident_bytes(void) {
@@ -94,27 +99,14 @@ static bool evaluate(Run *run) {
   return best;
 }
 
-/* Nothing of a bad step reaches the weights: it is stopped (what was good is saved) or skipped before the update. */
-static Status refuse_update(Run *run, double loss, const Param *bad, bool *skip) {
-  *skip = false;
-  if (isfinite(loss) && !bad) return STATUS_OK;
-  char *what = bad ? base_format("the gradient of %s is not finite (loss %g)", bad->name, loss)
-                   : base_format("the loss is %g", loss);
-  Status status = STATUS_OK;
-  if (run->config->train.nonfinite == NONFINITE_SKIP) {
-    runlog_note(run->log, "step %lld skipped: %s", (long long)run->step + 1, what);
-    *skip = true;
-  } else {
-    Status saved = run->step > 0 ? run_save(run, false) : STATUS_OK;
-    status = status_fail(CODE_NONFINITE,
-                         "step %lld: %s; stopped before the update, the weights are those of step %lld%s: lower "
-                         "optim.lr, or set train.nonfinite: skip",
-                         (long long)run->step + 1, what, (long long)run->step,
-                         saved.code == CODE_OK ? "" : " (and saving them failed)");
-    status_clear(&saved);
-  }
-  free(what);
-  return status;
+/* What comes after this step needs to know that the step was good. */
+static bool somebody_looks(const Run *run) {
+  const TrainConfig *train = &run->config->train;
+  const int64_t every[] = {train->log_every, train->sample_every, train->compare_every, train->eval_every,
+                           train->save_every};
+  bool looks = run->step == 1 || run->step == train->steps;
+  for (size_t i = 0; i < sizeof every / sizeof *every; i++) looks |= due(run->step, every[i], train->steps);
+  return looks;
 }
 
 /* A failed save is told and tried again at the next interval; the third in a row ends the run. */
@@ -145,27 +137,31 @@ Status loop_train(Run *run) {
   double start = base_seconds(), logged_at = start;
   int64_t logged_tokens = run->tokens;
   int save_failures = 0;
+  Verdict verdict = {0};
+  run->settled = run->step;
   while (run->step < train->steps && !run_is_stale(run)) {
-    const double loss = make_gradient(run);
+    const int n_losses = make_gradient(run);
     run_enter(run, PHASE_UPDATE);
-    const Param *bad;
-    double norm = zero_grad_norm(params, run->dist, &bad);
-    bool skip;
-    TRY(refuse_update(run, loss, bad, &skip));
-    double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
-    if (!skip) {
-      optim_update(params, &run->device, &config->optim, lr, optim_clip_scale(norm, config->optim.clip), run->step + 1);
-      if (run->carry) carry_commit(run->carry);
-    }
+    zero_judge(params, run->dist,
+               &(StepEvidence){.step = run->step + 1,
+                               .n_losses = n_losses,
+                               .loss_scale = gradient_scale(&run->batch),
+                               .clip = config->optim.clip,
+                               .follows = run->step > run->settled && train->nonfinite != NONFINITE_SKIP});
+    const double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
+    optim_update_judged(params, &run->device, &config->optim, lr, run->step + 1);
     zero_gather_values(params, run->dist);
     plant_difference(run);
 
     run->step++;
+    run->tokens_before[run->step % PARAMS_VERDICTS] = run->tokens;
     run->cursor += run->batch.n_seq;
     run->tokens += run->batch.n_seq * run->batch.length;
+    if (settle_must(run) || somebody_looks(run)) TRY(settle(run, &verdict));
+    if (run->carry && !verdict.held) carry_commit(run->carry);
     if (run->step == 1 || due(run->step, train->log_every, train->steps)) {
       double now = base_seconds();
-      log_step(run, loss, norm, lr, run->tokens - logged_tokens, now - logged_at, now - start);
+      log_step(run, verdict.loss, verdict.norm, lr, run->tokens - logged_tokens, now - logged_at, now - start);
       logged_at = now, logged_tokens = run->tokens;
     }
     bool best = due_or_last(run->step, train->eval_every, train->steps) && evaluate(run);
@@ -174,6 +170,7 @@ Status loop_train(Run *run) {
     if (due(run->step, train->compare_every, train->steps)) TRY(run_compare(run));
     const int stopping =
         (int)dist_max(run->dist, stop_requested()); /* a signal to one rank stops all after this step */
+    if (stopping) TRY(settle(run, &verdict));
     if (best || stopping || due_or_last(run->step, train->save_every, train->steps))
       TRY(save(run, best, stopping || run->step == train->steps, &save_failures));
     if (stopping && run->step < train->steps)

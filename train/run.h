@@ -20,10 +20,12 @@ typedef struct Run {
   Dist *dist;          /* the caller's */
   Watch *watch;
   Fault fault;
-  int64_t compared;   /* step after which the ranks' weights were last known to be the same */
-  Batch batch;        /* the global batch; room for the longest */
-  Carry *carry;       /* the states of its rows (data.tbptt); NULL: rows stand alone */
-  char *resumed_from; /* path, or NULL */
+  int64_t settled;                        /* step up to which the verdicts were read (settle.h) */
+  int64_t tokens_before[PARAMS_VERDICTS]; /* tokens seen before each step that was not settled */
+  int64_t compared;                       /* step after which the ranks' weights were last known to be the same */
+  Batch batch;                            /* the global batch; room for the longest */
+  Carry *carry;                           /* the states of its rows (data.tbptt); NULL: rows stand alone */
+  char *resumed_from;                     /* path, or NULL */
   bool quiet, verbose;
   int lock;
   /* what a checkpoint keeps beside the weights */

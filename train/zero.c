@@ -4,8 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "optim/optim.h"
-
 void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split) {
   const Dist dist = {.rank = rank, .size = size};
   const int n_own = split ? virtual_ranks / size : virtual_ranks;
@@ -38,8 +36,7 @@ void zero_gather_values(ParamTable *params, Dist *dist) {
   device_push(params->device, &params->values_flat);
 }
 
-double zero_grad_norm(ParamTable *params, Dist *dist, const Param **bad) {
-  if (!params_split(params)) return optim_grad_norm(params, params->device, bad);
+static double split_norm(ParamTable *params, Dist *dist) {
   const size_t bytes = (size_t)params->n_own * sizeof(double);
   double *own = base_alloc(bytes), *all = base_alloc(bytes * (size_t)dist->size);
   double *ordered = base_alloc(bytes * (size_t)dist->size);
@@ -52,12 +49,25 @@ double zero_grad_norm(ParamTable *params, Dist *dist, const Param **bad) {
   }
   const double norm = optim_norm(ordered, params->n_ranges);
   free(own), free(all), free(ordered);
-  *bad = NULL;
-  if (!isfinite(norm)) {
-    zero_gather(params, dist, &params->grads_flat);
-    *bad = optim_bad(params, params->device);
-  }
   return norm;
+}
+
+void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
+  if (!params_split(params)) {
+    optim_judge(params, params->device, e);
+    return;
+  }
+  CHECK(e->n_losses == 1, "%d losses of reduced gradients", e->n_losses);
+  const Tensor losses = device_pull(params->device, &params->losses);
+  Verdict verdict = {.loss = tensor_get(&losses, 0) * e->loss_scale, .norm = split_norm(params, dist), .bad = -1};
+  verdict.grad_scale = optim_clip_scale(verdict.norm, e->clip);
+  if (!isfinite(verdict.norm)) {
+    zero_gather(params, dist, &params->grads_flat);
+    const Param *bad = optim_bad(params, params->device);
+    if (bad) verdict.bad = bad->flat;
+  }
+  verdict.held = !isfinite(verdict.loss) || !isfinite(verdict.norm);
+  optim_set_verdict(params, params->device, e->step, &verdict);
 }
 
 void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set) {

@@ -3,7 +3,7 @@
  * The ranges are whole numbers of the virtual ranks' (params_share), and so is what the norm is summed in: no bit changes. */
 #pragma once
 
-#include "nn/params.h"
+#include "optim/optim.h"
 #include "train/dist.h"
 
 /* Which ranges of `virtual_ranks` rank `rank` of `size` updates: all, or with `split` its share. Before params_alloc. */
@@ -12,8 +12,8 @@ void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool 
 void zero_gather(ParamTable *params, Dist *dist, Tensor *block);
 /* Collective, on split tables; nothing otherwise. After the update: every rank gets all values. */
 void zero_gather_values(ParamTable *params, Dist *dist);
-/* As optim_grad_norm, of gradients that are whole in the own ranges. */
-double zero_grad_norm(ParamTable *params, Dist *dist, const Param **bad);
+/* Collective. As optim_judge, of gradients that are whole in the own ranges; of a split table the host judges. */
+void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *evidence);
 
 /* Collective, while rank 0 saves: the lower halves, the first and the second moment become whole, one after the other, in
  * place and in spare block 0. */

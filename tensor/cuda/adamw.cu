@@ -7,9 +7,10 @@ struct Step {
   float b1, b2, c1, c2, size, v_scale, keep, eps, grad_scale;
 };
 
-static __global__ void update(int64_t n, Step s, Weight w, const float *grad, float *m, float *v) {
+static __global__ void update(int64_t n, Step s, Weight w, const float *grad, float *m, float *v,
+                              const Verdict *verdict) {
   const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= n) return;
+  if (i >= n || !updates(verdict, &s.grad_scale)) return;
   const float g = global_load(grad + i) * s.grad_scale;
   const float m_new = s.b1 * global_load(m + i) + s.c1 * g, v_new = s.b2 * global_load(v + i) + s.c2 * g * g;
   global_store(m + i, m_new);
@@ -30,5 +31,5 @@ KERNEL_FWD(adamw, Adamw) {
                      (float)p->grad_scale};
   if (n > 0)
     LAUNCH(update, blocks_of(n, 256), 256, 0, n, step, Weight{p->value->data, p->low}, (const float *)p->grad->data,
-           (float *)p->m->data, (float *)p->v->data);
+           (float *)p->m->data, (float *)p->v->data, p->verdict);
 }

@@ -19,3 +19,11 @@ struct Weight {
     global_store(low + i, lower);
   }
 };
+
+/* Whether a verdict (NULL: none) lets the update happen; the scale of the gradients is then the verdict's. */
+__device__ static inline bool updates(const Verdict *verdict, float *grad_scale) {
+  if (!verdict) return true;
+  if (global_load(&verdict->held)) return false;
+  *grad_scale = (float)global_load(&verdict->grad_scale);
+  return true;
+}

@@ -1,4 +1,4 @@
-/* sum_squares: the sum of x^2 in double: blocks of a fixed length, added in order by one thread, read back at once. */
+/* sum_squares: the sum of x^2 in double: blocks of a fixed length, added in order by one thread. */
 #include "tensor/cuda/cuda.h"
 
 constexpr int64_t BLOCK = 1 << 15;
@@ -20,10 +20,10 @@ static __global__ void sum_block(int64_t n, const float *x, double *sums) {
   if (threadIdx.x == 0) global_store(sums + blockIdx.x, shared[0]);
 }
 
-static __global__ void sum_all(int64_t n_blocks, double *sums) {
+static __global__ void sum_all(int64_t n_blocks, const double *sums, double *result) {
   double total = 0;
   for (int64_t b = 0; b < n_blocks; b++) total += global_load(sums + b);
-  global_store(sums, total);
+  global_store(result, total);
 }
 
 static int64_t n_blocks(const SumSquares *p) { return max_i64(1, ceil_div(tensor_count(p->x), BLOCK)); }
@@ -37,6 +37,5 @@ KERNEL_FWD(sum_squares, SumSquares) {
   double *sums = (double *)p->scratch;
   LAUNCH(sum_block, (unsigned)n_blocks(p), THREADS, THREADS * sizeof(double), tensor_count(p->x),
          (const float *)p->x->data, sums);
-  LAUNCH(sum_all, 1, 1, 0, n_blocks(p), sums);
-  cuda_read(p->result, sums, sizeof *sums);
+  LAUNCH(sum_all, 1, 1, 0, n_blocks(p), sums, p->result);
 }

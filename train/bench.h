@@ -43,6 +43,7 @@ typedef struct Bench {
   int64_t n_seq, length;
   double seconds;                      /* to spend on a case at least, beside five runs */
   int64_t decode_batch, decode_prompt; /* decode: sequences, and tokens of their prompt */
+  int64_t decode_tokens;               /* decode: generated with the cache and without it; 0: not compared */
   bool json;
   Machine machine;
   struct {

@@ -1,4 +1,5 @@
-/* bench_decode: cached generation as a user gets it: a prompt scanned, then greedy tokens one by one, on random weights.
+/* bench_decode: cached generation as a user gets it: a prompt scanned, then greedy tokens one by one, on random weights; on request
+ * beside generation without a cache, which computes every token from all before it.
  *
  * What bounds a token is reading the weights once. The very weights are read by `peak` in turn with the tokens, so that the
  * ceiling is what memory gave at that moment, in whatever cache they are. */
@@ -23,23 +24,27 @@ typedef struct Decoding {
 /* Tokens of a run; its time is told by the token. */
 enum { RUN = 16, WARM = 3, MOST_TOKENS = RUN * (SAMPLES_MAX + WARM) };
 
+/* Tokens of the longest sequence. */
+static int64_t room_of(const Bench *bench) { return bench->decode_prompt + max_i64(MOST_TOKENS, bench->decode_tokens); }
+
 static void plan_decoding(Model *model, Device *device, Dtype act, const void *shape) {
   const Bench *bench = shape;
-  decoder_plan(model, device, act, bench->decode_batch, bench->decode_prompt, bench->decode_prompt + MOST_TOKENS);
+  decoder_plan(model, device, act, bench->decode_batch, bench->decode_prompt, room_of(bench));
 }
 
 static Status decoding_open(Decoding *d, const Bench *bench) {
   const Config *config = bench->config;
   const int64_t n_seq = bench->decode_batch;
   *d = (Decoding){0};
-  TRY(plan_measure(config, &(PlanShape){.pass = plan_decoding, .pass_shape = bench},
+  const int64_t longest = bench->decode_tokens ? bench->decode_prompt + bench->decode_tokens - 1 : 0;
+  TRY(plan_measure(config, &(PlanShape){.pass = plan_decoding, .pass_shape = bench, .prefix_length = longest},
                    &(GradientShape){.batch_size = 1, .virtual_ranks = 1, .micro_batch_size = 1}, &d->plan));
   TRY(device_open(&d->device, config->device, F32, d->plan.sizes));
   d->model = model_new(&config->model);
   params_alloc(&d->model->params, &d->device, config->dtype, false, 0);
   params_init(&d->model->params, config->seed);
   d->weights_bytes = tensor_bytes(&d->model->params.values_flat);
-  d->decoder = decoder_open(d->model, &d->device, config->dtype, n_seq, bench->decode_prompt + MOST_TOKENS);
+  d->decoder = decoder_open(d->model, &d->device, config->dtype, n_seq, room_of(bench));
   d->token = base_zalloc((size_t)n_seq * sizeof *d->token);
   d->logits = base_alloc((size_t)(n_seq * model_padded_vocab(&config->model)) * sizeof *d->logits);
   return device_open(&d->sums, config->device, F32, (DeviceSizes){.weights_bytes = d->weights_bytes + (1 << 16)});
@@ -106,6 +111,64 @@ static void time_tokens(Decoding *d, const Bench *bench, Samples *steps, Samples
   }
 }
 
+static double time_cached(Decoding *d, const Bench *bench, const Batch *text) {
+  model_state_put(d->model, &d->device, &d->decoder.state, 0, NULL, 0);
+  const double start = base_seconds();
+  decoder_read(&d->decoder, 0, text->token, bench->decode_prompt, d->logits);
+  for (int64_t i = 1; i < bench->decode_tokens; i++) {
+    take_likeliest(d, bench);
+    decoder_step(&d->decoder, d->token, d->logits);
+  }
+  take_likeliest(d, bench);
+  return base_seconds() - start;
+}
+
+/* The logits behind a prefix, from its first token on; random tokens cost what its own would. */
+static double time_prefix(Decoding *d, const Bench *bench, const Batch *text, int64_t n) {
+  Device *device = &d->device;
+  const size_t mark = arena_mark(&device->step);
+  Tape tape = tape_make(device, bench->config->dtype, false);
+  const Batch prefix = {.n_seq = 1, .length = n, .token = text->token};
+  const double start = base_seconds();
+  device_pull(device, lm_last_logits(d->model, &tape, batch_tensor(&prefix, prefix.token, &tape), NULL, NULL));
+  const double seconds = base_seconds() - start;
+  tape_reset(&tape, mark);
+  return seconds;
+}
+
+/* All tokens without a cache would take minutes: of the prefixes, from the first one to the last, a few are computed, and the
+ * time of those between is taken to lie between. */
+enum { N_PREFIXES = 9 };
+
+static double time_uncached(Decoding *d, const Bench *bench, const Batch *text) {
+  double sum = 0, before = 0;
+  time_prefix(d, bench, text, bench->decode_prompt); /* warm */
+  for (int64_t i = 0; i < N_PREFIXES; i++) {
+    const int64_t n = bench->decode_prompt + i * (bench->decode_tokens - 1) / (N_PREFIXES - 1);
+    const double now = time_prefix(d, bench, text, n);
+    if (i > 0) sum += (before + now) / 2;
+    before = now;
+  }
+  return sum / (N_PREFIXES - 1) * (double)bench->decode_tokens;
+}
+
+static void compare_cache(Decoding *d, const Bench *bench, const char *name, const char *what) {
+  Batch text = batch_random(&bench->config->model, 1, bench->decode_prompt + bench->decode_tokens, bench->config->seed);
+  const double cached = time_cached(d, bench, &text), uncached = time_uncached(d, bench, &text);
+  char *both[] = {base_format("%s: with the prompt", what),
+                  base_format("%s: %.3g times as long, by %d prefixes", what, uncached / cached, N_PREFIXES)};
+  for (int i = 0; i < 2; i++) {
+    const Samples samples = {.seconds = {i ? uncached : cached}, .n = 1};
+    char *pass = base_format("%lld %scached", (long long)bench->decode_tokens, i ? "un" : "");
+    bench_print(
+        bench,
+        &(BenchLine){
+            .name = name, .pass = pass, .what = both[i], .samples = &samples, .tokens = (double)bench->decode_tokens});
+    free(pass), free(both[i]);
+  }
+  batch_release(&text);
+}
+
 static Status bench_decode(const Bench *bench, const BenchCase *self) {
   Decoding d;
   if (bench->config->model.task != TASK_LM) return STATUS_OK; /* among all cases; asked for by name it is refused */
@@ -132,6 +195,7 @@ static Status bench_decode(const Bench *bench, const BenchCase *self) {
                                     .bytes = (double)d.weights_bytes,
                                     .beside = &reads,
                                     .tokens = (double)bench->decode_batch});
+    if (bench->decode_tokens) compare_cache(&d, bench, self->name, what);
     free(what);
   }
   decoding_close(&d);
@@ -139,6 +203,7 @@ static Status bench_decode(const Bench *bench, const BenchCase *self) {
 }
 
 const BenchCase bench_decodes[] = {
-    {"decode", NULL, "cached generation: a prompt, then tokens one by one (--batch, --prompt)", bench_decode, NULL},
+    {"decode", NULL, "cached generation: a prompt, then tokens one by one (--batch, --prompt, --tokens)", bench_decode,
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -98,7 +98,7 @@ static Status run_cases(const Command *command, Bench *bench) {
 
 static Status cmd_bench(const Command *command) {
   double seconds = 0.5;
-  int64_t batch = 1, prompt = 128;
+  int64_t batch = 1, prompt = 128, tokens = 0;
   if (command_has(command, "list")) {
     print_list();
     return STATUS_OK;
@@ -106,6 +106,11 @@ static Status cmd_bench(const Command *command) {
   TRY(command_real(command, "seconds", 0, 3600, &seconds));
   TRY(command_int(command, "batch", 1, 4096, &batch));
   TRY(command_int(command, "prompt", 1, 1 << 24, &prompt));
+  TRY(command_int(command, "tokens", 1, 1 << 20, &tokens));
+  if (tokens > 0 && batch > 1)
+    return status_fail(CODE_USAGE,
+                       "bench: --tokens: found --batch %lld beside it, expected 1: one sequence is compared",
+                       (long long)batch);
   TRY(check_words(command));
   Config config = {0};
   TRY_OR(load_config(command, &config), config_free(&config));
@@ -117,6 +122,7 @@ static Status cmd_bench(const Command *command) {
                  .seconds = seconds,
                  .decode_batch = batch,
                  .decode_prompt = prompt,
+                 .decode_tokens = tokens,
                  .json = command_has(command, "json")};
   Status status = machine_measure(&bench.machine, config.device);
   if (status.code == CODE_OK) status = run_cases(command, &bench);
@@ -141,6 +147,7 @@ const CommandSpec command_bench = {
             {"seconds", "S", "time each case for S seconds, at least five runs (default 0.5)", false},
             {"batch", "N", "decode: sequences continued together (default 1)", false},
             {"prompt", "N", "decode: tokens of their prompt (default 128)", false},
+            {"tokens", "N", "decode: also N tokens as a whole, with the cache, and each from all before it", false},
             {"json", NULL, "print a JSON object a line; the machine's only when asked for", false},
             {0}},
     .args = "CASE...",

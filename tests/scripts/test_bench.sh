@@ -81,6 +81,11 @@ echo "ok: FLOPs"
 "$aspis" bench decode --json --seconds 0.05 --set model.d_model=64 --set model.n_layer=2 --prompt 40 --batch 3 >out.txt
 grep -q '"pass": "prompt"' out.txt || fail "bench decode: no line of the prompt: $(cat out.txt)"
 grep '"pass": "token"' out.txt | grep >/dev/null '"bound": "weights".*"tok_per_s": [1-9]' || fail "bench decode: $(cat out.txt)"
+"$aspis" bench decode --json --seconds 0.05 --set model.d_model=64 --set model.n_layer=2 --prompt 40 --tokens 200 >out.txt
+for how in "" un; do
+  grep -c "\"pass\": \"200 ${how}cached\".*\"ms\": [1-9]" out.txt >/dev/null || fail "bench decode --tokens: $(cat out.txt)"
+done
+[[ $(cat out.txt) == *" times as long, by 9 prefixes"* ]] || fail "bench decode --tokens: $(cat out.txt)"
 echo "ok: decode"
 
 # refused PHRASE ARGUMENT...: exit 2, one line with the phrase, nothing on stdout.
@@ -95,6 +100,7 @@ refused() {
   echo "ok: $(cut -c1-120 err.txt)"
 }
 refused 'aspis bench --list' gemn
+refused 'one sequence is compared' decode --batch 2 --tokens 8
 refused 'found a forecaster' decode --set model.task=forecast --set data.kind=series
 refused '--seconds' gemm --seconds -1
 refused 'nowhere.yaml' step --config nowhere.yaml

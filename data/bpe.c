@@ -26,6 +26,7 @@ struct BpeEncoder {
   size_t n_cached, n_pool;
   const char *where;
   TokenRow *row;
+  bool at_start; /* of the text: nothing came before */
 };
 
 BpeEncoder *bpe_encoder_new(const Bpe *bpe) {
@@ -128,6 +129,7 @@ static Status merge_word(BpeEncoder *e, const char *text, size_t bytes) {
 
 static Status encode_word(BpeEncoder *e, const char *text, size_t bytes) {
   if (bytes == 0) return STATUS_OK;
+  e->at_start = false;
   if (bytes > CACHE_WORD_BYTES) return merge_word(e, text, bytes);
   const uint64_t hash = XXH3_64bits(text, bytes);
   const CacheSlot *slot = cache_slot(e, hash, text, bytes);
@@ -143,6 +145,25 @@ static Status encode_word(BpeEncoder *e, const char *text, size_t bytes) {
 
 /* ---- from a text to words */
 
+/* Metaspace: the sign for each space, and one in front. */
+static void put_spaces(const BpeEncoder *e, const BpeStage *stage, const char *text, size_t bytes, BpeText *to) {
+  const size_t n = strlen(stage->space);
+  const bool begins = *text == ' ' || (bytes >= n && memcmp(text, stage->space, n) == 0);
+  to->n = 0;
+  if (!begins && (stage->prefix == PREFIX_ALWAYS || (stage->prefix == PREFIX_FIRST && e->at_start)))
+    bpe_text_add(to, stage->space, n);
+  for (size_t at = 0, end; at < bytes; at = end) {
+    if (text[at] == ' ') {
+      bpe_text_add(to, stage->space, n);
+      end = at + 1;
+      continue;
+    }
+    const char *next = memchr(text + at, ' ', bytes - at);
+    end = next ? (size_t)(next - text) : bytes;
+    bpe_text_add(to, text + at, end - at);
+  }
+}
+
 static Status encode_stage(BpeEncoder *e, int i, const char *text, size_t bytes) {
   if (bytes == 0) return STATUS_OK;
   if (i == e->bpe->n_stages) return encode_word(e, text, bytes);
@@ -152,6 +173,11 @@ static Status encode_stage(BpeEncoder *e, int i, const char *text, size_t bytes)
     to->n = 0;
     bpe_text_add(to, " ", 1);
     bpe_text_add(to, text, bytes);
+    text = to->data, bytes = to->n;
+  }
+  if (stage->space) {
+    BpeText *to = &e->prefixed[i];
+    put_spaces(e, stage, text, bytes, to);
     text = to->data, bytes = to->n;
   }
   if (!stage->splitter.code) return encode_stage(e, i + 1, text, bytes);
@@ -166,6 +192,7 @@ static Status encode_stage(BpeEncoder *e, int i, const char *text, size_t bytes)
   splitter_pieces(&stage->splitter, e->scratch, text, bytes, &e->pieces[i]);
   for (size_t p = 0; p < e->pieces[i].n; p++) {
     const SplitPiece piece = e->pieces[i].piece[p];
+    if (piece.begin > 0) e->at_start = false;
     TRY(encode_stage(e, i + 1, text + piece.begin, piece.end - piece.begin));
   }
   return STATUS_OK;
@@ -283,6 +310,7 @@ static Status encode_added(BpeEncoder *e, const BpeAddedSet *set, EncodeRest *re
       while (end < bytes && is_space(text + end, bytes - end)) end += character_at(text + end, bytes - end);
     if (begin > done) TRY(rest(e, text + done, begin - done));
     token_row_add(e->row, token->id);
+    e->at_start = false;
     done = end;
     at = max_i64((int64_t)at, (int64_t)end);
   }
@@ -320,7 +348,7 @@ static size_t valid_prefix(const char *text, size_t bytes) {
 
 Status bpe_encode(BpeEncoder *e, const char *where, const char *text, size_t bytes, TokenRow *row) {
   const Bpe *bpe = e->bpe;
-  e->where = where, e->row = row;
+  e->where = where, e->row = row, e->at_start = true;
   for (size_t at = 0; at < bytes;) {
     size_t n = valid_prefix(text + at, bytes - at);
     TRY(encode_added(e, &bpe->raw, encode_raw, text + at, n));
@@ -329,6 +357,7 @@ Status bpe_encode(BpeEncoder *e, const char *where, const char *text, size_t byt
     if (!bpe->byte_level && !bpe->byte_fallback)
       return status_fail(CODE_DATA, "%s: byte offset %zu: not UTF-8 (found byte 0x%02X); convert the text to UTF-8",
                          where, at, (uint8_t)text[at]);
+    e->at_start = false;
     for (n = 1; at + n < bytes && character_at(text + at + n, bytes - at - n) == 0;) n++;
     e->word.n = 0;
     TRY(add_bytes(e, text + at, n));

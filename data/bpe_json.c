@@ -239,6 +239,23 @@ static Status read_split(Bpe *bpe, const json_t *value) {
                 "Isolated, Removed, Contiguous, MergedWithPrevious or MergedWithNext");
 }
 
+static Status read_metaspace(Bpe *bpe, const json_t *value) {
+  const char *space = text_of(value, "replacement"), *scheme = text_of(value, "prepend_scheme");
+  const json_t *older = json_object_get(value, "add_prefix_space"), *split = json_object_get(value, "split");
+  static const char *const SCHEMES[] = {[PREFIX_NEVER] = "never", [PREFIX_FIRST] = "first", [PREFIX_ALWAYS] = "always"};
+  SpacePrefix prefix = json_is_false(older) ? PREFIX_NEVER : PREFIX_ALWAYS;
+  if (scheme)
+    for (prefix = PREFIX_NEVER; prefix <= PREFIX_ALWAYS && strcmp(scheme, SCHEMES[prefix]) != 0;) prefix++;
+  if (prefix > PREFIX_ALWAYS) return refuse("pre_tokenizer.prepend_scheme", scheme, "always, first or never");
+  uint32_t code;
+  if (!space || !*space || utf8_decode(space, strlen(space), &code) != strlen(space))
+    return refuse("pre_tokenizer.replacement", space, "one character");
+  TRY(add_stage(bpe, false, json_is_false(split) ? NULL : space, true, SPLIT_MERGED_WITH_NEXT, false));
+  BpeStage *stage = &bpe->stage[bpe->n_stages - 1];
+  stage->space = base_strdup(space), stage->prefix = prefix;
+  return STATUS_OK;
+}
+
 static Status read_pre_tokenizer(Bpe *bpe, const json_t *value) {
   if (!value || json_is_null(value)) return STATUS_OK;
   const char *type = text_of(value, "type");
@@ -249,8 +266,9 @@ static Status read_pre_tokenizer(Bpe *bpe, const json_t *value) {
   if (type && strcmp(type, "Digits") == 0)
     return add_stage(bpe, false, is_true(value, "individual_digits") ? "\\p{N}" : "\\p{N}+", false, SPLIT_ISOLATED,
                      false);
+  if (type && strcmp(type, "Metaspace") == 0) return read_metaspace(bpe, value);
   if (!type || strcmp(type, "ByteLevel") != 0)
-    return refuse("pre_tokenizer", type, "ByteLevel, Split, Digits, Sequence or null");
+    return refuse("pre_tokenizer", type, "ByteLevel, Metaspace, Split, Digits, Sequence or null");
   bpe->byte_level = true;
   const json_t *use_regex = json_object_get(value, "use_regex"); /* older files have none, and mean true */
   const bool words = !use_regex || json_is_true(use_regex);
@@ -281,9 +299,24 @@ static void decode_bytes(Bpe *bpe) {
     if (bpe->byte_id[b] != BPE_NONE) set_piece(bpe, bpe->byte_id[b], (char[]){(char)b}, 1);
 }
 
+/* The package drops every sign for a space of the first token: one at most, where words are split before each. */
+static Status decode_metaspace(Bpe *bpe, const json_t *value) {
+  for (int i = 0; i < bpe->n_stages; i++) {
+    const BpeStage *stage = &bpe->stage[i];
+    const char *space = text_of(value, "replacement");
+    if (!stage->space || !stage->splitter.code || !space || strcmp(space, stage->space) != 0) continue;
+    const char *scheme = text_of(value, "prepend_scheme");
+    decode_replace(bpe, space, " ");
+    bpe->drops_first_space =
+        scheme ? strcmp(scheme, "never") != 0 : !json_is_false(json_object_get(value, "add_prefix_space"));
+    return STATUS_OK;
+  }
+  return refuse("decoder", "Metaspace", "it beside a pre_tokenizer Metaspace of the same replacement that splits");
+}
+
 static Status read_decoder(Bpe *bpe, const json_t *value) {
   static const char EXPECTED[] =
-      "ByteLevel beside pre_tokenizer ByteLevel, else Replace of a String, ByteFallback, Fuse, "
+      "ByteLevel beside pre_tokenizer ByteLevel, else Metaspace, Replace of a String, ByteFallback, Fuse, "
       "Strip of one space in front, or a Sequence of them";
   const char *type = text_of(value, "type");
   if (!type) return refuse("decoder", type, EXPECTED);
@@ -293,6 +326,7 @@ static Status read_decoder(Bpe *bpe, const json_t *value) {
   if (bpe->byte_level) return refuse("decoder", type, EXPECTED);
   const char *pattern = text_of(json_object_get(value, "pattern"), "String"), *content = text_of(value, "content");
   if (strcmp(type, "Replace") == 0 && pattern && *pattern && content) decode_replace(bpe, pattern, content);
+  else if (strcmp(type, "Metaspace") == 0) return decode_metaspace(bpe, value);
   else if (strcmp(type, "ByteFallback") == 0 && bpe->byte_fallback) decode_bytes(bpe);
   else if (strcmp(type, "Strip") == 0 && content && strcmp(content, " ") == 0 &&
            json_integer_value(json_object_get(value, "start")) == 1 &&
@@ -375,6 +409,21 @@ static Status read_template(Bpe *bpe, const json_t *value) {
   return STATUS_OK;
 }
 
+/* One token before a text and one behind it: [content, id] each. */
+static Status read_pair(Bpe *bpe, const json_t *value) {
+  static const char *const KEYS[] = {"cls", "sep"};
+  int32_t **const rows[] = {&bpe->before, &bpe->behind};
+  int *const counts[] = {&bpe->n_before, &bpe->n_behind};
+  for (int i = 0; i < 2; i++) {
+    uint32_t id;
+    if (!id_of(json_array_get(json_object_get(value, KEYS[i]), 1), &id) || (int)id >= bpe->n_vocab)
+      return refuse("post_processor", KEYS[i], "a token and its id in the vocabulary");
+    *rows[i] = base_realloc(*rows[i], (size_t)(*counts[i] + 1) * sizeof **rows[i]);
+    (*rows[i])[(*counts[i])++] = (int32_t)id;
+  }
+  return STATUS_OK;
+}
+
 static Status read_post_processor(Bpe *bpe, const json_t *value) {
   if (!value || json_is_null(value)) return STATUS_OK;
   const char *type = text_of(value, "type");
@@ -382,7 +431,10 @@ static Status read_post_processor(Bpe *bpe, const json_t *value) {
   if (type && strcmp(type, "Sequence") == 0)
     return read_each(bpe, json_object_get(value, "processors"), "post_processor.processors", read_post_processor);
   if (type && strcmp(type, "TemplateProcessing") == 0) return read_template(bpe, value);
-  return refuse("post_processor", type, "ByteLevel, TemplateProcessing, Sequence or null");
+  if (type && (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0))
+    return read_pair(bpe, value);
+  return refuse("post_processor", type,
+                "ByteLevel, TemplateProcessing, RobertaProcessing, BertProcessing, Sequence or null");
 }
 
 static Status read_root(Bpe *bpe, const json_t *root) {
@@ -393,7 +445,7 @@ static Status read_root(Bpe *bpe, const json_t *root) {
   TRY(read_decoder(bpe, json_object_get(root, "decoder")));
   TRY(read_added(bpe, json_object_get(root, "added_tokens")));
   TRY(read_post_processor(bpe, json_object_get(root, "post_processor")));
-  for (int i = 0; i < bpe->n_stages; i++) bpe->local &= !bpe->stage[i].prefix_space;
+  for (int i = 0; i < bpe->n_stages; i++) bpe->local &= !bpe->stage[i].prefix_space && !bpe->stage[i].prefix;
   for (int i = 0; i < bpe->n_normals; i++) bpe->local &= bpe->normal[i].kind < NORMAL_PREPEND;
   bpe->local &= bpe->n_stages > 0;
   return STATUS_OK;
@@ -411,7 +463,7 @@ void bpe_free(Bpe *bpe) {
   bpe_vocab_free(&bpe->vocab);
   bpe_merges_free(&bpe->merges);
   for (int i = 0; i < bpe->n_vocab; i++) free(bpe->piece[i].text);
-  for (int i = 0; i < bpe->n_stages; i++) splitter_free(&bpe->stage[i].splitter);
+  for (int i = 0; i < bpe->n_stages; i++) splitter_free(&bpe->stage[i].splitter), free(bpe->stage[i].space);
   for (int i = 0; i < bpe->n_normals; i++) free(bpe->normal[i].pattern), free(bpe->normal[i].content);
   for (int i = 0; i < bpe->n_added; i++) free(bpe->added[i].content), free(bpe->added[i].sought);
   splitter_free(&bpe->word_character);

@@ -6,10 +6,15 @@
 
 enum { BPE_MAX_STAGES = 16, BPE_MAX_VOCAB = 1 << 24 };
 
+/* Metaspace: whether what does not begin with its sign for a space gets one, everywhere or only at the text's start. */
+typedef enum SpacePrefix { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS } SpacePrefix;
+
 /* One step of pre_tokenizer. */
 typedef struct BpeStage {
   bool prefix_space; /* a space before what does not begin with one */
   Splitter splitter; /* code NULL: none */
+  char *space;       /* Metaspace: what stands for a space; NULL: another step */
+  SpacePrefix prefix;
 } BpeStage;
 
 typedef enum NormalKind { NORMAL_NFC, NORMAL_NFD, NORMAL_NFKC, NORMAL_NFKD, NORMAL_PREPEND, NORMAL_REPLACE } NormalKind;

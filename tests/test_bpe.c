@@ -11,7 +11,7 @@
 
 TestSuite(bpe, .init = workplace_enter, .fini = workplace_leave);
 
-static const char *const KINDS[] = {"gpt2", "neox", "llama3", "digits", "llama2", "unknown"};
+static const char *const KINDS[] = {"gpt2", "neox", "llama3", "digits", "llama2", "unknown", "metaspace", "mistral"};
 enum { N_KINDS = sizeof KINDS / sizeof *KINDS };
 
 static char *kind_path(const char *kind) { return base_format("%s/tests/tokenizers/%s.json", ASPIS_SOURCE_DIR, kind); }
@@ -31,6 +31,25 @@ static json_t *read_json(const char *kind) {
   cr_assert(root, "%s cannot be read", path);
   free(path);
   return root;
+}
+
+Test(bpe, a_post_processor_tells_what_goes_before_and_behind_a_text) {
+  static const struct {
+    const char *kind;
+    int n_before, n_behind;
+    int32_t before, behind;
+  } CASES[] = {{"gpt2", 0, 0, 0, 0}, {"llama3", 1, 0, 390, 0}, {"metaspace", 1, 1, 1, 2}};
+  for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+    Tokenizer *tokenizer = open_kind(CASES[i].kind);
+    const int32_t *before, *behind;
+    int n_before, n_behind;
+    bpe_template(tokenizer_bpe(tokenizer), &before, &n_before, &behind, &n_behind);
+    cr_assert(n_before == CASES[i].n_before && n_behind == CASES[i].n_behind, "%s: %d and %d tokens", CASES[i].kind,
+              n_before, n_behind);
+    cr_assert(!n_before || before[0] == CASES[i].before, "%s: %d before", CASES[i].kind, n_before ? before[0] : -1);
+    cr_assert(!n_behind || behind[0] == CASES[i].behind, "%s: %d behind", CASES[i].kind, n_behind ? behind[0] : -1);
+    tokenizer_free(tokenizer);
+  }
 }
 
 Test(bpe, encoding_equals_the_tokenizers_package) {
@@ -250,7 +269,11 @@ Test(bpe, what_cannot_be_done_alike_is_refused) {
        "pre_tokenizer: found Digits, expected nothing behind ByteLevel"},
       {"gpt2", "decoder", "null", "decoder: found nothing, expected ByteLevel"},
       {"gpt2", "decoder", "{\"type\":\"Metaspace\"}", "decoder: found Metaspace"},
-      {"gpt2", "post_processor", "{\"type\":\"BertProcessing\"}", "post_processor: found BertProcessing"},
+      {"gpt2", "post_processor", "{\"type\":\"BertProcessing\"}", "post_processor: found cls"},
+      {"gpt2", "post_processor", "{\"type\":\"Other\"}", "post_processor: found Other"},
+      {"mistral", "decoder", "{\"type\":\"Metaspace\",\"replacement\":\"_\"}", "decoder: found Metaspace"},
+      {"mistral", "pre_tokenizer.prepend_scheme", "\"often\"", "pre_tokenizer.prepend_scheme: found often"},
+      {"mistral", "pre_tokenizer.replacement", "\"ab\"", "pre_tokenizer.replacement: found ab"},
       {"gpt2", "added_tokens", "[{\"id\":1}]", "added_tokens, entry 0"},
       {"llama2", "decoder", "{\"type\":\"ByteLevel\"}", "decoder: found ByteLevel"},
       {"unknown", "model.byte_fallback", "true", "model.vocab: found no <0x00>"},

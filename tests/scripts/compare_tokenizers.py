@@ -92,7 +92,20 @@ def unknown():
     return train(t, 150, bytes=False, special_tokens=["[UNK]"])
 
 
-KINDS = dict(gpt2=gpt2, neox=neox, llama3=llama3, digits=digits, llama2=llama2, unknown=unknown)
+def metaspace(scheme="always", split=True):
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
+    t.decoder = decoders.Metaspace(prepend_scheme=scheme) if split else decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    train(t, 500, bytes=False, special_tokens=["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)])
+    text = json.loads(t.to_str())
+    text["pre_tokenizer"]["split"] = split
+    text["added_tokens"] = text["added_tokens"][:3]
+    text["post_processor"] = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1], "trim_offsets": True, "add_prefix_space": False}
+    return Tokenizer.from_str(json.dumps(text))
+
+
+KINDS = dict(gpt2=gpt2, neox=neox, llama3=llama3, digits=digits, llama2=llama2, unknown=unknown, metaspace=metaspace, mistral=lambda: metaspace("first", False))
 # Where Unicode's newer versions put characters: libraries differ in the version they know.
 FIXED = ["", " ", "a", "\n\n\n  x", "It's 'TWAS we'LL don'T 'ſ", "<|endoftext|>x<|endoftext|> <|padding|>", "x <mask>  y <sep>  z<mask><sep>",
          "self.self myself self", "    \t  indented    by 4\n", "2024 1234567 ١٢٣ ½", "e\u0301 \u1100\u1161\u11a8 ﬁ Ａ cafe\u0301 café \u212b",

@@ -30,7 +30,8 @@ struct Scratch {
   double *dtheta; /* (sequences, H, S): the same */
   Rows dB, dC;    /* (parts, T, R, N), as activations */
   float *sum_dB, *sum_dC; /* (blocks, tokens of a chunk, R, N): of the part's heads so far */
-  float *dturn;   /* (parts, T, S) */
+  Rows dturn;     /* (parts, T, S), as activations */
+  float *sum_dturn; /* (blocks, tokens of a chunk, S): of the part's heads so far */
   float *params;  /* (sequences, H, param_width): dD (P) | dB_bias (R, N) | dC_bias (R, N) | dmimo_x (R, P) */
   float *norms;   /* (SUM_BLOCKS, 2, N) */
   int64_t n_tiles, param_width;
@@ -304,7 +305,7 @@ static __device__ void share_rows(const Scan &s, const Work &work, const ScanTil
 
 /* theta's gradient by tokens, summed from the sequence's end on: what it says to dt and to the turns. */
 static __device__ void theta_backward(const Scan &s, const Work &work, const ScanTile &tile, int h, const Share &share,
-                                      float *dturn) {
+                                      const Scratch &scratch) {
   for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) {
     double sum = work.dtheta[i];
     for (int t = tile.n - 1; t >= 0; t--) {
@@ -314,14 +315,17 @@ static __device__ void theta_backward(const Scan &s, const Work &work, const Sca
     work.dtheta[i] = sum;
   }
   __syncthreads();
+  const int64_t chunk_tokens = s.chunk_rows() / s.n_r;
+  float *so_far = scratch.sum_dturn + (blockIdx.x * chunk_tokens + (tile.first - tile.start) % s.n_q) * s.n_s;
   for (int t = threadIdx.x / WARP; t < tile.n; t += SCAN_THREADS / WARP) {
     const float dt = s.dt.get(tile.first + t, h);
     float sum = 0;
     for (int i = threadIdx.x % WARP; i < s.n_s; i += WARP) {
       const float d = work.cross[t * s.n_s + i];
       sum += d * work.tile.turn[t * s.n_s + i];
-      float *turn = dturn + (share.part * s.n_t + tile.first + t) * s.n_s + i;
-      global_store(turn, share.sum(turn, dt * d));
+      const float x = share.sum(so_far + t * s.n_s + i, dt * d);
+      if (share.is_last) scratch.dturn.put(share.part * s.n_t + tile.first + t, i, x);
+      else global_store(so_far + t * s.n_s + i, x);
     }
     sum = warp_sum(sum);
     if (threadIdx.x % WARP == 0) work.ddt[t] = sum;
@@ -489,7 +493,7 @@ static __device__ void tile_backward(const Scan &s, const Work &work, const Grad
   share_rows(s, work, tile, share, work.tile.q, scratch.sum_dC, scratch.dC, params.dC_bias, true);
   make_dk<IS_BF16>(s, work, tile, h, g.dk_out);
   share_rows(s, work, tile, share, work.tile.k, scratch.sum_dB, scratch.dB, params.dB_bias, false);
-  if (s.n_s > 0) theta_backward(s, work, tile, h, share, scratch.dturn);
+  if (s.n_s > 0) theta_backward(s, work, tile, h, share, scratch);
   v_backward(s, work, tile, h, g, params.dD, params.dmimo);
   const float straight = straight_through(s, work, tile, S);
   scalars_backward(s, work, tile, h, g, straight);
@@ -533,6 +537,9 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) backward(Scan s, Gradi
 
 /* ---- behind: what heads share */
 
+/* Tokens of a block, where there are as many: the norm's sums that it leaves should be little beside what it reads. */
+constexpr int64_t SHARE_TOKENS = 8;
+
 /* One row of B or C of a block of tokens back through its norm, a block of threads a block of tokens: the parts' sums give
  * the gradient of the row, and the share of the norm's weight. */
 static __global__ void __launch_bounds__(128)
@@ -540,7 +547,8 @@ static __global__ void __launch_bounds__(128)
   SHARED(float, sum); /* (N), then a spare for block sums */
   float *dnorm = sum + s.n_n, *spare = dnorm + s.n_n;
   for (int n = threadIdx.x; n < s.n_n; n += blockDim.x) dnorm[n] = 0;
-  for (int64_t t = sum_block_start(s.n_t, blockIdx.x); t < sum_block_start(s.n_t, blockIdx.x + 1); t++)
+  const int64_t first = s.n_t * blockIdx.x / gridDim.x, end = s.n_t * (blockIdx.x + 1) / gridDim.x;
+  for (int64_t t = first; t < end; t++)
     for (int rg = 0; rg < s.n_r * s.n_g; rg++) {
       const int r = rg / s.n_g, g = rg % s.n_g;
       const int64_t col = (int64_t)rg * s.n_n;
@@ -568,11 +576,11 @@ static __global__ void __launch_bounds__(128)
     global_store(norms + blockIdx.x * 2 * s.n_n + n, dnorm[n]);
 }
 
-static __global__ void angle_backward(Scan s, const float *dturn, int n_parts, Rows dangle) {
+static __global__ void angle_backward(Scan s, Rows dturn, int n_parts, Rows dangle) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, t = at / s.n_s, i = at % s.n_s;
   if (t >= s.n_t) return;
   float sum = 0;
-  for (int part = 0; part < n_parts; part++) sum += global_load(dturn + (part * s.n_t + t) * s.n_s + i);
+  for (int part = 0; part < n_parts; part++) sum += dturn.get(part * s.n_t + t, i);
   const float tanh_angle = tanhf(s.angle.get(t, i));
   dangle.add(t, i, sum * PI * (1 - tanh_angle * tanh_angle));
 }
@@ -606,6 +614,8 @@ static Scratch lay_scratch(const Scan &s, char *at, size_t *bytes) {
   const int64_t rows = scratch.n_parts * s.n_t, shared = rows * s.n_r * s.n_n * (s.x.is_bf16 ? 2 : 4),
                 f = sizeof(float), d = sizeof(double);
   const int64_t sums = scratch.share > 1 ? n_blocks * s.chunk_rows() * s.n_n * f : 0;
+  const int64_t turn_sums = scratch.share > 1 ? n_blocks * s.chunk_rows() / s.n_r * s.n_s * f : 0;
+  scratch.dturn.ld = s.n_s, scratch.dturn.is_bf16 = s.x.is_bf16;
   const struct {
     void **field;
     int64_t bytes;
@@ -617,7 +627,8 @@ static Scratch lay_scratch(const Scan &s, char *at, size_t *bytes) {
                 {&scratch.dC.data, shared},
                 {(void **)&scratch.sum_dB, sums},
                 {(void **)&scratch.sum_dC, sums},
-                {(void **)&scratch.dturn, rows * s.n_s * f},
+                {&scratch.dturn.data, rows * s.n_s * (s.x.is_bf16 ? 2 : 4)},
+                {(void **)&scratch.sum_dturn, turn_sums},
                 {(void **)&scratch.params, n_heads * scratch.param_width * f},
                 {(void **)&scratch.norms, SUM_BLOCKS * 2 * s.n_n * f}};
   *bytes = 0;
@@ -678,7 +689,7 @@ KERNEL_BWD(ssd_scan, SsdScan) {
   LAUNCH(kernel, blocks_of(s.n_seq * scratch.n_parts, 1), SCAN_THREADS, backward_bytes(s), s, g, scratch);
 
   const size_t shared = (size_t)(2 * s.n_n + WARP) * sizeof(float);
-  const unsigned n_sums = (unsigned)sum_blocks(s.n_t);
+  const unsigned n_sums = (unsigned)sum_blocks(ceil_div(s.n_t, SHARE_TOKENS));
   const int of_group = scratch.parts_of_group;
   LAUNCH(share_backward, n_sums, 128, shared, s, s.B, s.B_norm, scratch.dB, of_group, rows_of(p->dB), scratch.norms);
   LAUNCH(share_backward, n_sums, 128, shared, s, s.C, s.C_norm, scratch.dC, of_group, rows_of(p->dC),

@@ -89,6 +89,9 @@ void model_free(Model *model);
 /* cu_seqlens for n_seq sequences of equal length, (n_seq + 1) I32 in the tape's step arena. */
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length);
 
+/* The host's n values as (n) I32 in the device's step arena; on a dry device only their room. */
+Tensor *model_ints(Device *device, const int32_t *values, int64_t n);
+
 /* Which dropout of a model one is (op_dropout): layer i has one after its mixer and one after its MLP. */
 enum { DROPOUT_SITE_INPUT, DROPOUT_SITE_HEAD, DROPOUT_SITE_LAYERS };
 

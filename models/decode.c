@@ -22,13 +22,6 @@ void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n
   arena_rewind(&dry->weights, mark);
 }
 
-static Tensor *tokens_of(Device *device, const int32_t *token, int64_t n) {
-  Tensor *tensor = tensor_new1(&device->step, I32, n);
-  const Tensor from = tensor_over((void *)(uintptr_t)token, I32, 1, &n);
-  if (!device->dry) device_fill(device, tensor, &from);
-  return tensor;
-}
-
 static void keep_logits(Device *device, const Tensor *from, float *logits) {
   if (!logits || device->dry) return;
   const Tensor host = device_pull(device, from);
@@ -61,7 +54,7 @@ static void read_piece(Decoder *d, int64_t s, Input input, int64_t n, bool goes_
   Tensor *found = input.embedded
                       ? lm_last_logits_of(d->model, &tape, embedded_of(&tape, d->model, input.embedded, n),
                                           goes_on ? &in : NULL, &out)
-                      : lm_last_logits(d->model, &tape, tokens_of(device, input.token, n), goes_on ? &in : NULL, &out);
+                      : lm_last_logits(d->model, &tape, model_ints(device, input.token, n), goes_on ? &in : NULL, &out);
   keep_logits(device, found, logits);
   if (!device->dry) model_state_put(d->model, device, &d->state, s, &out, 0);
   tape_reset(&tape, mark);
@@ -99,6 +92,6 @@ void decoder_step(Decoder *d, const int32_t *token, float *logits) {
   Device *device = d->device;
   const size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, d->act, false);
-  keep_logits(device, lm_step(d->model, &tape, tokens_of(device, token, d->state.n_seq), &d->state), logits);
+  keep_logits(device, lm_step(d->model, &tape, model_ints(device, token, d->state.n_seq), &d->state), logits);
   tape_reset(&tape, mark);
 }

@@ -97,17 +97,8 @@ Batch batch_segment(const Batch *batch, int64_t at, int64_t n) {
   return part;
 }
 
-/* Fills a tensor of the tape's step arena from host memory. */
-static void fill(Tape *tape, Tensor *to, const void *values, Dtype dtype) {
-  if (tape->device->dry) return;
-  const Tensor from = tensor_over((void *)values, dtype, to->n_dim, to->dim);
-  device_fill(tape->device, to, &from);
-}
-
 Tensor *batch_tensor(const Batch *batch, const int32_t *values, Tape *tape) {
-  Tensor *tensor = tensor_new1(&tape->device->step, I32, batch->n_seq * batch->length);
-  fill(tape, tensor, values, I32);
-  return tensor;
+  return model_ints(tape->device, values, batch->n_seq * batch->length);
 }
 
 Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
@@ -130,7 +121,8 @@ Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
 /* (n_rows, n_cols) floats as reals of the tape's device. */
 static Tensor *real_tensor(Tape *tape, const float *values, int64_t n_rows, int64_t n_cols) {
   Tensor *tensor = tape_tensor(tape, tape_real(tape), n_rows, n_cols);
-  fill(tape, tensor, values, F32);
+  const Tensor from = tensor_over((void *)(uintptr_t)values, F32, tensor->n_dim, tensor->dim);
+  if (!tape->device->dry) device_fill(tape->device, tensor, &from);
   return tensor;
 }
 

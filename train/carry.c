@@ -13,14 +13,6 @@ Carry carry_open(const Model *model, Device *device, int64_t n_rows, int64_t roo
                  .lost = true};
 }
 
-/* An index on the device from the host's values; on a dry device it only takes its room. */
-static Tensor *index_of(Device *device, const int32_t *values, int64_t n) {
-  Tensor *index = tensor_new1(&device->step, I32, n);
-  const Tensor from = tensor_over((void *)(uintptr_t)values, I32, 1, &n);
-  if (!device->dry) device_fill(device, index, &from);
-  return index;
-}
-
 /* For each piece: its row, or -1 where it starts anew; the same as starts (LayerState); with attention, the tokens before it. The
  * last piece of each row. */
 typedef struct Pieces {
@@ -52,8 +44,8 @@ static Pieces pieces_of(const Carry *carry, Device *device, const Batch *batch, 
   }
   CHECK(device->dry || piece == n, "%lld pieces, expected %lld", (long long)piece, (long long)n);
   if (counts) device_push(device, carry->next.length);
-  const Pieces pieces = {index_of(device, row, n), index_of(device, starts, n),
-                         from->length ? index_of(device, length, n) : NULL, index_of(device, last, batch->n_seq)};
+  const Pieces pieces = {model_ints(device, row, n), model_ints(device, starts, n),
+                         from->length ? model_ints(device, length, n) : NULL, model_ints(device, last, batch->n_seq)};
   free(row), free(starts), free(length), free(last);
   return pieces;
 }

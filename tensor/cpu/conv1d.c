@@ -12,7 +12,7 @@
  * that needs them). A block has its own row of parameter sums; the rows are added in order. */
 #include "tensor/cpu/cpu.h"
 
-enum { TILE = 128, PANEL = 32, BLOCK = 256, ROWS = 4 };
+enum { TILE = 128, PANEL = 32, BLOCK = 256, ROWS = 4, AHEAD = 16 /* rows asked for before their turn */ };
 
 typedef struct Task {
   const Conv1d *p;
@@ -121,22 +121,31 @@ FOR_TAPS real pre_at(const Task *k, int64_t n_w, const real *in, int64_t ld, int
   return sum;
 }
 
-FOR_TAPS void forward_taps(const Task *k, int64_t n_w, const real *restrict in, int64_t ld, real *restrict y) {
+/* n_rows rows of y, y_ld apart; `in` points at the first row's oldest input. */
+FOR_TAPS void forward_taps(const Task *k, int64_t n_w, int64_t n_rows, const real *restrict in, int64_t ld,
+                           real *restrict y, int64_t y_ld) {
   if (k->p->silu)
 #pragma omp simd
-    for (int64_t c = 0; c < k->n; c++) y[c] = real_silu(pre_at(k, n_w, in, ld, c));
+    for (int64_t c = 0; c < k->n; c++)
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < n_rows; r++) y[r * y_ld + c] = real_silu(pre_at(k, n_w, in + r * ld, ld, c));
   else
 #pragma omp simd
-    for (int64_t c = 0; c < k->n; c++) y[c] = pre_at(k, n_w, in, ld, c);
+    for (int64_t c = 0; c < k->n; c++)
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < n_rows; r++) y[r * y_ld + c] = pre_at(k, n_w, in + r * ld, ld, c);
 }
 
-static void forward_row(const Task *k, const real *in, int64_t ld, real *y) {
-  switch (k->n_w) {
-  case 2: forward_taps(k, 2, in, ld, y); break;
-  case 3: forward_taps(k, 3, in, ld, y); break;
-  case 4: forward_taps(k, 4, in, ld, y); break;
-  default: forward_taps(k, k->n_w, in, ld, y);
-  }
+/* How many of the n rows to take at once: ROWS where there are so many and their taps have a vector loop. */
+static int64_t rows_at_once(const Task *k, int64_t n) { return n >= ROWS && k->n_w >= 2 && k->n_w <= 4 ? ROWS : 1; }
+
+static void forward_rows(const Task *k, int64_t n_rows, Rows in, real *y, int64_t y_ld) {
+  if (n_rows == ROWS) switch (k->n_w) {
+    case 2: forward_taps(k, 2, ROWS, in.at, in.ld, y, y_ld); return;
+    case 3: forward_taps(k, 3, ROWS, in.at, in.ld, y, y_ld); return;
+    case 4: forward_taps(k, 4, ROWS, in.at, in.ld, y, y_ld); return;
+    }
+  forward_taps(k, k->n_w, 1, in.at, in.ld, y, y_ld);
 }
 
 /* The last W - 1 inputs of the panel's sequence. */
@@ -152,16 +161,23 @@ KERNEL_FWD(conv1d, Conv1d) {
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t index = 0; index < n_tasks(p); index++) {
     const Task k = task_make(p, index);
+    const Tensor x = cols_from(p->x, k.col);
     Tensor own = cols_from(p->y, k.col);
     Panel panel;
     int64_t seq = 0;
     for (int64_t row = k.first; row < k.end; row += panel.n) {
       panel = panel_at(&k, row, &seq);
       const Rows in = panel_inputs(&k, &panel, panel.n + n_w - 1);
-      for (int64_t r = 0; r < panel.n; r++) {
+      for (int64_t r = 0, n; r < panel.n; r += n) {
+        n = rows_at_once(&k, panel.n - r);
         real *y = row_out(&own, row + r, k.rows);
-        forward_row(&k, in.at + r * in.ld, in.ld, y);
-        row_store(&own, row + r, k.n, y);
+        const int64_t y_ld = y == k.rows ? TILE : own.ld;
+        forward_rows(&k, n, (Rows){in.at + r * in.ld, in.ld}, y, y_ld);
+        for (int64_t i = 0; i < n; i++) {
+          row_store(&own, row + r + i, k.n, y + i * y_ld);
+          row_prefetch(&x, row + r + i + AHEAD, k.n);
+          row_prefetch(&own, row + r + i + AHEAD, k.n);
+        }
       }
       if (p->window_out && panel.at + panel.n == panel.length) store_window_out(&k, &panel);
     }
@@ -193,7 +209,9 @@ static void panel_dpre(const Task *k, const Panel *panel, Rows in, int64_t n_row
   for (int64_t r = 0; r < panel->n + k->n_w - 1; r++) {
     real *dpre = k->dpre + r * TILE;
     if (r < n_rows && p->dy) {
-      const Tensor own = cols_from(p->dy, k->col);
+      const Tensor own = cols_from(p->dy, k->col), x = cols_from(p->x, k->col);
+      row_prefetch(&own, panel->start + panel->at + r + AHEAD, k->n);
+      row_prefetch(&x, panel->start + panel->at + r + AHEAD, k->n);
       dpre_row(k, in.at + r * in.ld, in.ld, row_load(&own, panel->start + panel->at + r, k->n, k->rows), dpre);
     } else memset(dpre, 0, TILE * sizeof(real));
   }
@@ -271,6 +289,7 @@ static void backward_task(const Task *k) {
         add_dwindow_out(k, &panel, panel.at + r, k->rows + i * TILE);
         if (!p->dx) continue;
         Tensor own = cols_from(p->dx, k->col);
+        row_prefetch(&own, row + r + AHEAD, k->n);
         row_add(&own, row + r, k->n, k->rows + i * TILE);
       }
     }

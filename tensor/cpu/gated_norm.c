@@ -97,6 +97,9 @@ KERNEL_FWD(gated_norm, GatedNorm) {
     const Work k = work_begin(p, b);
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
       const real *z = row_load(p->z, t, width, k.z_buffer);
+      row_prefetch(p->z, t + 1, width);
+      row_prefetch(p->x, t + 1, width * p->n_r);
+      row_prefetch(p->out, t + 1, width);
       memset(k.sum, 0, (size_t)width * sizeof(real));
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
@@ -156,6 +159,12 @@ KERNEL_BWD(gated_norm, GatedNorm) {
     memset(k.dmo, 0, (size_t)(p->n_r * width) * sizeof(real));
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
       const real *z = row_load(p->z, t, width, k.z_buffer), *dout = row_load(p->dout, t, width, k.dout_buffer);
+      row_prefetch(p->z, t + 1, width);
+      row_prefetch(p->dout, t + 1, width);
+      row_prefetch(p->dx, t + 1, width * p->n_r);
+      row_prefetch(p->dz, t + 1, width);
+      row_prefetch(p->x, t + 1, width * p->n_r);
+      row_prefetch(p->out, t + 1, width);
       memset(k.sum, 0, (size_t)width * sizeof(real));
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);

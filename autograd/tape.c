@@ -40,36 +40,119 @@ void tape_record(Tape *tape, TapeRule *rule, const void *params, size_t params_b
 
 static size_t older(size_t a, size_t b) { return a < b ? a : b; }
 
-Tensor *tape_grad_unset(Tape *tape, Tensor *t) {
-  if (!t || !t->needs_grad) return NULL;
-  if (t->base) return tape_grad(tape, t);
+/* ---- gradients */
+
+/* The gradient's buffer of a tensor that is no view; `by_columns`: a new one may be written view by view. */
+static Tensor *grad_buffer(Tape *tape, Tensor *t, bool by_columns) {
   if (t->grad) return t->grad;
   Arena *arena = &tape->device->step;
   t->grad = tensor_new(arena, t->dtype, t->n_dim, t->dim);
   t->grad->unset = true;
+  if (by_columns) { /* beside the buffer, so that neither outlives the other */
+    t->grad->written = arena_header(arena, sizeof(ColumnRuns));
+    t->grad->written->n = 0;
+  }
   tape->owed = older(tape->owed, arena_place(arena, t->data));
   return t->grad;
 }
 
+/* Zeroes what no view has written. */
+static void complete(Tape *tape, Tensor *grad) {
+  if (!grad->unset) return;
+  const ColumnRuns none = {0}, *written = grad->written ? grad->written : &none;
+  const size_t mark = arena_mark(&tape->device->step);
+  int64_t at = 0;
+  if (written->n == 0) device_zero(tape->device, grad);
+  for (int i = 0; written->n > 0 && i <= written->n; i++) {
+    const int64_t end = i < written->n ? written->run[i].first : grad->dim[1];
+    if (end > at) device_zero(tape->device, tensor_cols(&tape->device->step, grad, at, end - at));
+    if (i < written->n) at = written->run[i].end;
+  }
+  arena_rewind(&tape->device->step, mark);
+  grad->unset = false, grad->written = NULL;
+}
+
+/* The runs' number that begin before column `col`. */
+static int runs_before(const ColumnRuns *runs, int64_t col) {
+  int n = 0;
+  while (n < runs->n && runs->run[n].first < col) n++;
+  return n;
+}
+
+/* The columns of a view of whole rows. */
+static int64_t first_column(const Tensor *view) { return view->base_offset; }
+static int64_t end_column(const Tensor *view) { return view->base_offset + view->dim[1]; }
+
+/* Whether no column of the view is written yet; a gradient of which that cannot be said is completed. */
+static bool view_is_unset(Tape *tape, const Tensor *view, Tensor *base) {
+  ColumnRuns *written = base->written;
+  const bool of_columns = view->base_step == 1 && view->dim[0] == base->dim[0] && view->base_offset < base->ld;
+  if (base->unset && written && of_columns) {
+    const int n = runs_before(written, end_column(view));
+    const bool apart = n == 0 || written->run[n - 1].end <= first_column(view);
+    if (apart && written->n < MAX_COLUMN_RUNS) return true;
+    if (!apart && written->run[n - 1].first <= first_column(view) && end_column(view) <= written->run[n - 1].end)
+      return false;
+  }
+  complete(tape, base);
+  return false;
+}
+
+/* Adds a view's columns to those its base's gradient holds. */
+static void write_columns(const Tensor *view) {
+  ColumnRuns *runs = view->base->written;
+  int64_t first = first_column(view), end = end_column(view);
+  int n = runs_before(runs, first);
+  const int joins_before = n > 0 && runs->run[n - 1].end == first;
+  const int joins_behind = n < runs->n && runs->run[n].first == end, joined = joins_before + joins_behind;
+  if (joins_behind) end = runs->run[n].end;
+  if (joins_before) first = runs->run[--n].first;
+  memmove(runs->run + n + 1, runs->run + n + joined, (size_t)(runs->n - n - joined) * sizeof *runs->run);
+  runs->run[n].first = first, runs->run[n].end = end;
+  runs->n += 1 - joined;
+  if (first == 0 && end == view->base->dim[1]) view->base->unset = false, view->base->written = NULL;
+}
+
+/* A view's gradient is not remembered: its header may be given back before the view is. */
+static Tensor *view_grad(Tape *tape, const Tensor *view) {
+  Tensor *base = grad_buffer(tape, view->base, true);
+  const bool unset = view_is_unset(tape, view, base);
+  Tensor *grad = tensor_same_view(&tape->device->step, view, base);
+  grad->unset = unset;
+  return grad;
+}
+
+Tensor *tape_grad_unset(Tape *tape, Tensor *t) {
+  if (!t || !t->needs_grad) return NULL;
+  if (t->base) return view_grad(tape, t);
+  Tensor *grad = grad_buffer(tape, t, false);
+  if (grad->written) complete(tape, grad);
+  return grad;
+}
+
 void tape_grad_set(Tensor *grad) {
-  if (grad) grad->unset = false;
+  if (!grad || !grad->unset) return;
+  if (grad->base) write_columns(grad);
+  grad->unset = false;
 }
 
 Tensor *tape_grad(Tape *tape, Tensor *t) {
-  if (!t || !t->needs_grad) return NULL;
-  /* A view's gradient is not remembered: its header may be given back before the view is. */
-  if (t->base) return tensor_same_view(&tape->device->step, t, tape_grad(tape, t->base));
   Tensor *grad = tape_grad_unset(tape, t);
-  if (grad->unset) device_zero(tape->device, grad);
-  grad->unset = false;
+  if (grad && grad->unset) {
+    device_zero(tape->device, grad);
+    tape_grad_set(grad);
+  }
   return grad;
 }
 
 Tensor *tape_arrived(Tape *tape, Tensor *t) {
   if (!t || !t->needs_grad) return NULL;
   if (t->base) return t->base->grad ? tape_grad(tape, t) : NULL;
+  if (t->grad && t->grad->written) complete(tape, t->grad);
   return t->grad;
 }
+
+/* ---- playing */
 
 /* A scope may give back the node that is being played, so the way on is read first. */
 static void play(Tape *tape, TapeNode *node) {

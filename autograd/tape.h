@@ -53,7 +53,8 @@ void tape_record(Tape *tape, TapeRule *rule, const void *params, size_t params_b
 #define TAPE_RECORD(tape, rule, params) tape_record(tape, rule, &(params), sizeof(params))
 
 /* Where t's gradient is added to: NULL where none is needed (or t is NULL); a parameter's permanent slot; else a buffer
- * in the step arena, zeroed on first use. A view's is the same view of its base's. */
+ * in the step arena, zeroed on first use. A view's is the same view of its base's; what no view has written of that when
+ * it is wanted whole is zeroed then. */
 Tensor *tape_grad(Tape *tape, Tensor *t);
 /* The same without the zeroing, which `unset` of the result then tells: for operations that write every element of it, and
  * only once. They call tape_grad_set behind. */

@@ -70,7 +70,7 @@ Tensor *tensor_every(Arena *arena, Tensor *base, int64_t first, int64_t step, in
 Tensor *tensor_same_view(Arena *arena, const Tensor *view, Tensor *other) {
   CHECK(view->base && tensor_same_shape(view->base, other), "not a view, or of another shape");
   Tensor t = *other;
-  t.base = other, t.base_offset = view->base_offset, t.base_step = view->base_step, t.grad = NULL;
+  t.base = other, t.base_offset = view->base_offset, t.base_step = view->base_step, t.grad = NULL, t.written = NULL;
   t.data = (char *)other->data + (size_t)view->base_offset * dtype_bytes(other->dtype);
   t.dim[0] = view->dim[0], t.dim[1] = view->dim[1];
   t.ld = other->ld * view->base_step;

@@ -8,12 +8,13 @@ static void rule(Tape *tape, void *params) {
   p->dy = tape_arrived(tape, p->y);
   p->dwindow_out = tape_arrived(tape, p->window_out);
   if (!p->dy && !p->dwindow_out) return;
-  p->dx = tape_grad(tape, p->x);
+  p->dx = tape_grad_unset(tape, p->x);
   p->dw = tape_grad(tape, p->w);
   p->dbias = tape_grad(tape, p->bias);
   p->dwindow_in = tape_grad(tape, p->window_in);
   tape->device->flops += 2 * flops(p);
   conv1d_bwd(tape->device, p);
+  tape_grad_set(p->dx);
 }
 
 Conv1d op_conv1d(Tape *tape, Conv1d in, bool want_state) {

@@ -7,12 +7,13 @@ static void rule(Tape *tape, void *params) {
   p->dout = tape_arrived(tape, p->out);
   if (!p->dout) return;
   p->dx = tape_grad_unset(tape, p->x);
-  p->dz = tape_grad(tape, p->z);
+  p->dz = tape_grad_unset(tape, p->z);
   p->dweight = tape_grad(tape, p->weight);
   p->dmimo_z = tape_grad(tape, p->mimo_z);
   p->dmimo_o = tape_grad(tape, p->mimo_o);
   gated_norm_bwd(tape->device, p);
   tape_grad_set(p->dx);
+  tape_grad_set(p->dz);
 }
 
 static void check_mimo(const GatedNorm *p, const char *name, const Tensor *t) {

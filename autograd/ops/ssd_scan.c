@@ -18,9 +18,9 @@ static void rule(Tape *tape, void *params) {
   p->dk_out = tape_arrived(tape, p->k_out);
   p->dv_out = tape_arrived(tape, p->v_out);
   if (!p->dy && !p->dssm_out && !p->dangle_out && !p->dk_out && !p->dv_out) return;
-  p->dx = tape_grad(tape, p->x);
-  p->dB = tape_grad(tape, p->B);
-  p->dC = tape_grad(tape, p->C);
+  p->dx = tape_grad_unset(tape, p->x);
+  p->dB = tape_grad_unset(tape, p->B);
+  p->dC = tape_grad_unset(tape, p->C);
   p->ddt = tape_grad(tape, p->dt);
   p->da = tape_grad(tape, p->a);
   p->dlambda = tape_grad(tape, p->lambda);
@@ -29,7 +29,7 @@ static void rule(Tape *tape, void *params) {
   p->dC_norm = tape_grad(tape, p->C_norm);
   p->dB_bias = tape_grad(tape, p->B_bias);
   p->dC_bias = tape_grad(tape, p->C_bias);
-  p->dangle = tape_grad(tape, p->angle);
+  p->dangle = tape_grad_unset(tape, p->angle);
   p->dmimo_x = tape_grad(tape, p->mimo_x);
   p->dssm_in = tape_grad(tape, p->ssm_in);
   p->dangle_in = tape_grad(tape, p->angle_in);
@@ -37,6 +37,8 @@ static void rule(Tape *tape, void *params) {
   p->dv_in = tape_grad(tape, p->v_in);
   tape->device->flops += 2 * flops(p);
   ssd_scan_bwd(tape->device, p);
+  Tensor *const written[] = {p->dx, p->dB, p->dC, p->dangle};
+  for (size_t i = 0; i < sizeof written / sizeof *written; i++) tape_grad_set(written[i]);
 }
 
 /* The tensors of one call beside what they must be; dimensions end at the first zero. */

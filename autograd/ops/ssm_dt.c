@@ -7,12 +7,15 @@ static void rule(Tape *tape, void *params) {
   p->da = tape_arrived(tape, p->a);
   p->dlambda = tape_arrived(tape, p->lambda);
   if (!p->ddt && !p->da && !p->dlambda) return;
-  p->ddt_raw = tape_grad(tape, p->dt_raw);
+  p->ddt_raw = tape_grad_unset(tape, p->dt_raw);
   p->ddt_bias = tape_grad(tape, p->dt_bias);
   p->dA_log = tape_grad(tape, p->A_log);
-  p->dA_raw = tape_grad(tape, p->A_raw);
-  p->dtrap = tape_grad(tape, p->trap);
+  p->dA_raw = tape_grad_unset(tape, p->A_raw);
+  p->dtrap = tape_grad_unset(tape, p->trap);
   ssm_dt_bwd(tape->device, p);
+  tape_grad_set(p->ddt_raw);
+  tape_grad_set(p->dA_raw);
+  tape_grad_set(p->dtrap);
 }
 
 /* A parameter of H reals. */

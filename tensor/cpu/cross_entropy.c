@@ -73,15 +73,15 @@ KERNEL_SCRATCH(cross_entropy, CrossEntropy) {
          of_product;
 }
 
-/* The largest of a row: a maximum in each of LANES columns first, which compilers vectorise without -ffast-math. */
+/* The largest of a row: a maximum in each of STRIPES columns first, which compilers vectorise without -ffast-math. */
 static real row_max(const real *restrict l, int64_t n) {
-  enum { LANES = 16 };
-  real lane[LANES], max = l[0];
-  for (int i = 0; i < LANES; i++) lane[i] = l[0];
-  const int64_t whole = n - n % LANES;
-  for (int64_t j = 0; j < whole; j += LANES)
-    for (int i = 0; i < LANES; i++) lane[i] = l[j + i] > lane[i] ? l[j + i] : lane[i];
-  for (int i = 0; i < LANES; i++) max = lane[i] > max ? lane[i] : max;
+  enum { STRIPES = 16 };
+  real lane[STRIPES], max = l[0];
+  for (int i = 0; i < STRIPES; i++) lane[i] = l[0];
+  const int64_t whole = n - n % STRIPES;
+  for (int64_t j = 0; j < whole; j += STRIPES)
+    for (int i = 0; i < STRIPES; i++) lane[i] = l[j + i] > lane[i] ? l[j + i] : lane[i];
+  for (int i = 0; i < STRIPES; i++) max = lane[i] > max ? lane[i] : max;
   for (int64_t j = whole; j < n; j++) max = l[j] > max ? l[j] : max;
   return max;
 }

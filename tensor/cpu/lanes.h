@@ -70,6 +70,36 @@ static inline void lanes_add_product(Lanes *sum, const Lanes *x, const Lanes *y)
 #endif
 }
 
+#if defined(__AVX512F__)
+#define LANES_TRANSPOSE 1
+/* 16 rows of 16 words of 32 bits become 16 columns: words, double words and quarters change places, four shuffles deep. */
+static inline void lanes_transpose(__m512i r[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; j++) {
+      r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+      r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+    }
+  for (int c = 0; c < 4; c++) { /* r[4 i + c] has columns c, c+4, c+8, c+12 of rows 4 i to 4 i + 3 */
+    const __m512i even_top = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
+    const __m512i even_low = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
+    const __m512i odd_top = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+    const __m512i odd_low = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+    t[c] = _mm512_shuffle_i32x4(even_top, even_low, 0x88);
+    t[c + 4] = _mm512_shuffle_i32x4(odd_top, odd_low, 0x88);
+    t[c + 8] = _mm512_shuffle_i32x4(even_top, even_low, 0xdd);
+    t[c + 12] = _mm512_shuffle_i32x4(odd_top, odd_low, 0xdd);
+  }
+  memcpy(r, t, sizeof t);
+}
+#else
+#define LANES_TRANSPOSE 0
+#endif
+
 /* LANES bfloat16 numbers as floats. (What gcc makes of a vector conversion goes through halves.) */
 static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
 #if defined(__AVX512F__)

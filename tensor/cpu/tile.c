@@ -120,9 +120,28 @@ void tile_product_causal_bf16(int64_t m, int64_t n, int64_t k, TileA a, const fl
   }
 }
 
+#if LANES_TRANSPOSE
+/* LANES rows, by squares; returns how many of the columns those cover. */
+static int64_t transpose_squares(int64_t cols, const float *from, int64_t ld_from, float *to, int64_t ld_to) {
+  int64_t j = 0;
+  for (; j + LANES <= cols; j += LANES) {
+    __m512i square[LANES];
+    for (int i = 0; i < LANES; i++) square[i] = _mm512_loadu_si512(from + i * ld_from + j);
+    lanes_transpose(square);
+    for (int i = 0; i < LANES; i++) _mm512_storeu_si512(to + (j + i) * ld_to, square[i]);
+  }
+  return j;
+}
+#endif
+
 void tile_transpose(int64_t rows, int64_t cols, const float *from, int64_t ld_from, float *to, int64_t ld_to) {
   typedef float Four __attribute__((vector_size(16), aligned(sizeof(float)), may_alias));
   int64_t i = 0;
+#if LANES_TRANSPOSE
+  for (; i + LANES <= rows; i += LANES)
+    for (int64_t j = transpose_squares(cols, from + i * ld_from, ld_from, to + i, ld_to); j < cols; j++)
+      for (int64_t k = i; k < i + LANES; k++) to[j * ld_to + k] = from[k * ld_from + j];
+#endif
   for (; i + 4 <= rows; i += 4) {
     const float *a = from + i * ld_from, *b = a + ld_from, *c = b + ld_from, *d = c + ld_from;
     for (int64_t j = 0; j < cols; j++) *(Four *)(to + j * ld_to + i) = (Four){a[j], b[j], c[j], d[j]};

@@ -15,14 +15,13 @@
  * for zero: equal within rounding, not to the bit. The sum over k is in an order that depends on k alone. */
 #pragma once
 
-#include "tensor/cpu/cpu.h"
+#include "tensor/cpu/lanes.h"
 
 #if defined(__AMX_BF16__) || defined(ASPIS_AMX_TWIN)
 #define TILE_BF16_AMX
 #endif
 #if defined(__AVX512BF16__)
 #define TILE_BF16_AVX512
-#include <immintrin.h>
 #endif
 
 /* Whether BF16 products are faster than float ones in this build. */
@@ -59,31 +58,6 @@ static inline __m512i tile_bf16_load(const void *x, Dtype dtype, int64_t at, int
   return _mm512_maskz_loadu_epi16(mask, (const uint16_t *)x + at);
 }
 
-/* 16 rows of 16 words become 16 columns: words, double words and quarters change places, four shuffles deep. */
-static inline void tile_bf16_transpose(__m512i r[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; j++) {
-      r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-      r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-    }
-  for (int c = 0; c < 4; c++) { /* r[4 i + c] has columns c, c+4, c+8, c+12 of rows 4 i to 4 i + 3 */
-    const __m512i even_top = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
-    const __m512i even_low = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
-    const __m512i odd_top = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-    const __m512i odd_low = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-    t[c] = _mm512_shuffle_i32x4(even_top, even_low, 0x88);
-    t[c + 4] = _mm512_shuffle_i32x4(odd_top, odd_low, 0x88);
-    t[c + 8] = _mm512_shuffle_i32x4(even_top, even_low, 0xdd);
-    t[c + 12] = _mm512_shuffle_i32x4(odd_top, odd_low, 0xdd);
-  }
-  memcpy(r, t, sizeof t);
-}
-
 /* Two rows of up to 32 elements, interleaved: columns 0 to 15 in pairs[0], 16 to 31 in pairs[1]. */
 static inline void tile_bf16_interleave(__m512i first, __m512i second, __m512i pairs[2]) {
   const __m512i step = _mm512_set1_epi32(0x00010001);
@@ -110,7 +84,7 @@ static inline void tile_bf16_pack(int64_t k, int64_t n, const void *b, Dtype dty
           __m512i r[16];
           for (int i = 0; i < 16; i++)
             r[i] = j + half + i < n ? tile_bf16_load(b, dtype, (j + half + i) * ld + q, k - q) : _mm512_setzero_si512();
-          tile_bf16_transpose(r);
+          lanes_transpose(r);
           for (int i = 0; i < 16; i++) _mm512_storeu_si512(panel + ((q / 2 + i) * width + half) * 2, r[i]);
         }
     } else {
@@ -150,7 +124,7 @@ static inline void tile_bf16_rows(int64_t m, int64_t k, const void *a, Dtype dty
           r[0][p] = pairs[0], r[1][p] = pairs[1];
         }
         for (int half = 0; half < 2; half++) {
-          tile_bf16_transpose(r[half]);
+          lanes_transpose(r[half]);
           for (int64_t row = 0; row < min_i64(16, m - i - 16 * half); row++)
             _mm512_storeu_si512(rows + (i + 16 * half + row) * depth + q, r[half][row]);
         }
@@ -171,7 +145,7 @@ static inline void tile_bf16_rows(int64_t m, int64_t k, const void *a, Dtype dty
 #include "tensor/cpu/tile_amx.h"
 #elif defined(TILE_BF16_AVX512)
 
-/* One pair of k, or its first half where k is odd. */
+/* Adds one pair of k, of which an odd k's last has n_k = 1. */
 static inline __attribute__((always_inline)) void tile_bf16_step(const int n_rows, const int n_vectors, const int n_k,
                                                                  const uint16_t *a, int64_t lda, const uint16_t *pairs,
                                                                  __m512 sum[16]) {
@@ -196,19 +170,9 @@ static inline __attribute__((always_inline)) void tile_bf16_panel(const int n_ro
   __m512 sum[16];
 #pragma GCC unroll 16
   for (int i = 0; i < n_rows * n_vectors; i++) sum[i] = _mm512_setzero_ps();
-  for (int64_t q = 0; q < k; q += 2) {
-    __m512bh b[2];
-#pragma GCC unroll 2
-    for (int v = 0; v < n_vectors; v++) b[v] = (__m512bh)_mm512_loadu_si512(panel + (q * n_vectors + 2 * v) * 16);
-#pragma GCC unroll 8
-    for (int r = 0; r < n_rows; r++) {
-      uint32_t pair = a[r * lda + q]; /* an odd k's last pair is half empty */
-      if (q + 1 < k) memcpy(&pair, a + r * lda + q, sizeof pair);
-#pragma GCC unroll 2
-      for (int v = 0; v < n_vectors; v++)
-        sum[r * n_vectors + v] = _mm512_dpbf16_ps(sum[r * n_vectors + v], (__m512bh)_mm512_set1_epi32((int)pair), b[v]);
-    }
-  }
+  int64_t q = 0;
+  for (; q + 2 <= k; q += 2) tile_bf16_step(n_rows, n_vectors, 2, a + q, lda, panel + q * n_vectors * 16, sum);
+  if (q < k) tile_bf16_step(n_rows, n_vectors, 1, a + q, lda, panel + q * n_vectors * 16, sum);
 #pragma GCC unroll 8
   for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 2

@@ -88,6 +88,11 @@ static inline void row_store(Tensor *t, int64_t r, int64_t n, const real *values
   reals_to_bf16(n, values, h);
 }
 
+/* Where to compute what row_add will add to row r of a gradient: in place where it is the first and real. */
+static inline real *row_grad_out(Tensor *t, int64_t r, real *buffer) {
+  return t && t->unset ? row_out(t, r, buffer) : buffer;
+}
+
 /* row += values: how every gradient is stored; the first into one that is unset. */
 static inline void row_add(Tensor *t, int64_t r, int64_t n, const real *values) {
   if (t->unset) {

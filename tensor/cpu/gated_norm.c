@@ -70,8 +70,8 @@ static Work work_begin(const GatedNorm *p, int64_t block) {
   return k;
 }
 
-/* Channels [at, at + n) of one token and rank: one group. out is added to. */
-static void forward_group(const GatedNorm *p, const Work *k, int64_t at, int64_t n, const real *restrict y,
+/* Channels [at, at + n) of one token and rank r: one group. The first rank's out is written, the others' is added. */
+static void forward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t at, int64_t n, const real *restrict y,
                           const real *restrict z, const real *restrict mz, const real *restrict mo) {
   const bool before = p->norm == GATE_NORM_BEFORE;
   real *restrict u = k->u + at, *restrict g = k->g + at, *restrict out = k->sum + at, sum = 0;
@@ -86,7 +86,7 @@ static void forward_group(const GatedNorm *p, const Work *k, int64_t at, int64_t
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const real v = u[i] * s * w[i], o = before ? v * g[i] : v;
-    out[i] = real_fma(o, mo[i], out[i]);
+    out[i] = r > 0 ? real_fma(o, mo[i], out[i]) : o * mo[i];
   }
 }
 
@@ -94,24 +94,25 @@ KERNEL_FWD(gated_norm, GatedNorm) {
   const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t b = 0; b < n_blocks; b++) {
-    const Work k = work_begin(p, b);
+    Work k = work_begin(p, b);
+    real *const sum = k.sum;
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
       const real *z = row_load(p->z, t, width, k.z_buffer);
+      k.sum = row_out(p->out, t, sum);
       row_prefetch(p->z, t + 1, width);
       row_prefetch(p->x, t + 1, width * p->n_r);
       row_prefetch(p->out, t + 1, width);
-      memset(k.sum, 0, (size_t)width * sizeof(real));
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
         const real *y = row_load(&x, t, width, k.x_buffer), *mz = k.mz + r * width, *mo = k.mo + r * width;
-        for (int64_t i = 0; i < width; i += group) forward_group(p, &k, i, group, y + i, z + i, mz + i, mo + i);
+        for (int64_t i = 0; i < width; i += group) forward_group(p, &k, r, i, group, y + i, z + i, mz + i, mo + i);
       }
       row_store(p->out, t, width, k.sum);
     }
   }
 }
 
-/* The same channels backward, of rank r. dy is written, all other gradients are added to. */
+/* The same channels backward. dy and the first rank's dz are written, all other gradients are added to. */
 static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t at, int64_t n, const real *restrict y,
                            const real *restrict z, const real *restrict dout) {
   const bool before = p->norm == GATE_NORM_BEFORE;
@@ -137,7 +138,7 @@ static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t
     const real du = s * real_fma(dv, w[i], -u[i] * pull);
     dgate[i] *= before ? e * v : du * y[i];
     dy[i] = before ? du : du * g[i];
-    dz[i] = real_fma(dgate[i], mz[i], dz[i]);
+    dz[i] = r > 0 ? real_fma(dgate[i], mz[i], dz[i]) : dgate[i] * mz[i];
     dw[i] = real_fma(dv, u[i] * s, dw[i]);
   }
   if (!p->dmimo_z && !p->dmimo_o) return;
@@ -153,7 +154,8 @@ KERNEL_BWD(gated_norm, GatedNorm) {
   const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t b = 0; b < n_blocks; b++) {
-    const Work k = work_begin(p, b);
+    Work k = work_begin(p, b);
+    real *const dy = k.dy, *const sum = k.sum;
     memset(k.dw, 0, (size_t)width * sizeof(real));
     memset(k.dmz, 0, (size_t)(p->n_r * width) * sizeof(real));
     memset(k.dmo, 0, (size_t)(p->n_r * width) * sizeof(real));
@@ -164,15 +166,14 @@ KERNEL_BWD(gated_norm, GatedNorm) {
       row_prefetch(p->dx, t + 1, width * p->n_r);
       row_prefetch(p->dz, t + 1, width);
       row_prefetch(p->x, t + 1, width * p->n_r);
-      row_prefetch(p->out, t + 1, width);
-      memset(k.sum, 0, (size_t)width * sizeof(real));
+      k.sum = row_grad_out(p->dz, t, sum);
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
+        Tensor dx = p->dx ? cols_from(p->dx, r * width) : (Tensor){.dtype = REAL_DTYPE};
         const real *y = row_load(&x, t, width, k.x_buffer);
+        k.dy = row_grad_out(&dx, t, dy);
         for (int64_t i = 0; i < width; i += group) backward_group(p, &k, r, i, group, y + i, z + i, dout + i);
-        if (!p->dx) continue;
-        Tensor dx = cols_from(p->dx, r * width);
-        row_add(&dx, t, width, k.dy);
+        if (p->dx) row_add(&dx, t, width, k.dy);
       }
       if (p->dz) row_add(p->dz, t, width, k.sum);
     }

@@ -1,4 +1,4 @@
-/* The tape's scopes: the same gradients as without them, in the memory they promise. */
+/* The tape: scopes give the same gradients as without them, in the memory they promise; views' gradients add up. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <signal.h>
@@ -195,4 +195,63 @@ Test(scopes, refuse_a_body_that_reaches_for_another_gradient, .signal = SIGABRT)
                                     .n_cols = WIDTH});
   tape_grad(&tape, h);
   tape_backward(&tape);
+}
+
+/* ---- gradients of views ---- */
+
+typedef struct ViewCase {
+  const char *name;
+  struct {
+    int64_t first, n;
+  } part[10]; /* whose gradients arrive one after the other */
+} ViewCase;
+
+static const ViewCase VIEW_CASES[] = {{"a partition, in order", {{0, 3}, {3, 1}, {4, 4}}},
+                                      {"a partition, from behind", {{5, 3}, {1, 4}, {0, 1}}},
+                                      {"gaps at both ends", {{2, 2}, {5, 1}}},
+                                      {"one column twice", {{2, 3}, {2, 3}}},
+                                      {"a part of what is written", {{1, 6}, {2, 2}}},
+                                      {"parts that overlap", {{0, 4}, {2, 4}}},
+                                      {"every second column, then all", {{0, 1}, {2, 1}, {4, 1}, {6, 1}, {0, 8}}},
+                                      {"the gap between two", {{0, 3}, {5, 3}, {3, 2}}}};
+
+/* Adds 1 to the columns of each part, as an operation does: it stores where nothing was added before. */
+static void add_parts(Tape *tape, Tensor *base, const ViewCase *c) {
+  for (int i = 0; i < 10 && c->part[i].n > 0; i++) {
+    Tensor *view = tensor_cols(&tape->device->step, base, c->part[i].first, c->part[i].n);
+    Tensor *grad = tape_grad_unset(tape, view);
+    for (int64_t k = 0; k < tensor_count(grad); k++) tensor_set(grad, k, (grad->unset ? 0 : tensor_get(grad, k)) + 1);
+    tape_grad_set(grad);
+  }
+}
+
+Test(views, add_up_in_their_base_and_leave_zeros_beside) {
+  enum { COLS = 8 };
+  Device device;
+  Status status = device_open(&device, "cpu", F32, (DeviceSizes){1 << 20, 1 << 20, 1 << 20});
+  cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
+  for (size_t c = 0; c < sizeof VIEW_CASES / sizeof *VIEW_CASES; c++) {
+    Tape tape = tape_make(&device, F32, true);
+    Tensor *base = tape_tensor(&tape, F32, 3, COLS);
+    base->needs_grad = true;
+    /* what a buffer holds before it is written must not be seen */
+    const size_t mark = arena_mark(&device.step);
+    Tensor *dirt = tape_tensor(&tape, F32, 64, COLS);
+    for (int64_t i = 0; i < tensor_count(dirt); i++) tensor_set(dirt, i, NAN);
+    arena_rewind(&device.step, mark);
+
+    add_parts(&tape, base, &VIEW_CASES[c]);
+    const Tensor *grad = tape_arrived(&tape, base);
+    for (int64_t i = 0; i < tensor_count(grad); i++) {
+      double expected = 0;
+      for (int k = 0; k < 10; k++) {
+        const int64_t at = i % COLS - VIEW_CASES[c].part[k].first;
+        expected += at >= 0 && at < VIEW_CASES[c].part[k].n;
+      }
+      cr_assert_eq(tensor_get(grad, i), expected, "%s: column %d holds %g, expected %g", VIEW_CASES[c].name,
+                   (int)(i % COLS), tensor_get(grad, i), expected);
+    }
+    tape_reset(&tape, 0);
+  }
+  device_close(&device);
 }

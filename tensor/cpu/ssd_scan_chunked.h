@@ -162,9 +162,8 @@ typedef struct Next {
   int64_t first, m, h;
 } Next;
 static inline void prefetch(const Tensor *t, int64_t row, int64_t col, int64_t n) {
-  const int64_t bytes = (int64_t)dtype_bytes(t->dtype);
-  const char *at = (const char *)t->data + (row * t->ld + col) * bytes;
-  for (int64_t i = 0; i < n * bytes; i += 64) __builtin_prefetch(at + i);
+  const Tensor own = cols_from(t, col);
+  row_prefetch(&own, row, n);
 }
 static inline void prefetch_row(const Scan *s, Next next, int64_t i, const Tensor *x, const Tensor *y) {
   if (i >= next.m) return;

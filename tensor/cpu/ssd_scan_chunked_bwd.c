@@ -256,9 +256,9 @@ static void prepare_backward(const Scan *s, Work *work, Tile tile, int64_t h, Pa
     const int64_t at = i * n_cols, turn = i / s->n_r * n_s;
     rotate_back(s, w->k + at, w->cosine + turn, w->sine + turn, work->dk + at, work->cross + turn);
     rotate_back(s, w->q + at, w->cosine + turn, w->sine + turn, work->dq + at, work->cross + turn);
-    add_scaled(work->dB + at, 1, work->dk + at, n_cols);
-    add_scaled(work->dC + at, 1, work->dq + at, n_cols);
   }
+  add_scaled(work->dB, 1, work->dk, tile.m * n_cols);
+  add_scaled(work->dC, 1, work->dq, tile.m * n_cols);
   for (int64_t r = 0; r < s->n_r; r++) {
     add_rows(s, work, tile, work->dk, n_cols, r, n_n, to.dB_bias + r * n_n);
     add_rows(s, work, tile, work->dq, n_cols, r, n_n, to.dC_bias + r * n_n);

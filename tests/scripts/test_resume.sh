@@ -24,8 +24,9 @@ interrupted() {
   done
 }
 
+rows="--set model.ssm_cfg.layer=Mamba2 --set data.tbptt.segment=16"
 carried="--set model.ssm_cfg.layer=Mamba2 --set model.learn_init_state=true --set data.tbptt.segment=16 --set model.attn_layer_idx=[1] --set model.attn_cfg.num_heads=4 --set data.pack=true --set data.document_end=."
-for variant in "" "--set dtype=bf16" "$carried"; do
+for variant in "" "--set dtype=bf16" "$rows" "$carried"; do
   name=$(echo "run$variant" | tr -c 'a-zA-Z0-9\n' '_')
   "$aspis" train small.yaml --quiet --out "$name" $variant >/dev/null
   for signal in TERM KILL; do

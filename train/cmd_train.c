@@ -125,8 +125,9 @@ static Status cmd_train(const Command *command) {
   Dist *dist;
   TRY(dist_open(&dist));
   Status status = train(command, dist);
-  if (status.code != CODE_OK && !dist_is_first(dist)) {
-    free(status.line); /* rank 0 tells it */
+  if (dist->size > 1 && dist_is_first(dist)) command_tell(&status); /* while all are here: mpirun ends who is late */
+  else if (dist->size > 1) {
+    free(status.line);
     status.line = NULL;
   }
   dist_finish(dist);

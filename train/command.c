@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const OptionSpec common_options[] = {{"help", NULL, "show this help", false},
                                             {"quiet", NULL, "no progress on stderr, errors only", false},
@@ -234,4 +235,16 @@ void command_print_help(const CommandSpec *spec) {
     if (option_width(o) > width) width = option_width(o);
   print_options(own_options(spec), width);
   print_options(common_options, width);
+}
+
+void command_tell(Status *status) {
+  const char *no_color = getenv("NO_COLOR");
+  bool color = isatty(STDERR_FILENO) && !(no_color && *no_color) && status->code != CODE_STOPPED;
+  for (char *line = status->line, *end; line; line = end) {
+    end = strchr(line, '\n');
+    if (end) *end++ = '\0';
+    fprintf(stderr, "%s %s\n", color ? "\033[1;31maspis:\033[0m" : "aspis:", line);
+  }
+  free(status->line);
+  status->line = NULL;
 }

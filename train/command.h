@@ -78,3 +78,5 @@ Status command_choice(const Command *command, const char *name, const char *cons
 
 /* Prints the help of one command to stdout: two examples, then arguments and options. */
 void command_print_help(const CommandSpec *spec);
+/* Prints the lines of a status to stderr, if there are any, and takes them away: they are told once. */
+void command_tell(Status *status);

@@ -101,16 +101,6 @@ static Status run(int argc, char **argv) {
   return status;
 }
 
-static void print_status(const Status *status) {
-  const char *no_color = getenv("NO_COLOR");
-  bool color = isatty(STDERR_FILENO) && !(no_color && *no_color) && status->code != CODE_STOPPED;
-  for (char *line = status->line, *end; line; line = end) {
-    end = strchr(line, '\n');
-    if (end) *end++ = '\0';
-    fprintf(stderr, "%s %s\n", color ? "\033[1;31maspis:\033[0m" : "aspis:", line);
-  }
-}
-
 /* OpenMP's threads spin for milliseconds between parallel regions, which makes everything many times slower as soon as
  * another process wants a core. The runtime reads its settings before main, so a program that wants others starts anew. */
 static void calm_openmp(char **argv) {
@@ -130,7 +120,7 @@ int main(int argc, char **argv) {
   Status status = run(argc, argv);
   if ((fflush(stdout) || ferror(stdout)) && status.code == CODE_OK)
     status = status_fail(CODE_DATA, "standard output cannot be written: %s", strerror(errno));
-  print_status(&status);
+  command_tell(&status);
   Code code = status.code;
   status_clear(&status);
   return (int)code;

@@ -20,12 +20,18 @@ now() { date +%s.%N; }
 calc() { awk "BEGIN { printf \"%.1f\", $* }"; }
 # Seconds between the last logged step and now: of a planted fault, a few milliseconds more than since it struck.
 since_last_step() { calc "$(now) - $(stat -c %.Y run/metrics.jsonl 2>/dev/null || echo "$started")"; }
+# The test's own ranks: another test may train such a config beside this one.
+ranks_of_run() {
+  for process in $(pgrep -f "^$aspis train small.yaml --quiet --out run"); do
+    [ "$(readlink "/proc/$process/cwd")" != "$(pwd -P)" ] || echo "$process"
+  done
+}
 nobody_left() {
   for _ in $(seq 50); do
-    [ "$(pgrep -cf "^$aspis train small.yaml --quiet --out run" || true)" = 0 ] && return
+    [ -z "$(ranks_of_run)" ] && return
     sleep 0.1
   done
-  fail "$1: processes are left: $(pgrep -af "^$aspis train")"
+  fail "$1: processes are left: $(ranks_of_run)"
 }
 status_field() { sed -nE "s/^ *\"$1\": \"?([^\",]*)\"?,?$/\1/p" run/status.json; }
 # As one rank, from what is left, to the same end.
@@ -96,11 +102,11 @@ signal() { # SIGNAL TO
     --set train.save_every=0 >/dev/null 2>err.txt &
   pid=$!
   until grep -qs '"step":5,' run/metrics.jsonl; do sleep 0.05; done
-  for rank in $(pgrep -f "^$aspis train small.yaml --quiet --out run"); do # oneDNN bears no handler (train/stop.c)
+  for rank in $(ranks_of_run); do # oneDNN bears no handler (train/stop.c)
     [ $((0x$(sed -n 's/^SigCgt:\s*//p' /proc/$rank/status) & 0x4202)) = 0 ] || fail "$what: a handler takes INT, TERM or USR1"
   done
   # mpirun starts ranks in order
-  [ "$2" = "the launcher" ] || pid=$(pgrep -f "^$aspis train small.yaml --quiet --out run" | tail -1)
+  [ "$2" = "the launcher" ] || pid=$(ranks_of_run | tail -1)
   kill -"$1" "$pid"
   wait $! || code=$?
   [ $code = 75 ] && [ "$(wc -l <err.txt)" = 1 ] && [ "$(grep -c 'stopped after step' err.txt)" = 1 ] || fail "$what: exit $code: $(cat err.txt)"

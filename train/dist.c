@@ -14,22 +14,14 @@
 #endif
 
 #include "tensor/plugin.h"
+#include "train/dist_tcp.h"
 #include "train/log.h"
+#include "train/rendezvous.h"
 
-/* MPI is one a process, and so are its ranks. */
+/* MPI is one a process, and so are ranks. */
 static Dist world;
 
 /* ---- opening */
-
-/* Whether somebody started several of us. Slurm's own variables tell of its steps only, not of a script that is alone. */
-static bool started_together(void) {
-  static const char *const SIZES[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
-  for (size_t i = 0; i < sizeof SIZES / sizeof *SIZES; i++) {
-    const char *size = getenv(SIZES[i]);
-    if (size && atoi(size) > 1) return true;
-  }
-  return false;
-}
 
 /* A rank takes its share of the host's cores, unless it was given fewer than all, or a number of threads. */
 static void take_threads(const Dist *dist) {
@@ -58,9 +50,12 @@ Status dist_open(Dist **dist) {
   *dist = &world;
   char host[DIST_HOST_BYTES] = "";
   gethostname(host, sizeof host - 1);
-  if (started_together()) {
-    const void *table;
-    TRY(plugin_load("mpi", "several ranks", "aspis_dist", DIST_LAYOUT, &table));
+  StartKind kind;
+  Rendezvous unused;
+  TRY(rendezvous_find(&kind, &unused));
+  if (kind != START_ALONE) {
+    const void *table = &dist_tcp;
+    if (kind == START_MPI) TRY(plugin_load("mpi", "several ranks", "aspis_dist", DIST_LAYOUT, &table));
     const DistBackend *backend = table;
     TRY(backend->start(&world.rank, &world.size, &world.local_rank, &world.local_size));
     world.backend = backend;

@@ -1,8 +1,8 @@
 /* dist: the ranks of a run: processes that train one model together, each on its share of every batch.
  *
- * A backend is a few calls (DistBackend) and comes as a plug-in (tensor/plugin.h), so that a run alone starts no MPI:
- * libaspis_mpi.so is opened where the environment says that mpirun or srun started the process. Without it there is one
- * rank, and every call here returns at once.
+ * A backend is a few calls (DistBackend): "mpi" comes as a plug-in (tensor/plugin.h), so that a run alone starts no MPI, and
+ * is opened where the environment says that mpirun or srun started the process; "tcp" (dist_tcp.h) joins ranks that others
+ * started (rendezvous.h). Without either there is one rank, and every call here returns at once.
  *
  * Sums are made here, not by the backend's library, whose order of additions nobody promises. The ranks are a power of
  * two; in level l of the tree rank r and rank r ^ 2^l exchange halves of what they still hold, and each adds its half
@@ -15,7 +15,7 @@
 
 #include "tensor/base.h"
 
-/* What a plug-in exports as `aspis_dist`. A false return: a peer is lost. */
+/* What a plug-in exports as `aspis_dist`. Ranks call in step, one thread of each. A false return: a peer is lost. */
 typedef struct DistBackend {
   uint64_t layout; /* DIST_LAYOUT of its build */
   const char *name;
@@ -40,8 +40,9 @@ typedef struct Dist {
   bool watched;
 } Dist;
 
-/* The ranks this process is one of: one, unless mpirun or srun started several. Also gives a rank its share of the host:
- * OMP_NUM_THREADS, where nobody said, and a GPU. Opened once a process. CODE_USAGE where the plug-in is missing. */
+/* The ranks this process is one of: one, unless somebody started several. Also gives a rank its share of the host:
+ * OMP_NUM_THREADS, where nobody said, and a GPU. Opened once a process. CODE_USAGE where the plug-in is missing or the
+ * environment contradicts itself, CODE_PEER where ranks do not find each other. */
 Status dist_open(Dist **dist);
 /* Waits for the others. Nothing may be called after it. */
 void dist_finish(Dist *dist);

@@ -3,10 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
 #include <math.h>
-#include <net/if.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +14,8 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "train/net.h"
 
 typedef enum Word { WORD_HELLO, WORD_BEAT, WORD_BYE, WORD_END } Word;
 
@@ -49,14 +48,10 @@ struct Watch {
   pthread_t thread;
 };
 
-enum { MOST_ADDRESSES = 16 };
-
 /* Where rank 0 listens. */
 typedef struct Meeting {
   uint64_t token;
-  uint32_t addresses[MOST_ADDRESSES]; /* IPv4, network order */
-  int32_t n_addresses;
-  uint16_t port;
+  NetPlace place;
 } Meeting;
 
 /* ---- telling */
@@ -150,17 +145,15 @@ static void judge_stall(Watch *w, double now) {
 
 /* A connection that has been accepted says who it is within a second, or is none of ours. */
 static void let_in(Watch *w) {
-  const int fd = accept4(w->listener, NULL, NULL, SOCK_CLOEXEC);
+  const int fd = net_accept(w->listener, 0);
   if (fd < 0) return;
   Message m;
-  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = 1}, sizeof(struct timeval));
-  const bool ours = recv(fd, &m, sizeof m, MSG_WAITALL) == sizeof m && m.token == w->token && m.word == WORD_HELLO &&
-                    m.rank > 0 && m.rank < w->dist->size && w->peers[m.rank].fd < 0;
+  const bool ours = net_receive(fd, &m, sizeof m, 1) && m.token == w->token && m.word == WORD_HELLO && m.rank > 0 &&
+                    m.rank < w->dist->size && w->peers[m.rank].fd < 0;
   if (!ours) {
     close(fd);
     return;
   }
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
   Peer *peer = &w->peers[m.rank];
   peer->fd = fd, peer->last = m, peer->heard = peer->turned = base_seconds();
 }
@@ -200,44 +193,15 @@ static void *watch_thread(void *argument) {
 /* ---- opening and closing */
 
 static bool listen_here(Watch *w, Meeting *meeting) {
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
-  socklen_t size = sizeof at;
-  w->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (w->listener < 0 || bind(w->listener, (struct sockaddr *)&at, sizeof at) != 0 ||
-      listen(w->listener, w->dist->size) != 0 || getsockname(w->listener, (struct sockaddr *)&at, &size) != 0 ||
-      getrandom(&meeting->token, sizeof meeting->token, 0) != sizeof meeting->token)
-    return false;
-  meeting->port = at.sin_port;
-  struct ifaddrs *list = NULL;
-  if (getifaddrs(&list) != 0) return false;
-  for (const struct ifaddrs *i = list; i && meeting->n_addresses < MOST_ADDRESSES; i = i->ifa_next)
-    if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) && (i->ifa_flags & IFF_UP))
-      meeting->addresses[meeting->n_addresses++] = ((const struct sockaddr_in *)i->ifa_addr)->sin_addr.s_addr;
-  freeifaddrs(list);
-  return true;
-}
-
-static int connect_to(uint32_t address, uint16_t port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -1;
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = address};
-  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval));
-  if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0) {
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    return fd;
-  }
-  close(fd);
-  return -1;
+  w->listener = net_listen(0, w->dist->size, &meeting->place);
+  return w->listener >= 0 && getrandom(&meeting->token, sizeof meeting->token, 0) == sizeof meeting->token;
 }
 
 static bool join(Watch *w, const Meeting *meeting) {
-  const bool same_host = strcmp(w->dist->hosts[0], w->dist->hosts[w->dist->rank]) == 0;
-  if (same_host) w->own_fd = connect_to(htonl(INADDR_LOOPBACK), meeting->port);
-  for (int i = 0; i < meeting->n_addresses && w->own_fd < 0; i++)
-    w->own_fd = connect_to(meeting->addresses[i], meeting->port);
+  w->own_fd = net_connect(&meeting->place, w->dist->hosts[w->dist->rank]);
   const Message hello = message(w, WORD_HELLO);
   w->peers[0].fd = w->own_fd;
-  return w->own_fd >= 0 && send(w->own_fd, &hello, sizeof hello, MSG_NOSIGNAL) == sizeof hello;
+  return w->own_fd >= 0 && net_send(w->own_fd, &hello, sizeof hello);
 }
 
 static void watch_free(Watch *w) {
@@ -268,11 +232,11 @@ Status watch_open(Dist *dist, double watchdog_seconds, double stall_seconds, Wat
                          strerror(errno));
   dist_broadcast(dist, &meeting, sizeof meeting);
   w->token = meeting.token;
-  if (!dist_is_first(dist) && meeting.port && !join(w, &meeting))
+  if (!dist_is_first(dist) && meeting.place.port && !join(w, &meeting))
     status = status_fail(CODE_PEER,
                          "the watch cannot reach rank 0 on %s, port %d: %s; open that port range between the hosts, or "
                          "set train.watchdog: 0 to do without",
-                         dist->hosts[0], ntohs(meeting.port), strerror(errno));
+                         dist->hosts[0], ntohs(meeting.place.port), strerror(errno));
   status = dist_agree(dist, status);
   TRY_OR(status, watch_free(w));
   /* signals are the main thread's */

@@ -69,8 +69,4 @@ double optim_grad_norm(ParamTable *params, Device *device, const Param **bad) {
   return norm;
 }
 
-double optim_clip_scale(double norm, double clip) {
-  if (clip <= 0) return 1;
-  double scale = clip / (norm + 1e-6);
-  return scale < 1 ? scale : 1;
-}
+double optim_clip_scale(double norm, double clip) { return clip_scale(norm, clip); }

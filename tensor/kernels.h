@@ -318,6 +318,17 @@ typedef struct Verdict {
   int64_t held; /* 1: nothing is updated, because loss or norm is not finite, or because the step before was held */
 } Verdict;
 
+/* The factor of gradients of this norm (spec 2.4). */
+ON_DEVICE_TOO static inline double clip_scale(double norm, double clip) {
+  const double scale = clip > 0 ? clip / (norm + 1e-6) : 1;
+  return scale < 1 ? scale : 1;
+}
+
+/* A power of two of numbers, neighbours first, then pairs, as the gradients of parts are added (train/gradient.h). */
+static inline double sum_by_pairs(const double *x, int n) {
+  return n == 1 ? x[0] : sum_by_pairs(x, n / 2) + sum_by_pairs(x + n / 2, n / 2);
+}
+
 /* verdict[0] from the losses of the parts, added by pairs, and the gradients' squares, added in order. */
 typedef struct Judge {
   const double *losses, *squares; /* in the device's memory, as the verdicts are; n_losses is a power of two */

@@ -106,12 +106,6 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
   return n_parts;
 }
 
-/* The losses of the parts, by pairs, then pairs of pairs, as their gradients were added. */
-static double sum_losses(const Tensor *losses, int first, int n) {
-  if (n == 1) return tensor_get(losses, first);
-  return sum_losses(losses, first, n / 2) + sum_losses(losses, first + n / 2, n / 2);
-}
-
 int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses) {
   if (dist->size == 1) return n_losses;
   CHECK(params->grads_flat.dtype == F32, "ranks that add %s", dtype_name(params->grads_flat.dtype));
@@ -123,7 +117,7 @@ int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses
   device_push(device, &params->grads_flat);
   if (!params_split(params)) zero_gather(params, dist, &params->grads_flat);
   Tensor losses = device_pull(device, &params->losses);
-  tensor_set(&losses, 0, dist_sum(dist, sum_losses(&losses, 0, n_losses)));
+  tensor_set(&losses, 0, dist_sum(dist, sum_by_pairs(losses.data, n_losses)));
   device_push(device, &params->losses);
   return 1;
 }
@@ -133,5 +127,5 @@ double gradient_step(Model *model, Device *device, Dtype act, const GradientShap
   CHECK(shape->n_ranks <= 1, "a whole step by one of %d ranks", shape->n_ranks);
   const int n_losses = gradient_parts(model, device, act, shape, batch, carry);
   const Tensor losses = device_pull(device, &model->params.losses);
-  return sum_losses(&losses, 0, n_losses) * gradient_scale(batch);
+  return sum_by_pairs(losses.data, n_losses) * gradient_scale(batch);
 }

@@ -42,11 +42,7 @@ static __global__ void judge(Evidence e, const Verdict *before, Verdict *verdict
   }
   if (threadIdx.x != 0) return;
   own.loss = tree_sum(e.losses, e.n_losses) * e.loss_scale;
-  own.grad_scale = 1;
-  if (e.clip > 0) {
-    const double scale = e.clip / (own.norm + 1e-6);
-    if (scale < 1) own.grad_scale = scale;
-  }
+  own.grad_scale = clip_scale(own.norm, e.clip);
   own.bad = found[0] == INT64_MAX ? -1 : found[0];
   own.held = !isfinite(own.loss) || !isfinite(own.norm) || (before && global_load(&before->held));
   global_store(verdict, own);

@@ -56,19 +56,24 @@ static Tensor *grad_buffer(Tape *tape, Tensor *t, bool by_columns) {
   return t->grad;
 }
 
+static void zero_columns(Tape *tape, Tensor *grad, int64_t first, int64_t end) {
+  const size_t mark = arena_mark(&tape->device->step);
+  if (first < end) device_zero(tape->device, tensor_cols(&tape->device->step, grad, first, end - first));
+  arena_rewind(&tape->device->step, mark);
+}
+
 /* Zeroes what no view has written. */
 static void complete(Tape *tape, Tensor *grad) {
   if (!grad->unset) return;
-  const ColumnRuns none = {0}, *written = grad->written ? grad->written : &none;
-  const size_t mark = arena_mark(&tape->device->step);
-  int64_t at = 0;
-  if (written->n == 0) device_zero(tape->device, grad);
-  for (int i = 0; written->n > 0 && i <= written->n; i++) {
-    const int64_t end = i < written->n ? written->run[i].first : grad->dim[1];
-    if (end > at) device_zero(tape->device, tensor_cols(&tape->device->step, grad, at, end - at));
-    if (i < written->n) at = written->run[i].end;
-  }
-  arena_rewind(&tape->device->step, mark);
+  const ColumnRuns *written = grad->written;
+  if (written) {
+    int64_t at = 0;
+    for (int i = 0; i < written->n; i++) {
+      zero_columns(tape, grad, at, written->run[i].first);
+      at = written->run[i].end;
+    }
+    zero_columns(tape, grad, at, grad->dim[1]);
+  } else device_zero(tape->device, grad);
   grad->unset = false, grad->written = NULL;
 }
 

@@ -242,16 +242,13 @@ FOR_TAPS void backward_taps(const Task *k, int64_t n_w, int64_t n_rows, const re
   }
 }
 
-/* ROWS rows at once where there are so many and their taps have a vector loop; returns how many it was. */
-static int64_t backward_rows(const Task *k, int64_t n_rows, const real *in, int64_t ld, const real *dpre,
-                             real *dinput) {
-  if (n_rows >= ROWS) switch (k->n_w) {
-    case 2: backward_taps(k, 2, ROWS, in, ld, dpre, dinput); return ROWS;
-    case 3: backward_taps(k, 3, ROWS, in, ld, dpre, dinput); return ROWS;
-    case 4: backward_taps(k, 4, ROWS, in, ld, dpre, dinput); return ROWS;
+static void backward_rows(const Task *k, int64_t n_rows, Rows in, const real *dpre, real *dinput) {
+  if (n_rows == ROWS) switch (k->n_w) {
+    case 2: backward_taps(k, 2, ROWS, in.at, in.ld, dpre, dinput); return;
+    case 3: backward_taps(k, 3, ROWS, in.at, in.ld, dpre, dinput); return;
+    case 4: backward_taps(k, 4, ROWS, in.at, in.ld, dpre, dinput); return;
     }
-  backward_taps(k, k->n_w, 1, in, ld, dpre, dinput);
-  return 1;
+  backward_taps(k, k->n_w, 1, in.at, in.ld, dpre, dinput);
 }
 
 /* Adds what reaches token i of the sequence through dwindow_out. */
@@ -284,7 +281,8 @@ static void backward_task(const Task *k) {
     const Rows in = panel_inputs(k, &panel, n_rows + k->n_w - 1);
     panel_dpre(k, &panel, in, n_rows);
     for (int64_t r = 0; r < panel.n;) {
-      const int64_t n = backward_rows(k, panel.n - r, in.at + r * in.ld, in.ld, k->dpre + r * TILE, k->rows);
+      const int64_t n = rows_at_once(k, panel.n - r);
+      backward_rows(k, n, (Rows){in.at + r * in.ld, in.ld}, k->dpre + r * TILE, k->rows);
       for (int64_t i = 0; i < n; i++, r++) {
         add_dwindow_out(k, &panel, panel.at + r, k->rows + i * TILE);
         if (!p->dx) continue;

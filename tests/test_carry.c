@@ -32,23 +32,6 @@ static Dataset *open_rows(bool packed, char text[N_TEXT + 1]) {
   return open_or_fail(&config, 5, NULL, packed ? "packed rows" : "rows");
 }
 
-typedef struct Row {
-  int32_t token[ROW_LENGTH], target[ROW_LENGTH];
-  uint8_t begins[ROW_LENGTH], goes_on;
-} Row;
-
-static Row row_of(Dataset *dataset, DataPart part, int64_t index) {
-  Row row;
-  Batch batch = {.n_seq = 1,
-                 .length = ROW_LENGTH,
-                 .token = row.token,
-                 .target = row.target,
-                 .begins = row.begins,
-                 .goes_on = &row.goes_on};
-  dataset_fill(dataset, part, index, &batch);
-  return row;
-}
-
 Test(carry, rows_of_an_epoch_are_stretches_of_the_text_that_go_on_from_step_to_step) {
   char text[N_TEXT + 1];
   Dataset *dataset = open_rows(false, text);
@@ -58,7 +41,7 @@ Test(carry, rows_of_an_epoch_are_stretches_of_the_text_that_go_on_from_step_to_s
     char lanes[N_TEXT + 1] = {0};
     for (int64_t r = 0; r < ROWS; r++)
       for (int64_t s = 0; s < n_steps; s++) {
-        const Row row = row_of(dataset, PART_TRAIN, epoch * n + s * ROWS + r);
+        const Sample row = sample_of(dataset, PART_TRAIN, epoch * n + s * ROWS + r, ROW_LENGTH);
         cr_assert_eq(row.goes_on, s > 0, "epoch %d, step %d, row %d: goes_on %d", (int)epoch, (int)s, (int)r,
                      row.goes_on);
         for (int t = 0; t < ROW_LENGTH; t++) lanes[(r * n_steps + s) * ROW_LENGTH + t] = (char)row.token[t];
@@ -75,14 +58,14 @@ Test(carry, packed_rows_go_on_where_their_document_does) {
   const int64_t n = dataset_n_samples(dataset, PART_TRAIN);
   int n_on = 0;
   for (int64_t i = 0; i < 2 * n; i++) {
-    const Row row = row_of(dataset, PART_TRAIN, i);
+    const Sample row = sample_of(dataset, PART_TRAIN, i, ROW_LENGTH);
     n_on += row.goes_on;
     cr_assert_eq(row.begins[0], 1, "sample %d does not begin", (int)i);
     if (i % n < ROWS) {
       cr_assert_eq(row.goes_on, 0, "sample %d goes on from another epoch", (int)i);
       continue;
     }
-    const Row before = row_of(dataset, PART_TRAIN, i - ROWS);
+    const Sample before = sample_of(dataset, PART_TRAIN, i - ROWS, ROW_LENGTH);
     const int32_t next = before.target[ROW_LENGTH - 1];
     cr_assert_eq(row.goes_on, next != -1, "sample %d: goes_on %d behind target %d", (int)i, row.goes_on, next);
     cr_assert(next == -1 || next == row.token[0], "sample %d begins with %d, expected %d", (int)i, row.token[0], next);
@@ -97,8 +80,9 @@ Test(carry, validation_is_one_row) {
     Dataset *dataset = open_rows(packed, text);
     cr_assert_eq(dataset_n_rows(dataset, PART_VAL), 1);
     for (int64_t i = 0; i < dataset_n_samples(dataset, PART_VAL); i++) {
-      const Row row = row_of(dataset, PART_VAL, i);
-      const bool expected = i > 0 && (!packed || row_of(dataset, PART_VAL, i - 1).target[ROW_LENGTH - 1] != -1);
+      const Sample row = sample_of(dataset, PART_VAL, i, ROW_LENGTH);
+      const bool expected =
+          i > 0 && (!packed || sample_of(dataset, PART_VAL, i - 1, ROW_LENGTH).target[ROW_LENGTH - 1] != -1);
       cr_assert_eq(row.goes_on, expected, "packed %d, sample %d: goes_on %d", packed, (int)i, row.goes_on);
     }
     dataset_close(dataset);

@@ -157,8 +157,7 @@ static char *folders[] = {"a", "b"};
 
 enum { L = 16, TRAIN_A = 24000, TRAIN_B = 7200 };
 
-static DataConfig mix_config(void) {
-  make_telling("a", 0, 30000), make_telling("b", 1, 9000);
+static DataConfig folders_config(void) {
   return (DataConfig){.kind = DATA_SHARDS,
                       .shards = folders,
                       .n_shards = 2,
@@ -167,6 +166,11 @@ static DataConfig mix_config(void) {
                       .split_train = 0.8,
                       .split_val = 0.2,
                       .seq_len = L};
+}
+
+static DataConfig mix_config(void) {
+  make_telling("a", 0, 30000), make_telling("b", 1, 9000);
+  return folders_config();
 }
 
 Test(shards, a_mixture_takes_every_window_once_in_every_epoch_of_its_folder) {
@@ -243,34 +247,9 @@ static void make_sentences(char *out, uint64_t seed) {
 static DataConfig sentences_config(bool pack, bool rows) {
   make_sentences("a", 1), make_sentences("b", 2);
   folders[1] = "b";
-  return (DataConfig){.kind = DATA_SHARDS,
-                      .shards = folders,
-                      .n_shards = 2,
-                      .weights = {3, 1},
-                      .n_weights = 2,
-                      .split_train = 0.8,
-                      .split_val = 0.2,
-                      .seq_len = L,
-                      .pack = pack,
-                      .tbptt_segment = rows ? L : 0,
-                      .tbptt_rows = ROWS};
-}
-
-typedef struct Sample {
-  int32_t token[L], target[L];
-  uint8_t begins[L], goes_on;
-} Sample;
-
-static Sample sample_of(Dataset *dataset, DataPart part, int64_t index) {
-  Sample sample = {.begins = {0}};
-  Batch batch = {.n_seq = 1,
-                 .length = L,
-                 .token = sample.token,
-                 .target = sample.target,
-                 .begins = sample.begins,
-                 .goes_on = &sample.goes_on};
-  dataset_fill(dataset, part, index, &batch);
-  return sample;
+  DataConfig config = folders_config();
+  config.pack = pack, config.tbptt_segment = rows ? L : 0, config.tbptt_rows = ROWS;
+  return config;
 }
 
 Test(shards, one_folder_is_its_text_packed_or_not_in_rows_or_not) {
@@ -291,7 +270,7 @@ Test(shards, one_folder_is_its_text_packed_or_not_in_rows_or_not) {
                       dataset_bytes_per_token(shards, part) == dataset_bytes_per_token(text, part),
                   "pack %d, rows %d, part %d: facts", pack, rows, (int)part);
         for (int64_t i = 0; i < (part == PART_TRAIN ? 3 * n : n); i++) {
-          const Sample found = sample_of(shards, part, i), expected = sample_of(text, part, i);
+          const Sample found = sample_of(shards, part, i, L), expected = sample_of(text, part, i, L);
           cr_assert(memcmp(&found, &expected, sizeof found) == 0, "pack %d, rows %d, part %d: sample %lld", pack, rows,
                     (int)part, (long long)i);
         }
@@ -309,7 +288,7 @@ Test(shards, rows_of_a_batch_stay_with_their_folder_and_go_on_in_it) {
     cr_assert(dataset_n_rows(dataset, PART_TRAIN) == ROWS && dataset_n_rows(dataset, PART_VAL) == 1, "rows");
     int64_t n_on = 0;
     for (int64_t i = ROWS; i < n_steps * ROWS; i++) {
-      const Sample row = sample_of(dataset, PART_TRAIN, i), before = sample_of(dataset, PART_TRAIN, i - ROWS);
+      const Sample row = sample_of(dataset, PART_TRAIN, i, L), before = sample_of(dataset, PART_TRAIN, i - ROWS, L);
       const int32_t next = before.target[L - 1];
       n_on += row.goes_on;
       cr_assert(pack ? row.goes_on == (next != -1) : row.goes_on, "pack %d, sample %lld: goes_on %d behind target %d",
@@ -320,7 +299,7 @@ Test(shards, rows_of_a_batch_stay_with_their_folder_and_go_on_in_it) {
     cr_assert(n_on > n_steps * ROWS / 2, "%lld samples go on", (long long)n_on);
     const int64_t n_val = dataset_n_samples(dataset, PART_VAL);
     int n_starts = 0;
-    for (int64_t i = 0; i < n_val; i++) n_starts += !sample_of(dataset, PART_VAL, i).goes_on;
+    for (int64_t i = 0; i < n_val; i++) n_starts += !sample_of(dataset, PART_VAL, i, L).goes_on;
     cr_assert(pack ? n_starts > 2 : n_starts == 2, "pack %d: %d of %lld validation rows start anew", pack, n_starts,
               (long long)n_val);
     dataset_close(dataset);

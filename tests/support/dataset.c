@@ -152,3 +152,16 @@ Series *train_series(const DataConfig *config) {
   dataset_close(dataset);
   return series;
 }
+
+Sample sample_of(Dataset *dataset, DataPart part, int64_t index, int64_t length) {
+  Sample sample = {.goes_on = 0};
+  cr_assert(length <= SAMPLE_ROOM, "a sample of %d tokens", (int)length);
+  Batch batch = {.n_seq = 1,
+                 .length = length,
+                 .token = sample.token,
+                 .target = sample.target,
+                 .begins = sample.begins,
+                 .goes_on = &sample.goes_on};
+  dataset_fill(dataset, part, index, &batch);
+  return sample;
+}

@@ -26,6 +26,14 @@ Batch batch_new(int64_t n_seq, int64_t length);
 void batch_free(Batch *batch);
 bool batch_equal(const Batch *a, const Batch *b);
 
+/* One sample of tokens, zero behind its length. */
+enum { SAMPLE_ROOM = 16 };
+typedef struct Sample {
+  int32_t token[SAMPLE_ROOM], target[SAMPLE_ROOM];
+  uint8_t begins[SAMPLE_ROOM], goes_on;
+} Sample;
+Sample sample_of(Dataset *dataset, DataPart part, int64_t index, int64_t length);
+
 /* Of s.csv, 60 % training, 20 % validation, 20 % test. */
 DataConfig series_config(int context, int horizon);
 /* 1000 hourly rows made by this rule, season 24; parts as in series_config. */

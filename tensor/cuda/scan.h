@@ -4,6 +4,11 @@
 #include "tensor/cuda/tile.h"
 
 constexpr int SCAN_THREADS = 256, SCAN_MOST_ROWS = 64;
+/* Sequences times heads that are half of scan_segment_blocks or fewer are cut into segments until there are about as many, none
+ * shorter than SEGMENT_MIN tokens. It is 108, the processors of an A100, the fewest of the cards that models are trained on,
+ * and not the card's own: so the cuts, and with them the sums' roundings, are the shape's alone. Tests lower it. */
+extern "C" int64_t scan_segment_blocks;
+constexpr int64_t SEGMENT_MIN = 256;
 constexpr double TWO_PI = 6.283185307179586476925286766559;
 constexpr float PI = 3.14159265358979f;
 
@@ -14,6 +19,7 @@ struct Scan {
   int n_rows, n_cols;   /* P and N padded */
   int ld_n, ld_p, ld_m; /* of matrices in shared memory: padded once more, so that rows begin in different banks */
   int64_t n_t, n_seq;
+  int64_t segment, n_segments; /* tokens of a segment, whole chunks; rows of segments (segment_at) */
   bool halves, kq_shared, D_per_channel, takes_input; /* takes_input: k_in and v_in are there and count */
   float norm_eps;
   const int32_t *starts;
@@ -30,9 +36,36 @@ struct Scan {
   __device__ float delta_before(int64_t next, int h) const {
     return lambda ? (1 - lambda.get(next, h)) * dt.get(next, h) : 0;
   }
+  __device__ double theta_in(int64_t seq, int h, int i) const {
+    return angle_in ? (double)angle_in.get(seq * n_h + h, i) : 0;
+  }
   __device__ int first_of(int pair) const { return halves ? pair : 2 * pair; }
   __device__ int second_of(int pair) const { return halves ? pair + n_n / 2 : 2 * pair + 1; }
 };
+
+/* Tokens [first, end) of the sequence of tokens [start, seq_end). */
+struct Segment {
+  int64_t seq, start, seq_end, first, end;
+
+  __device__ bool is_there() const { return first < seq_end; }
+  __device__ bool begins_sequence() const { return first == start; }
+  __device__ bool ends_sequence() const { return end == seq_end; }
+};
+/* The row of the first segment of a sequence, where each is cut into runs of `size` tokens: as chunk_row counts chunks, so
+ * that no row needs the other sequences' lengths, and a few stay empty. */
+__device__ static inline int64_t segment_row(int64_t start, int64_t seq, int64_t size) { return start / size + seq; }
+/* The segment of row `row`. */
+__device__ static inline Segment segment_at(const Scan &s, int64_t row, int64_t size) {
+  int64_t low = 0, high = s.n_seq; /* row(low) <= row < row(high) */
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (segment_row(global_load(s.starts + middle), middle, size) <= row) low = middle;
+    else high = middle;
+  }
+  const int64_t start = global_load(s.starts + low), seq_end = global_load(s.starts + low + 1);
+  const int64_t first = start + (row - segment_row(start, low, size)) * size;
+  return {low, start, seq_end, first, first + size < seq_end ? first + size : seq_end};
+}
 
 /* Tokens [first, first + n) of a chunk of one sequence; m = n R rows. */
 struct ScanTile {
@@ -84,6 +117,10 @@ __host__ __device__ static inline void scan_carve(const Scan &s, ScanWork *w, Sh
 
 /* The call's sizes for tiles of `n_m` rows. */
 Scan scan_of(const SsdScan *p, int n_m);
+/* Scratch of a forward call. */
+size_t scan_forward_scratch(const SsdScan *p);
+/* thetas (chunks, H, S): theta of the token before each chunk. */
+void scan_chunk_thetas(const Scan &s, double *thetas);
 
 __device__ static inline ScanTile scan_tile_at(const Scan &s, int64_t seq, int64_t start, int64_t end, int64_t first) {
   const int64_t in_chunk = (first - start) % s.n_q;
@@ -244,7 +281,10 @@ __device__ static inline void scan_begin_state(const Scan &s, int64_t seq, int64
     to[c * s.ld_n + n] = x;
   }
 }
-__device__ static inline void scan_begin_theta(const Scan &s, const ScanWork &w, int64_t seq, int h) {
+/* theta of the token before a segment; `thetas` (chunk_thetas) is looked at inside of sequences only. */
+__device__ static inline void scan_begin_theta(const Scan &s, const ScanWork &w, const Segment &segment,
+                                               const double *thetas, int h) {
+  const int64_t row = s.chunk_row(segment.start, segment.seq, segment.first) * s.n_h + h;
   for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS)
-    w.theta[i] = s.angle_in ? (double)s.angle_in.get(seq * s.n_h + h, i) : 0;
+    w.theta[i] = segment.begins_sequence() ? s.theta_in(segment.seq, h, i) : global_load(thetas + row * s.n_s + i);
 }

@@ -77,27 +77,6 @@ static __host__ __device__ void carve(const Scan &s, int64_t n_tiles, Work *w, S
   w->dtheta = c->take<double>(s.n_s), w->thetas = c->take<double>(n_tiles * s.n_s);
 }
 
-/* ---- before: theta at every chunk */
-
-static __global__ void __launch_bounds__(SCAN_THREADS, 1) chunk_thetas(Scan s, double *thetas) {
-  SHARED(unsigned char, memory);
-  SharedCarver c = {memory, 0};
-  ScanWork w;
-  scan_carve(s, &w, &c);
-  const int h = blockIdx.x % s.n_h;
-  const int64_t seq = blockIdx.x / s.n_h, start = global_load(s.starts + seq), end = global_load(s.starts + seq + 1);
-  scan_begin_theta(s, w, seq, h);
-  __syncthreads();
-  for (int64_t first = start; first < end;) {
-    const ScanTile tile = scan_tile_at(s, seq, start, end, first);
-    for (int i = threadIdx.x; (first - start) % s.n_q == 0 && i < s.n_s; i += SCAN_THREADS)
-      global_store(thetas + (s.chunk_row(start, seq, first) * s.n_h + h) * s.n_s + i, w.theta[i]);
-    scan_rotations(s, w, tile, h);
-    __syncthreads();
-    first += tile.n;
-  }
-}
-
 /* ---- one head of a tile */
 
 /* The states and thetas entering the tiles of the chunk that begins at `chunk`. */
@@ -658,7 +637,7 @@ static Scan sizes_of(const SsdScan *p) {
 }
 
 KERNEL_SCRATCH(ssd_scan, SsdScan) {
-  if (!backward) return 0;
+  if (!backward) return scan_forward_scratch(p);
   size_t bytes;
   lay_scratch(sizes_of(p), nullptr, &bytes);
   return bytes;
@@ -684,7 +663,7 @@ KERNEL_BWD(ssd_scan, SsdScan) {
                        rows_of_width(s.n_s > 0 ? p->dangle_in : nullptr, s.n_s),
                        rows_of_width(p->dk_in, s.n_n),
                        rows_of_width(p->dv_in, s.n_p)};
-  if (s.n_s > 0) LAUNCH(chunk_thetas, blocks_of(s.n_seq * s.n_h, 1), SCAN_THREADS, backward_bytes(s), s, scratch.thetas);
+  if (s.n_s > 0) scan_chunk_thetas(s, scratch.thetas);
   void (*const kernel)(Scan, Gradients, Scratch) = p->x->dtype == BF16 ? backward<true> : backward<false>;
   LAUNCH(kernel, blocks_of(s.n_seq * scratch.n_parts, 1), SCAN_THREADS, backward_bytes(s), s, g, scratch);
 

@@ -105,7 +105,7 @@ static Status open_arena(Arena *arena, const char *name, size_t bytes, const Bac
   if (!memory || bytes == 0) return arena_open(arena, name, bytes);
   void *at;
   TRY(memory->open(name, bytes, &at));
-  TRY_OR(arena_open_over(arena, name, at, bytes, memory->out_of_reach), memory->close(at));
+  TRY_OR(arena_open_over(arena, name, at, bytes, memory->out_of_reach || memory->delayed), memory->close(at));
   return STATUS_OK;
 }
 

@@ -12,7 +12,8 @@
 
 /* A backend's own memory. */
 typedef struct BackendMemory {
-  bool out_of_reach;                                             /* no host address: arena_open_over */
+  bool out_of_reach; /* no host address: arena_open_over */
+  bool delayed;      /* of a twin: work may come to it after its arena gave it back */
   Status (*open)(const char *name, size_t bytes, void **memory); /* fails with CODE_MEMORY */
   void (*close)(void *memory);
   size_t (*available)(void); /* bytes that open can still give */
@@ -21,9 +22,21 @@ typedef struct BackendMemory {
   void (*read)(void *to_host, const void *from, size_t bytes);  /* waits for what was launched before */
 } BackendMemory;
 
+/* Two lanes of work that may go on at the same time; each is done in order. Lane 1 exists from its first use on. */
+typedef struct BackendLanes {
+  void (*use)(int lane);               /* what is launched, copied or read from now on is on it; 0 at first */
+  void *(*stream)(void);               /* the runtime's name of the lane in use */
+  void (*follow)(int lane, int other); /* what comes on `lane` begins when all that is on `other` so far is done */
+  bool (*idle)(void);                  /* whether all on the lane in use is done */
+  void (*mark)(int i);                 /* notes when the lane in use comes to here; i < LANES_MARKS */
+  double (*seconds)(int from, int to); /* between two marks that were passed */
+} BackendLanes;
+enum { LANES_MARKS = 258 };
+
 typedef struct Backend {
   const char *name;
   const BackendMemory *memory; /* NULL: the host's */
+  const BackendLanes *lanes;   /* NULL: work is done when a call returns */
   const char *identity;        /* of a GPU: its name, architecture, processors and driver; else NULL */
   Dtype real;                  /* F32 or F64 */
   bool multiplies_bf16;        /* where not, BF16 is widened for products: float32's speed, less memory */

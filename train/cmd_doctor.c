@@ -197,6 +197,20 @@ static void check_libraries(void) {
   row("OpenMP", "specification of %d-%02d", _OPENMP / 100, _OPENMP % 100);
 }
 
+/* Beside TCP, which is always there. */
+static void check_ranks(void) {
+  static const struct {
+    const char *row, *plugin, *without;
+  } plugins[] = {{"MPI", "mpi", "not built: several ranks are started by torchrun, Slurm or by hand"},
+                 {"NCCL", "nccl", "not built: gradients of several GPUs pass through the host's memory"}};
+  printf("several ranks\n");
+  for (size_t i = 0; i < sizeof plugins / sizeof *plugins; i++) {
+    char *path = plugin_path(plugins[i].plugin);
+    row(plugins[i].row, "%s", path ? path : plugins[i].without);
+    free(path);
+  }
+}
+
 static void check_disk(Findings *findings) {
   struct statvfs disk;
   char folder[4096];
@@ -224,6 +238,7 @@ static Status cmd_doctor(const Command *command) {
   check_memory(&findings);
   check_gpus(&findings);
   check_libraries();
+  check_ranks();
   check_disk(&findings);
   if (findings.n_advice) printf("what to do\n%s", findings.advice.data);
   else printf("nothing is missing for training on the processor\n");

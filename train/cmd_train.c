@@ -24,7 +24,10 @@ static void read_resume(const Command *command, RunOptions *options) {
 static void announce(const Run *run, double seconds) {
   const Config *c = run->config;
   const Plan *plan = &run->plan;
-  char *ranks = run->dist->size > 1 ? base_format(" on each of %d ranks", run->dist->size) : NULL;
+  const Dist *dist = run->dist;
+  char *ranks = dist->size > 1 ? base_format(" on each of %d ranks (%s%s%s)", dist->size, dist->backend->name,
+                                             dist->gpu ? ", " : "", dist->gpu ? dist->gpu->name : "")
+                               : NULL;
   fprintf(stderr,
           "aspis %s | %s | %.2fM parameters | %s on %s | %lld steps of %d x %lld tokens (%d parts, micro-batch %d) | "
           "%.0f MiB%s\n",

@@ -7,6 +7,7 @@
 #include "data/data.h"
 #include "models/aspis.h"
 #include "optim/optim.h"
+#include "train/dist_gpu.h"
 
 typedef enum NonfinitePolicy { NONFINITE_STOP, NONFINITE_SKIP } NonfinitePolicy;
 
@@ -23,7 +24,8 @@ typedef struct TrainConfig {
   int threads;            /* 0: all */
   double watchdog, stall; /* seconds; 0: never (train/watch.h) */
   int64_t compare_every;
-  int zero; /* 1: the optimiser's state is split over ranks (train/zero.h) */
+  int zero;            /* 1: the optimiser's state is split over ranks (train/zero.h) */
+  Transport transport; /* of several ranks with GPUs (train/dist_gpu.h) */
 } TrainConfig;
 
 typedef struct Config {

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef _OPENMP
@@ -67,7 +69,64 @@ Status dist_open(Dist **dist) {
   return STATUS_OK;
 }
 
+/* ---- GPUs */
+
+/* ASPIS_CUDA=simt puts a twin of the device in the place of "cuda", and so its NCCL beside it. */
+static char *gpu_plugin(void) {
+  const char *twin = getenv("ASPIS_CUDA");
+  return twin && *twin && strcmp(twin, "cuda") != 0 ? base_format("%s_nccl", twin) : base_strdup("nccl");
+}
+
+static bool wants_gpu(const Device *device, Transport transport) {
+  if (transport != TRANSPORT_AUTO) return transport == TRANSPORT_NCCL;
+  char *plugin = gpu_plugin(), *path = device->backend->lanes ? plugin_path(plugin) : NULL;
+  free(plugin), free(path);
+  return path != NULL;
+}
+
+static Status load_gpu(const Device *device, const DistGpu **gpu) {
+  if (!device->backend->lanes)
+    return status_fail(CODE_USAGE, "train.transport: found nccl, expected auto or host where device is not cuda");
+  char *plugin = gpu_plugin();
+  const void *table;
+  Status status = plugin_load(plugin, "train.transport: nccl", "aspis_dist_gpu", DIST_GPU_LAYOUT, &table);
+  free(plugin);
+  TRY(status);
+  *gpu = table;
+  return STATUS_OK;
+}
+
+Status dist_open_gpu(Dist *dist, Device *device, Transport transport) {
+  if (dist->size == 1 || !wants_gpu(device, transport)) return STATUS_OK;
+  const DistGpu *gpu = NULL;
+  char id[DIST_GPU_ID_BYTES] = "";
+  Status status = load_gpu(device, &gpu);
+  if (status.code == CODE_OK && dist_is_first(dist)) status = gpu->make_id(id);
+  TRY(dist_agree(dist, status));
+  dist_broadcast(dist, id, sizeof id);
+  TRY(dist_agree(dist, gpu->start(id, dist->rank, dist->size)));
+  dist->gpu = gpu;
+  return STATUS_OK;
+}
+
+/* Ending what waits on the GPU may itself wait for the driver, and the process must end. */
+static void *abort_gpu(void *gpu) {
+  ((const DistGpu *)gpu)->abort();
+  return NULL;
+}
+
+void dist_abort(Dist *dist) {
+  enum { ABORT_SECONDS = 2 };
+  pthread_t thread;
+  if (!dist->gpu || pthread_create(&thread, NULL, abort_gpu, (void *)dist->gpu) != 0) return;
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += ABORT_SECONDS;
+  pthread_timedjoin_np(thread, NULL, &until);
+}
+
 void dist_finish(Dist *dist) {
+  if (dist->gpu) dist->gpu->finish();
   if (dist->backend) dist->backend->finish();
   free(dist->hosts), free(dist->directory), free(dist->verdict);
   *dist = (Dist){0};
@@ -100,10 +159,9 @@ void dist_tell(Dist *dist, const char *line) {
   if (dist->directory) runlog_end(dist->directory, CODE_PEER, line);
 }
 
-/* The watch knows within seconds who it was and ends this process; this is for when it does not. */
 enum { PATIENCE_SECONDS = 5 };
 
-static NO_RETURN void lost(Dist *dist, const char *what) {
+void dist_lost(Dist *dist, const char *what) {
   sleep(dist->watched ? PATIENCE_SECONDS : 1);
   char *line = base_format("rank %d on %s: lost its peers in %s", dist->rank, dist->hosts[dist->rank], what);
   dist_tell(dist, line);
@@ -113,7 +171,7 @@ static NO_RETURN void lost(Dist *dist, const char *what) {
 /* ---- small things */
 
 void dist_broadcast(Dist *dist, void *x, size_t bytes) {
-  if (dist->backend && !dist->backend->broadcast(x, bytes)) lost(dist, "a broadcast");
+  if (dist->backend && !dist->backend->broadcast(x, bytes)) dist_lost(dist, "a broadcast");
 }
 
 void dist_broadcast_text(Dist *dist, char **text) {
@@ -126,7 +184,7 @@ void dist_broadcast_text(Dist *dist, char **text) {
 
 void dist_gather_all(Dist *dist, const void *mine, void *all, size_t bytes) {
   if (!dist->backend) memcpy(all, mine, bytes);
-  else if (!dist->backend->gather_all(mine, all, bytes)) lost(dist, "gathering");
+  else if (!dist->backend->gather_all(mine, all, bytes)) dist_lost(dist, "gathering");
 }
 
 int64_t dist_max(Dist *dist, int64_t value) {
@@ -165,7 +223,8 @@ Status dist_agree(Dist *dist, Status status) {
 double dist_sum(Dist *dist, double value) {
   for (int bit = 1; bit < dist->size; bit <<= 1) {
     double other;
-    if (!dist->backend->exchange(dist->rank ^ bit, &value, sizeof value, &other, sizeof other)) lost(dist, "a sum");
+    if (!dist->backend->exchange(dist->rank ^ bit, &value, sizeof value, &other, sizeof other))
+      dist_lost(dist, "a sum");
     value += other;
   }
   return value;
@@ -175,38 +234,4 @@ int dist_range(const Dist *dist) {
   int range = 0;
   for (int bit = 1; bit < dist->size; bit <<= 1) range = 2 * range + ((dist->rank & bit) != 0);
   return range;
-}
-
-static void add(float *restrict x, const float *restrict other, int64_t n) {
-#pragma omp parallel for simd schedule(static) if (n > 1 << 15)
-  for (int64_t i = 0; i < n; i++) x[i] += other[i];
-}
-
-void dist_reduce_scatter(Dist *dist, float *x, float *spare, const int64_t *bounds) {
-  int first = 0, width = dist->size;
-  for (int bit = 1; bit < dist->size; bit <<= 1) {
-    width /= 2;
-    const bool upper = dist->rank & bit;
-    const int keep = first + (upper ? width : 0), give = first + (upper ? 0 : width);
-    const int64_t n = bounds[keep + width] - bounds[keep], n_given = bounds[give + width] - bounds[give];
-    if (!dist->backend->exchange(dist->rank ^ bit, x + bounds[give], (size_t)n_given * sizeof *x, spare + bounds[keep],
-                                 (size_t)n * sizeof *x))
-      lost(dist, "the sum of gradients");
-    add(x + bounds[keep], spare + bounds[keep], n);
-    first = keep;
-  }
-}
-
-void dist_all_gather(Dist *dist, void *x, const int64_t *bounds) {
-  int first = dist_range(dist), width = 1;
-  for (int bit = dist->size / 2; bit > 0; bit >>= 1) {
-    const bool upper = dist->rank & bit;
-    const int other = first + (upper ? -width : width);
-    if (!dist->backend->exchange(dist->rank ^ bit, (char *)x + bounds[first],
-                                 (size_t)(bounds[first + width] - bounds[first]), (char *)x + bounds[other],
-                                 (size_t)(bounds[other + width] - bounds[other])))
-      lost(dist, "gathering what was summed");
-    if (upper) first = other;
-    width *= 2;
-  }
 }

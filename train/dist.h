@@ -4,7 +4,7 @@
  * is opened where the environment says that mpirun or srun started the process; "tcp" (dist_tcp.h) joins ranks that others
  * started (rendezvous.h). Without either there is one rank, and every call here returns at once.
  *
- * Sums are made here, not by the backend's library, whose order of additions nobody promises. The ranks are a power of
+ * Sums are made by us (tree.h), not by the backend's library, whose order of additions nobody promises. The ranks are a power of
  * two; in level l of the tree rank r and rank r ^ 2^l exchange halves of what they still hold, and each adds its half
  * (recursive halving, nearest first). An element so is summed over ((0 1) (2 3)) ((4 5) (6 7)) whoever adds it, as the
  * parts of a batch are within a rank (gradient.h), and 2 (n - 1)/n of the vector pass a link, the least there is.
@@ -13,7 +13,8 @@
  * where it does not, dist_lost does. */
 #pragma once
 
-#include "tensor/base.h"
+#include "tensor/device.h"
+#include "train/dist_gpu.h"
 
 /* What a plug-in exports as `aspis_dist`. Ranks call in step, one thread of each. A false return: a peer is lost. */
 typedef struct DistBackend {
@@ -34,6 +35,7 @@ enum { DIST_HOST_BYTES = 64 };
 
 typedef struct Dist {
   const DistBackend *backend; /* NULL: one rank */
+  const DistGpu *gpu;         /* NULL: what lies in a GPU's memory goes through the host's */
   int rank, size, local_rank, local_size;
   char (*hosts)[DIST_HOST_BYTES]; /* of each rank */
   char *directory, *verdict;      /* of the run; the file whose creation gives the right to tell of a failure */
@@ -44,6 +46,8 @@ typedef struct Dist {
  * OMP_NUM_THREADS, where nobody said, and a GPU. Opened once a process. CODE_USAGE where the plug-in is missing or the
  * environment contradicts itself, CODE_PEER where ranks do not find each other. */
 Status dist_open(Dist **dist);
+/* Collective, once the device is open. CODE_USAGE where NCCL was asked for and is not to be had, or does not join the ranks' GPUs. */
+Status dist_open_gpu(Dist *dist, Device *device, Transport transport);
 /* Waits for the others. Nothing may be called after it. */
 void dist_finish(Dist *dist);
 static inline bool dist_is_first(const Dist *dist) { return dist->rank == 0; }
@@ -64,13 +68,12 @@ int64_t dist_min(Dist *dist, int64_t value);
 /* The sum of one number of each rank, by the tree. */
 double dist_sum(Dist *dist, double value);
 
-/* The range, of as many as ranks (params_bounds), that a rank owns after dist_reduce_scatter. */
+/* The range, of as many as ranks (params_bounds), that a rank owns after tree_reduce_scatter. */
 int dist_range(const Dist *dist);
-/* x becomes the sum over ranks within the rank's own range; the rest of x is left as partial sums. spare: as long as x, for
- * what arrives. bounds: size + 1, in elements. */
-void dist_reduce_scatter(Dist *dist, float *x, float *spare, const int64_t *bounds);
-/* Each range of x becomes its owner's. bounds: size + 1, in bytes. */
-void dist_all_gather(Dist *dist, void *x, const int64_t *bounds);
-
 /* A failure of a peer: of all ranks, the first to come here tells the line, and status.json says it. */
 void dist_tell(Dist *dist, const char *line);
+/* A peer is gone and `what` with it. Never returns: the watch knows within seconds who it was and ends this process; where it
+ * does not, the line is told here. Any thread. */
+NO_RETURN void dist_lost(Dist *dist, const char *what);
+/* Ends what waits for peers on the GPU, as well as that can be done within two seconds; the process ends next. Any thread. */
+void dist_abort(Dist *dist);

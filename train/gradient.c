@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/tree.h"
 #include "train/zero.h"
 
 static int n_own_parts(const GradientShape *shape) {
@@ -109,12 +110,11 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
 int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses) {
   if (dist->size == 1) return n_losses;
   CHECK(params->grads_flat.dtype == F32, "ranks that add %s", dtype_name(params->grads_flat.dtype));
-  const Tensor x = device_pull(device, &params->grads_flat), spare = device_mirror(device, &params->spare_grads[0]);
   int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
-  params_bounds(tensor_count(&x), dist->size, bounds);
-  dist_reduce_scatter(dist, x.data, spare.data, bounds);
+  params_bounds(tensor_count(&params->grads_flat), dist->size, bounds);
+  tree_reduce_scatter(dist, device, &params->grads_flat, &params->spare_grads[0], bounds);
+  tree_wait(dist, device);
   free(bounds);
-  device_push(device, &params->grads_flat);
   if (!params_split(params)) zero_gather(params, dist, &params->grads_flat);
   Tensor losses = device_pull(device, &params->losses);
   tensor_set(&losses, 0, dist_sum(dist, sum_by_pairs(losses.data, n_losses)));

@@ -282,6 +282,7 @@ static Status open_all(Run *run, const RunOptions *options) {
     share_memory(run);
     status = dist_agree(dist, open_state(run));
   }
+  if (status.code == CODE_OK) status = dist_open_gpu(dist, &run->device, train->transport);
   if (status.code == CODE_OK) status = replicas_compare(dist, &run->model->params, run->step, run->step);
   if (status.code == CODE_OK) status = dist_agree(dist, open_record(run, options, message));
   free(message);
@@ -368,7 +369,8 @@ static Status save_file(Run *run, const char *path, const CheckpointInfo *info) 
 
 static Status write_checkpoint(Run *run, bool best) {
   Config kept = *run->config;
-  kept.train.zero = 0; /* how its state lies on ranks is no part of a run: any number continues it, either way */
+  /* how its state lies on ranks and goes between them is no part of a run: any number continues it, any way */
+  kept.train.zero = 0, kept.train.transport = TRANSPORT_AUTO;
   char *yaml = config_to_yaml(&kept), *json = model_config_to_json(&run->config->model);
   const char *tokenizer = dataset_tokenizer_json(run->dataset);
   CheckpointInfo info = {.step = run->step,

@@ -88,6 +88,11 @@ void watch_phase(Watch *w, int64_t step, Phase phase) {
 
 /* ---- judging */
 
+static NO_RETURN void leave(Watch *w) {
+  dist_abort(w->dist);
+  _exit(CODE_PEER);
+}
+
 static NO_RETURN void end(Watch *w, int rank, const char *what, double seconds) {
   const Message *m = &w->peers[rank].last;
   char *line =
@@ -96,7 +101,7 @@ static NO_RETURN void end(Watch *w, int rank, const char *what, double seconds) 
                   rank, w->dist->hosts[rank], what, seconds, (long long)m->step, phase_name((Phase)m->phase));
   dist_tell(w->dist, line); /* before any other ends, because mpirun then ends the rest */
   if (dist_is_first(w->dist)) tell_all(w, WORD_END);
-  _exit(CODE_PEER);
+  leave(w);
 }
 
 /* Takes in what a peer said; false: its connection is closed. */
@@ -111,7 +116,7 @@ static bool listen_to(Watch *w, Peer *peer) {
     Message m;
     memcpy(&m, peer->part, sizeof m);
     if (m.token != w->token || m.phase < 0 || m.phase >= N_PHASES) return false;
-    if (m.word == WORD_END) _exit(CODE_PEER); /* told there */
+    if (m.word == WORD_END) leave(w); /* told there */
     if (m.word == WORD_BYE) peer->left = true;
     if (m.turn != peer->last.turn) peer->turned = peer->heard;
     peer->last = m;

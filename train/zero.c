@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "train/tree.h"
+
 void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split) {
   const Dist dist = {.rank = rank, .size = size};
   const int n_own = split ? virtual_ranks / size : virtual_ranks;
@@ -18,22 +20,20 @@ static int64_t *rank_bounds(const ParamTable *params, const Dist *dist) {
 }
 
 void zero_gather(ParamTable *params, Dist *dist, Tensor *block) {
-  const Tensor host = device_pull(params->device, block);
   int64_t *bounds = rank_bounds(params, dist);
   for (int i = 0; i <= dist->size; i++) bounds[i] *= (int64_t)dtype_bytes(block->dtype);
-  dist_all_gather(dist, host.data, bounds);
+  tree_all_gather(dist, params->device, block, bounds);
+  tree_wait(dist, params->device);
   free(bounds);
-  device_push(params->device, block);
 }
 
 void zero_gather_values(ParamTable *params, Dist *dist) {
   if (!params_split(params)) return;
-  const Tensor host = device_pull(params->device, &params->values_flat);
   int64_t *bounds = rank_bounds(params, dist);
   for (int i = 0; i <= dist->size; i++) bounds[i] = params_value_place(params, bounds[i]);
-  dist_all_gather(dist, host.data, bounds);
+  tree_all_gather(dist, params->device, &params->values_flat, bounds);
+  tree_wait(dist, params->device);
   free(bounds);
-  device_push(params->device, &params->values_flat);
 }
 
 static double split_norm(ParamTable *params, Dist *dist) {

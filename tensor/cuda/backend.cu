@@ -37,11 +37,44 @@ void cuda_read(void *to, const void *from, size_t bytes) {
 }
 static const BackendMemory MEMORY = {
 #ifdef __CUDACC__
-    true,
+    true,        false,
 #else
-    false, /* the host's twin of a device */
+    false,       simt_delays(), /* the host's twin of a device */
 #endif
     memory_open, memory_close, memory_available, memory_zero, memory_write, cuda_read};
+
+/* ---- lanes: streams, and events that order them */
+
+static cudaStream_t lane_streams[2];
+
+static cudaStream_t lane_stream(int lane) {
+  if (!lane_streams[lane]) CUDA_CHECK(cudaStreamCreateWithFlags(&lane_streams[lane], cudaStreamNonBlocking));
+  return lane_streams[lane];
+}
+static void lanes_use(int lane) { cuda_device.stream = lane_stream(lane); }
+static void *lanes_stream() { return cuda_device.stream; }
+static void lanes_follow(int lane, int other) {
+  static cudaEvent_t reached[2];
+  if (!reached[other]) CUDA_CHECK(cudaEventCreateWithFlags(&reached[other], cudaEventDisableTiming));
+  CUDA_CHECK(cudaEventRecord(reached[other], lane_stream(other)));
+  CUDA_CHECK(cudaStreamWaitEvent(lane_stream(lane), reached[other], 0));
+}
+static bool lanes_idle() {
+  const cudaError_t error = cudaStreamQuery(cuda_device.stream);
+  if (error != cudaErrorNotReady) CUDA_CHECK(error);
+  return error == cudaSuccess;
+}
+static cudaEvent_t marks[LANES_MARKS];
+static void lanes_mark(int i) {
+  if (!marks[i]) CUDA_CHECK(cudaEventCreateWithFlags(&marks[i], cudaEventDefault));
+  CUDA_CHECK(cudaEventRecord(marks[i], cuda_device.stream));
+}
+static double lanes_seconds(int from, int to) {
+  float ms = 0;
+  CUDA_CHECK(cudaEventElapsedTime(&ms, marks[from], marks[to]));
+  return 1e-3 * (double)ms;
+}
+static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_idle, lanes_mark, lanes_seconds};
 
 /* ---- sums over rows */
 
@@ -73,6 +106,7 @@ static const Backend *make_backend(const char *identity) {
   backend.real = F32;
   backend.multiplies_bf16 = true;
   backend.memory = &MEMORY;
+  backend.lanes = &LANES;
 #include "tensor/kernels.def"
   return &backend;
 }
@@ -113,7 +147,7 @@ static Status open_backend(const Backend **backend) {
                        "later; use device: cpu",
                        major, minor);
   cuda_device.shared_bytes = (size_t)shared_bytes;
-  CUDA_CHECK(cudaStreamCreateWithFlags(&cuda_device.stream, cudaStreamNonBlocking));
+  lanes_use(0);
   matmul_open();
   static char identity[384];
   cudaDeviceProp properties;

@@ -27,7 +27,7 @@ static inline Status status_ok() { return {CODE_OK, nullptr}; }
 
 /* ---- launching */
 
-/* The one stream that everything runs on, and what the launchers need to know of the device (backend.cu). */
+/* The stream of the lane in use, and what the launchers need to know of the device (backend.cu). */
 struct CudaDevice {
   cudaStream_t stream;
   int n_processors;    /* streaming multiprocessors */

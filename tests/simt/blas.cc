@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "tests/simt/stream.h"
+
 struct SimtProduct {
   cublasOperation_t a, b;
   cublasLtEpilogue_t epilogue;
@@ -102,34 +104,47 @@ static void store(void *data, cudaDataType_t type, int64_t at, float x) {
   ((uint16_t *)data)[at] = (uint16_t)(is_nan ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+/* All that a product needs once its descriptions are gone. */
+struct Work {
+  SimtProduct product;
+  const void *a, *b;
+  SimtLayout a_layout, b_layout, c_layout;
+  void *c;
+  float scale, keep;
+};
+
+static void multiply(const Work &w) {
+  const SimtLibraryCall call("cublasLtMatmul");
+  const bool a_t = w.product.a == CUBLAS_OP_T, b_t = w.product.b == CUBLAS_OP_T;
+  const int64_t m = w.c_layout.rows, n = w.c_layout.cols, k = a_t ? w.a_layout.rows : w.a_layout.cols;
+  std::vector<float> row((size_t)(m * k)), column((size_t)k);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t l = 0; l < k; l++)
+      row[(size_t)(i * k + l)] = load(w.a, w.a_layout.type, a_t ? i * w.a_layout.ld + l : l * w.a_layout.ld + i);
+  for (int64_t j = 0; j < n; j++) {
+    for (int64_t l = 0; l < k; l++)
+      column[(size_t)l] = load(w.b, w.b_layout.type, b_t ? l * w.b_layout.ld + j : j * w.b_layout.ld + l);
+    for (int64_t i = 0; i < m; i++) {
+      double sum = 0;
+      for (int64_t l = 0; l < k; l++) sum += (double)row[(size_t)(i * k + l)] * (double)column[(size_t)l];
+      const int64_t at = j * w.c_layout.ld + i;
+      const float before = w.keep != 0 ? w.keep * load(w.c, w.c_layout.type, at) : 0;
+      const float bias = w.product.epilogue == CUBLASLT_EPILOGUE_BIAS ? load(w.product.bias, w.c_layout.type, i) : 0;
+      store(w.c, w.c_layout.type, at, w.scale * (float)sum + before + bias);
+    }
+  }
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *, size_t,
-                              cudaStream_t) {
+                              cudaStream_t stream) {
   const bool aligned = (uintptr_t)a % algorithm->align_a == 0 && (uintptr_t)b % algorithm->align_b == 0 &&
                        (uintptr_t)d % algorithm->align_c == 0;
   if (!aligned || c != d || c_layout != d_layout || !fits(product, a_layout, b_layout, c_layout))
     return CUBLAS_STATUS_INVALID_VALUE;
-  const SimtLibraryCall call("cublasLtMatmul");
-  const bool a_t = product->a == CUBLAS_OP_T, b_t = product->b == CUBLAS_OP_T;
-  const int64_t m = c_layout->rows, n = c_layout->cols, k = a_t ? a_layout->rows : a_layout->cols;
-  const float scale = *(const float *)alpha, keep = *(const float *)beta;
-  std::vector<float> row((size_t)(m * k)), column((size_t)k);
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t l = 0; l < k; l++)
-      row[(size_t)(i * k + l)] = load(a, a_layout->type, a_t ? i * a_layout->ld + l : l * a_layout->ld + i);
-  for (int64_t j = 0; j < n; j++) {
-    for (int64_t l = 0; l < k; l++)
-      column[(size_t)l] = load(b, b_layout->type, b_t ? l * b_layout->ld + j : j * b_layout->ld + l);
-    for (int64_t i = 0; i < m; i++) {
-      double sum = 0;
-      for (int64_t l = 0; l < k; l++) sum += (double)row[(size_t)(i * k + l)] * (double)column[(size_t)l];
-      const int64_t at = j * c_layout->ld + i;
-      const float before = keep != 0 ? keep * load(c, c_layout->type, at) : 0;
-      const float bias = product->epilogue == CUBLASLT_EPILOGUE_BIAS ? load(product->bias, d_layout->type, i) : 0;
-      store(d, d_layout->type, at, scale * (float)sum + before + bias);
-    }
-  }
+  const Work work = {*product, a, b, *a_layout, *b_layout, *c_layout, d, *(const float *)alpha, *(const float *)beta};
+  simt_enqueue(stream, [=] { return multiply(work), true; });
   return CUBLAS_STATUS_SUCCESS;
 }

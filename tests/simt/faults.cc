@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+static struct { cudaStream_t stream; } cuda_device; /* the one that LAUNCH asks */
+
 static __global__ void reverse_block(bool faulty, float *out) { /* through shared memory */
   SHARED(float, shared);
   const int i = threadIdx.x;
@@ -58,8 +60,7 @@ static __global__ void half_waits(bool faulty, float *out) {
   const int i = threadIdx.x;
   out[i] = (float)i;
   if (!faulty || i < FAULT_N / 2) __syncthreads();
-  else
-    __syncthreads();
+  else __syncthreads();
 }
 
 static __global__ void some_lanes(bool faulty, float *out) {

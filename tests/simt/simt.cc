@@ -8,12 +8,17 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <vector>
+
+#include "tests/simt/stream.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -78,8 +83,7 @@ struct Block {
   int ready[MOST_THREADS], n_ready, waiting[MOST_THREADS];
   alignas(16) unsigned char shared[SHARED_BYTES + GUARD_BYTES];
   size_t shared_bytes;
-  void (*body)(void *);
-  void *arguments;
+  std::function<void()> body;
   const char *kernel;
 } block;
 
@@ -150,7 +154,7 @@ void entry() {
   if (!scheduler_stack) scheduler_stack = from, scheduler_stack_bytes = from_bytes; /* which starts the first fiber */
 #endif
   for (;;) { /* a fiber is made once and runs a thread of every block to come */
-    block.body(block.arguments);
+    block.body();
     block.n_alive--;
     if (block.n_alive > 0 && block.n_at_barrier == block.n_alive)
       release_barrier(); /* as the hardware counts the living */
@@ -175,7 +179,7 @@ void run_threads() {
 
 void run_block() {
   memset(block.shared, 0xff, block.shared_bytes); /* NaN as float and as BF16 */
-#ifndef __SANITIZE_ADDRESS__ /* which guards better */
+#ifndef __SANITIZE_ADDRESS__                      /* which guards better */
   memset(block.shared + block.shared_bytes, 0xff, GUARD_BYTES);
 #endif
   block.n_alive = block.n_threads, block.n_at_barrier = block.n_ready = 0;
@@ -219,7 +223,6 @@ struct Region {
   Granule *granules;
 };
 std::vector<Region> regions;
-std::mutex copying; /* the host's threads may copy side by side, as they load weights */
 uint32_t launch_number, block_number;
 std::map<std::string, SimtTraffic> traffic; /* by kernel */
 SimtTraffic *traffic_now;
@@ -254,6 +257,12 @@ void collision(const char *what, const Region *region, const void *at, uint32_t 
 }
 
 } /* namespace */
+
+void simt_must_be_global(const char *who, const void *at, size_t bytes) {
+  for (const Region &r : regions)
+    if ((const char *)at >= r.begin && (const char *)at + bytes <= r.begin + r.bytes) return;
+  FAULT("%s: %zu bytes at %p are not global memory", who, bytes, at);
+}
 
 void simt_read(const void *at, size_t bytes) {
   const Region *region = nullptr;
@@ -294,15 +303,15 @@ static bool is_broken(const char *kernel) {
   return broken && *broken && strstr(kernel, broken);
 }
 
-void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void *),
-                 void *arguments) {
+static void run_kernel(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes,
+                       const std::function<void()> &body) {
   const unsigned n_threads = block_dim.x * block_dim.y * block_dim.z, n_blocks = grid.x * grid.y * grid.z;
   if (n_threads == 0 || n_threads > MOST_THREADS || n_blocks == 0 || grid.y > 65535 || grid.z > 65535)
     FAULT("%s: a grid of (%u, %u, %u) blocks of %u threads", kernel, grid.x, grid.y, grid.z, n_threads);
   if (shared_bytes > most_shared_bytes) FAULT("%s: %zu bytes of shared memory", kernel, shared_bytes);
   if (is_broken(kernel)) return;
   block.n_threads = (int)n_threads, block.shared_bytes = shared_bytes;
-  block.body = body, block.arguments = arguments, block.kernel = kernel;
+  block.body = body, block.kernel = kernel;
   blockDim = block_dim, gridDim = grid;
   begin_launch(n_threads, shared_bytes);
 #ifdef __SANITIZE_ADDRESS__
@@ -321,6 +330,59 @@ void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_by
   protect(false);
 }
 
+/* ---- streams: work is done when it is asked for; with ASPIS_SIMT_STREAMS=1 it waits in its stream's queue until somebody
+ * waits for it or its turn is drawn, so that work of two streams comes in any order that their events allow. */
+
+struct SimtStream {
+  std::deque<std::function<bool()>> work;
+};
+struct SimtEvent {
+  uint64_t recorded, reached; /* how often */
+  double seconds;
+};
+
+static std::vector<SimtStream *> streams;
+static std::recursive_mutex running;
+static Draw turn;
+
+bool simt_delays() {
+  static const bool delays = getenv("ASPIS_SIMT_STREAMS") && *getenv("ASPIS_SIMT_STREAMS") == '1';
+  return delays;
+}
+
+/* One step of some stream; false: none can go on. */
+static bool step_some() {
+  const size_t n = streams.size(), first = turn.below((unsigned)n);
+  for (size_t i = 0; i < n; i++) {
+    SimtStream *s = streams[(first + i) % n];
+    if (s->work.empty() || !s->work.front()()) continue;
+    s->work.pop_front();
+    return true;
+  }
+  return false;
+}
+
+static void nap() {
+  const timespec time = {0, 50000};
+  nanosleep(&time, nullptr);
+}
+
+void simt_enqueue(cudaStream_t stream, std::function<bool()> work) {
+  std::unique_lock<std::recursive_mutex> lock(running);
+  if (!simt_delays()) {
+    while (!work()) nap();
+    return;
+  }
+  if (!stream) FAULT("work without a stream beside %zu streams", streams.size());
+  stream->work.push_back(std::move(work));
+  for (unsigned n = turn.below(3); n > 0 && step_some(); n--) continue;
+}
+
+void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes, std::function<void()> body,
+                 cudaStream_t stream) {
+  simt_enqueue(stream, [=] { return run_kernel(kernel, grid, block_dim, shared_bytes, body), true; });
+}
+
 SimtLibraryCall::SimtLibraryCall(const char *name) {
   protect(true);
   block.kernel = name, block_number = 0;
@@ -333,7 +395,8 @@ void *simt_shared() { return block.shared; }
 /* ---- barriers and warps */
 
 void simt_barrier(const char *file, int line) {
-  if (block.n_at_barrier > 0 && (block.barrier_line != line || (block.barrier_file != file && strcmp(block.barrier_file, file) != 0)))
+  if (block.n_at_barrier > 0 &&
+      (block.barrier_line != line || (block.barrier_file != file && strcmp(block.barrier_file, file) != 0)))
     FAULT("%s: some threads wait at %s:%d, others at %s:%d", block.kernel, block.barrier_file, block.barrier_line, file,
           line);
   block.barrier_file = file, block.barrier_line = line;
@@ -520,7 +583,10 @@ void simt_copy_wait(int n_open) {
 /* ---- the runtime */
 
 const char *cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : error == cudaErrorMemoryAllocation ? "out of memory" : "invalid argument";
+  return error == cudaSuccess                 ? "no error"
+         : error == cudaErrorMemoryAllocation ? "out of memory"
+         : error == cudaErrorNotReady         ? "not ready"
+                                              : "invalid argument";
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
@@ -541,8 +607,47 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
 }
 cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return *stream = nullptr, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  streams.push_back(*stream = new SimtStream);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (!stream->work.empty()) step_some();
+  return stream->work.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  while (stream && !stream->work.empty())
+    if (!step_some()) nap();
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = new SimtEvent{}, cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  const uint64_t number = ++event->recorded;
+  simt_enqueue(stream, [=] {
+    timespec now_is;
+    clock_gettime(CLOCK_MONOTONIC, &now_is);
+    event->reached = number, event->seconds = (double)now_is.tv_sec + 1e-9 * (double)now_is.tv_nsec;
+    return true;
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  const uint64_t number = event->recorded;
+  simt_enqueue(stream, [=] { return event->reached >= number; });
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (!from->recorded || !to->recorded) return cudaErrorInvalidValue;
+  if (from->reached < from->recorded || to->reached < to->recorded) return cudaErrorNotReady;
+  return *ms = (float)(1000 * (to->seconds - from->seconds)), cudaSuccess;
+}
 
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, access = PROT_READ | PROT_WRITE;
@@ -566,18 +671,26 @@ cudaError_t cudaFree(void *memory) {
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
   return *free_bytes = *all_bytes = (size_t)16 << 30, cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  const std::lock_guard<std::mutex> one_at_a_time(copying);
-  protect(true);
-  memmove(to, from, bytes);
-  protect(false);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  std::shared_ptr<std::vector<char>> staged; /* memory that is not pinned may change once the call is back */
+  if (kind == cudaMemcpyHostToDevice && simt_delays())
+    staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
+  simt_enqueue(stream, [=] {
+    protect(true);
+    memmove(to, staged ? staged->data() : from, bytes);
+    protect(false);
+    return true;
+  });
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
-  const std::lock_guard<std::mutex> one_at_a_time(copying);
-  protect(true);
-  memset(at, value, bytes);
-  protect(false);
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
+  simt_enqueue(stream, [=] {
+    protect(true);
+    memset(at, value, bytes);
+    protect(false);
+    return true;
+  });
   return cudaSuccess;
 }
 

@@ -3,13 +3,14 @@
  *
  * What it makes visible: a missing barrier (the order of threads changes the result, or a value is still the NaN that
  * shared memory begins with), a barrier that not all threads reach, lanes that meet in different warp operations, an
- * asynchronous copy read before its wait, two blocks of a launch that touch the same global memory where one writes, and
- * under AddressSanitizer every access out of bounds. */
+ * asynchronous copy read before its wait, two blocks of a launch that touch the same global memory where one writes, work of
+ * two streams that neither waits for the other, and under AddressSanitizer every access out of bounds. */
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 
 #define __global__
 #define __device__
@@ -33,7 +34,13 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
 /* ---- the runtime */
 
 typedef struct SimtStream *cudaStream_t;
-typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 } cudaError_t;
+typedef struct SimtEvent *cudaEvent_t;
+typedef enum cudaError {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorNotReady = 600
+} cudaError_t;
 typedef enum cudaMemcpyKind {
   cudaMemcpyHostToDevice = 1,
   cudaMemcpyDeviceToHost = 2,
@@ -45,7 +52,7 @@ typedef enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76
 } cudaDeviceAttr;
-enum { cudaStreamNonBlocking = 1 };
+enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2 };
 struct cudaDeviceProp {
   char name[256];
 };
@@ -60,11 +67,19 @@ cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream);
+
+/* ASPIS_SIMT_STREAMS=1: work waits in its stream's queue, instead of being done when it is asked for. */
+bool simt_delays();
 
 /* ---- running a kernel */
 
@@ -73,8 +88,9 @@ struct SimtThread; /* the fiber that runs */
 extern dim3 simt_thread_index;
 #define threadIdx simt_thread_index
 
-/* Runs body once for every thread of every block. */
-void simt_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void *), void *arguments);
+/* Runs body once for every thread of every block, when its stream comes to it. */
+void simt_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body,
+                 cudaStream_t stream);
 /* What a library launches: reads and writes are its own while this lives. */
 struct SimtLibraryCall {
   explicit SimtLibraryCall(const char *name);
@@ -84,14 +100,12 @@ void *simt_shared();
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(simt_shared())
 
 template <class... Parameters, class... Arguments>
-static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared,
+static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                                       void (*kernel)(Parameters...), Arguments... arguments) {
-  auto body = [=] { kernel(arguments...); };
-  simt_launch(
-      name, grid, block, shared, [](void *b) { (*static_cast<decltype(body) *>(b))(); }, &body);
+  simt_launch(name, grid, block, shared, [=] { kernel(arguments...); }, stream);
 }
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
-  simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), kernel, __VA_ARGS__)
+  simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), cuda_device.stream, kernel, __VA_ARGS__)
 
 /* All threads must come to the same barrier of the source. */
 void simt_barrier(const char *file, int line);

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Several ranks with device: cuda over NCCL, on the host's twins of both (tests/simt): the bytes of one rank, however the ranks were
+# started, split or not, and as through the host's memory; a lost rank ends the others; what is missing is said.
+# The device's memory is out of the host's reach, as a GPU's is, and its work waits in streams.
+source "$(dirname "$0")/common.sh"
+export ASPIS_CUDA=simt ASPIS_SIMT_GUARD=1 ASPIS_SIMT_STREAMS=1 OMP_NUM_THREADS=1
+export ASAN_OPTIONS=detect_leaks=0 # Open MPI's own
+head -c 3000 text.txt >short.txt && mv short.txt text.txt
+
+cat >tiny.yaml <<'EOF2'
+name: tiny
+seed: 5
+device: cuda
+model:
+  d_model: 16
+  n_layer: 2
+  ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 16}
+data: {kind: text, path: [text.txt], tokenizer: char, seq_len: 20}
+optim: {lr: 3.0e-3, warmup_steps: 2}
+train: {steps: 4, batch_size: 4, virtual_ranks: 4, eval_every: 4, eval_batches: 1, save_every: 2, log_every: 1}
+EOF2
+last=checkpoints/step-00000004.h5
+
+port=$((20000 + RANDOM % 20000))
+over_tcp() { # N DIR ARGS...: each rank's code and words in DIR.<rank>.code and .err
+  local n=$1 out=$2 rank pids=()
+  shift 2
+  port=$((port + 1))
+  for rank in $(seq 0 $((n - 1))); do
+    ASPIS_RANK=$rank ASPIS_WORLD=$n ASPIS_MASTER=127.0.0.1:$port "$aspis" train tiny.yaml --quiet --out "$out" "$@" >/dev/null 2>"$out.$rank.err" &
+    pids+=($!)
+  done
+  for rank in $(seq 0 $((n - 1))); do
+    local code=0
+    wait "${pids[$rank]}" || code=$?
+    echo $code >"$out.$rank.code"
+  done 2>/dev/null
+}
+same() { # DIR DIR WHAT
+  cmp "$1/$last" "$2/$last" || fail "$3: the final checkpoints differ: $(cat "$2".*err)"
+  diff <(steady_metrics "$1") <(steady_metrics "$2") >/dev/null || fail "$3: the metrics differ"
+  echo "ok: $3: the same bytes"
+}
+
+for type in f32 bf16; do "$aspis" train tiny.yaml --quiet --out $type-1 --set dtype=$type >/dev/null; done
+over_tcp 2 f32-2 --set train.transport=nccl
+same f32-1 f32-2 "two ranks"
+over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1
+same bf16-1 bf16-4 "four ranks, bf16, state split"
+over_tcp 2 host --set train.transport=host
+same f32-1 host "two ranks through the host's memory"
+if command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ]; then
+  "$aspis" launch -n 4 -- train tiny.yaml --out mpi --set train.transport=nccl >/dev/null 2>mpi.err || fail "mpi: $(cat mpi.err)"
+  grep -q 'on each of 4 ranks (mpi, nccl)' mpi.err || fail "mpi: not told how the ranks are joined: $(cat mpi.err)"
+  same f32-1 mpi "four ranks of mpirun's"
+fi
+
+# A rank that is lost: the communicator is aborted, the other ends with 6, also where only NCCL itself notices.
+for watchdog in 5 0; do
+  over_tcp 2 lost-$watchdog --set train.watchdog=$watchdog --set debug.allow=true --set 'debug.fault="kill@4,rank=1,phase=reduce"'
+  [ "$(cat lost-$watchdog.0.code)" = 6 ] && [ "$(wc -l <lost-$watchdog.0.err)" = 1 ] || fail "lost, watchdog $watchdog: exit $(cat lost-$watchdog.0.code): $(cat lost-$watchdog.0.err)"
+done
+grep -q 'rank 1 on [^ ]* died: its connection closed.* in step 4, phase reduce' lost-5.0.err || fail "lost: $(cat lost-5.0.err)"
+grep -q 'rank 0 on [^ ]*: lost its peers in the sum of gradients' lost-0.0.err || fail "lost, no watchdog: $(cat lost-0.0.err)"
+for watchdog in 5 0; do
+  "$aspis" train tiny.yaml --quiet --out lost-$watchdog --resume auto >/dev/null
+  cmp f32-1/$last lost-$watchdog/$last || fail "lost: resumed, it ends with other bytes"
+done
+echo "ok: a lost rank ends the others, and what is left is whole"
+
+# NCCL asked for where there is none.
+refused() { # MESSAGE
+  [ "$(cat refused.0.code)" = 2 ] && [ "$(cat refused.1.code)" = 2 ] && [ "$(cat refused.0.err refused.1.err | wc -l)" = 1 ] &&
+    grep -q "$1" refused.0.err || fail "expected \"$1\" and exit 2: $(cat refused.0.err refused.1.err)"
+}
+over_tcp 2 refused --set train.transport=nccl --set device=cpu
+refused 'train.transport: found nccl, expected auto or host where device is not cuda'
+mkdir alone
+cp "$aspis" "$(dirname "$aspis")/libaspis_simt.so" alone/
+built=$aspis aspis=$PWD/alone/aspis
+over_tcp 2 refused --set train.transport=nccl
+refused 'train.transport: nccl: this build has no libaspis_simt_nccl.so'
+over_tcp 2 auto
+aspis=$built
+same f32-1 auto "built without NCCL, transport left to itself"

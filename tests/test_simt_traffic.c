@@ -15,7 +15,8 @@
  *
  * 1,024 tokens cut into four segments: what crosses them is found of all but the last, which reads x, B, dt, a, lambda and
  * angle once more; a state is written there, read and written where they are joined, and read where a segment begins:
- *   forward   3/4 of x 2P, scalars 12, B 4N/8, states 4 x 4PN/256: 513 */
+ *   forward   3/4 of x 2P, scalars 12, B 4N/8, states 4 x 4PN/256: 513
+ *   backward  3/4 of dy 2P, scalars 12, C 4N/8, states' gradients 4 x 4PN/256: 513; where angles turn, both once more: 192 */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +81,6 @@ Test(simt_traffic, of_mamba2_is_near_the_least) { check(1, (Bound){MAMBA2(2048),
 Test(simt_traffic, of_siso_is_near_the_least) { check(1, (Bound){SISO(2048), 592, 916, 0, 0}); }
 Test(simt_traffic, of_mimo_is_near_the_least) { check(1, (Bound){MIMO(512), 1196, 2392, 33, 66}); }
 Test(simt_traffic, of_segments_is_what_finding_their_states_takes) {
-  check(scan_segment_blocks, (Bound){MAMBA2(1024), 458 + 513, 808, 0, 0});
-  check(scan_segment_blocks, (Bound){SISO(1024), 592 + 513, 916, 0, 0});
+  check(scan_segment_blocks, (Bound){MAMBA2(1024), 458 + 513, 808 + 513, 0, 0});
+  check(scan_segment_blocks, (Bound){SISO(1024), 592 + 513, 916 + 513 + 192, 0, 0});
 }

@@ -14,11 +14,16 @@
  * memory (and in scratch while another head is at work). Forward saved the state entering each chunk; where a chunk has
  * several tiles, those between are made again, in the block's scratch. What heads share (dB and dC behind their norm, the
  * turns' gradient) is summed over the block's heads, where it lies in the cache between one head of a chunk and the next,
- * and over the blocks, in order, by kernels of their own; so are the parameters' gradients, by sequences. */
+ * and over the blocks, in order, by kernels of their own; so are the parameters' gradients, by sequences.
+ *
+ * Few sequences and heads are cut into segments, as forward: a block has some heads of one segment. What a segment adds to
+ * the gradient of the state before it, from nothing, is found first, and joined from the last to the first: G' = exp(sum of
+ * a) G + what the segment adds. A turn of all k and q behind a segment is a turn of what they leave at the sequence's end
+ * and, backwards, of the state that they find: so the sum of their thetas' gradients is cross products at the border. */
 #include "tensor/cuda/scan.h"
 
 struct Gradients {
-  Rows dy, dssm_out, dangle_out, dk_out, dv_out, chunk_states;
+  Rows dy, dssm_out, dangle_out, dk_out, dv_out, chunk_states, ssm_out, k_out;
   Rows dx, ddt, da, dlambda, dssm_in, dangle_in, dk_in, dv_in;
 };
 
@@ -26,13 +31,15 @@ struct Gradients {
 struct Scratch {
   float *states;  /* (blocks, tiles of a chunk, P padded, N padded) */
   double *thetas; /* (chunks, H, S): of the token before each chunk */
-  float *G;       /* (sequences, H, P padded, N padded): between chunks */
-  double *dtheta; /* (sequences, H, S): the same */
+  float *G;       /* (segments, H, P padded, N padded): between chunks; at first what comes from the segments behind */
+  double *dtheta; /* (segments, H, S): the same */
+  float *whole;   /* (segments, H): exp(sum of a) */
+  float *ddelta;  /* (segments, H): the gradient of the last token's delta */
   Rows dB, dC;    /* (parts, T, R, N), as activations */
   float *sum_dB, *sum_dC; /* (blocks, tokens of a chunk, R, N): of the part's heads so far */
   Rows dturn;     /* (parts, T, S), as activations */
   float *sum_dturn; /* (blocks, tokens of a chunk, S): of the part's heads so far */
-  float *params;  /* (sequences, H, param_width): dD (P) | dB_bias (R, N) | dC_bias (R, N) | dmimo_x (R, P) */
+  float *params;  /* (segments, H, param_width): dD (P) | dB_bias (R, N) | dC_bias (R, N) | dmimo_x (R, P) */
   float *norms;   /* (SUM_BLOCKS, 2, N) */
   int64_t n_tiles, param_width;
   int share, parts_of_group, n_parts;
@@ -426,7 +433,7 @@ static __device__ void end_head(const Scan &s, const Work &work, int64_t seq, in
   if (threadIdx.x == 0) give_delta(s, g, start, h, ddelta);
 }
 
-/* G and theta's gradient where a head's last chunk begins: what arrives at the sequence's end. */
+/* G and theta's gradient behind a sequence: what arrives at its end. */
 static __device__ void begin_head(const Scan &s, const Work &work, int64_t at, const Gradients &g) {
   for (int i = threadIdx.x; i < s.n_rows * s.n_cols; i += SCAN_THREADS) {
     const int p = i / s.n_cols, n = i % s.n_cols;
@@ -478,8 +485,15 @@ static __device__ void tile_backward(const Scan &s, const Work &work, const Grad
   scalars_backward(s, work, tile, h, g, straight);
   step_gradient<IS_BF16>(s, work, tile);
   __syncthreads();
-  if (s.lambda && !tile.ends_sequence && threadIdx.x == 0)
-    give_delta(s, g, tile.first + tile.n, h, work.ddelta[tile.n - 1]);
+}
+
+/* The gradient of the tile's last delta goes to the token behind it, or aside. */
+static __device__ void give_delta_on(const Scan &s, const Work &work, const Gradients &g, const ScanTile &tile, int h,
+                                     float *aside) {
+  if (s.lambda && !tile.ends_sequence && threadIdx.x == 0) {
+    if (aside) global_store(aside, work.ddelta[tile.n - 1]);
+    else give_delta(s, g, tile.first + tile.n, h, work.ddelta[tile.n - 1]);
+  }
   __syncthreads();
 }
 
@@ -490,28 +504,143 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) backward(Scan s, Gradi
   Work work;
   carve(s, scratch.n_tiles, &work, &c);
   const int part = blockIdx.x % scratch.n_parts, first_head = scratch.first_head(s, part);
-  const int64_t seq = blockIdx.x / scratch.n_parts, start = global_load(s.starts + seq),
-                end = global_load(s.starts + seq + 1), last_chunk = start + (end - start - 1) / s.n_q * s.n_q;
-  for (int64_t chunk = last_chunk; chunk >= start; chunk -= s.n_q)
+  const int64_t row = blockIdx.x / scratch.n_parts;
+  const Segment segment = segment_at(s, row, s.segment);
+  const int64_t start = segment.start, end = segment.end, n_heads = scratch.end_head(s, part) - first_head;
+  for (int64_t i = threadIdx.x; i < n_heads * scratch.param_width; i += SCAN_THREADS)
+    global_store(scratch.params + (row * s.n_h + first_head) * scratch.param_width + i, 0.0f);
+  if (!segment.is_there()) return;
+  const int64_t last_chunk = segment.first + (end - segment.first - 1) / s.n_q * s.n_q;
+  for (int64_t chunk = last_chunk; chunk >= segment.first; chunk -= s.n_q)
     for (int h = first_head; h < scratch.end_head(s, part); h++) {
-      const int64_t at = seq * s.n_h + h;
+      const int64_t at = row * s.n_h + h;
       float *dD = scratch.params + at * scratch.param_width, *dB_bias = dD + s.n_p, *dC_bias = dB_bias + s.n_r * s.n_n;
       const HeadParams params = {dD, dB_bias, dC_bias, dC_bias + s.n_r * s.n_n};
-      for (int i = threadIdx.x; chunk == last_chunk && i < scratch.param_width; i += SCAN_THREADS)
-        global_store(dD + i, 0.0f);
-      if (chunk == last_chunk) begin_head(s, work, at, g);
+      if (chunk == last_chunk && segment.ends_sequence()) begin_head(s, work, segment.seq * s.n_h + h, g);
       else
         fetch_head(s, work, scratch, at);
-      chunk_states<IS_BF16>(s, work, scratch, g.chunk_states, seq, start, end, chunk, h);
+      chunk_states<IS_BF16>(s, work, scratch, g.chunk_states, segment.seq, start, end, chunk, h);
       const int64_t chunk_end = chunk + s.n_q < end ? chunk + s.n_q : end;
-      for (int number = (int)((chunk_end - chunk - 1) / s.n_tile); number >= 0; number--)
+      for (int number = (int)((chunk_end - chunk - 1) / s.n_tile); number >= 0; number--) {
+        const ScanTile tile = scan_tile_at(s, segment.seq, start, segment.seq_end, chunk + (int64_t)number * s.n_tile);
         tile_backward<IS_BF16>(s, work, g, scratch, params, Share{part, h == first_head, h + 1 == scratch.end_head(s, part)},
-                               scan_tile_at(s, seq, start, end, chunk + (int64_t)number * s.n_tile), number, h);
-      if (chunk > start) put_head_aside(s, work, scratch, at);
-      else
-        end_head(s, work, seq, start, h, g, params.dmimo);
+                               tile, number, h);
+        give_delta_on(s, work, g, tile, h, tile.first + tile.n == end ? scratch.ddelta + at : nullptr);
+      }
+      if (chunk > segment.first) put_head_aside(s, work, scratch, at);
+      else if (segment.begins_sequence())
+        end_head(s, work, segment.seq, start, h, g, params.dmimo);
       __syncthreads();
     }
+}
+
+/* ---- before, where sequences are cut: the gradient of the state behind every segment */
+
+/* What a segment that does not begin its sequence adds to the gradient of the state before it (with dssm_out in the
+ * sequence's last), into the G of the segment there. From the first tile on, so that theta goes with it. */
+template <bool IS_BF16>
+static __global__ void __launch_bounds__(SCAN_THREADS, 1) find_gradient(Scan s, Gradients g, Scratch scratch) {
+  SHARED(unsigned char, memory);
+  SharedCarver c = {memory, 0};
+  Work work;
+  carve(s, scratch.n_tiles, &work, &c);
+  const ScanWork &w = work.tile;
+  const int h = blockIdx.x % s.n_h;
+  const int64_t row = blockIdx.x / s.n_h, size = (int64_t)s.n_rows * s.n_cols;
+  const Segment segment = segment_at(s, row, s.segment);
+  if (!segment.is_there() || segment.begins_sequence()) return;
+  for (int i = threadIdx.x; i < size; i += SCAN_THREADS) work.G[i / s.n_cols * s.ld_n + i % s.n_cols] = 0;
+  scan_begin_theta(s, w, segment, scratch.thetas, h);
+  double sum = 0;
+  for (int64_t first = segment.first; first < segment.end;) {
+    const ScanTile tile = scan_tile_at(s, segment.seq, segment.start, segment.seq_end, first);
+    scan_decays(s, w, tile, h);
+    scan_rotations(s, w, tile, h);
+    scan_load_rows(s, tile, h, s.C, s.C_norm, s.C_bias, w.q);
+    load_dy(s, work, tile, h, g.dy);
+    __syncthreads();
+    scan_rotate(s, w, tile, w.q);
+    __syncthreads();
+    const float before = (float)exp(sum);
+    TileFactor dy = tile_cols(work.dy, s.ld_p);
+    dy.scale = w.start;
+    tile_for<2>(s.n_rows, s.n_cols, [&](int i0, int j0) {
+      TileSum<2> d = {};
+      tile_mac<IS_BF16>(d, dy, i0, tile_cols(w.q, s.ld_n), j0, s.n_m);
+      tile_each(i0, j0, d, [&](int i, int j, float x) { work.G[i * s.ld_n + j] += before * x; });
+    });
+    sum += (double)w.high[tile.m - 1] + (double)w.low[tile.m - 1];
+    first += tile.n;
+  }
+  __syncthreads();
+  const float whole = (float)exp(sum);
+  for (int i = threadIdx.x; i < size; i += SCAN_THREADS) {
+    const int p = i / s.n_cols, n = i % s.n_cols;
+    float x = work.G[p * s.ld_n + n];
+    if (segment.ends_sequence() && g.dssm_out && p < s.n_p && n < s.n_n)
+      x += whole * g.dssm_out.get((segment.seq * s.n_h + h) * s.n_p + p, n);
+    global_store(scratch.G + ((row - 1) * s.n_h + h) * size + i, x);
+  }
+  if (threadIdx.x == 0) global_store(scratch.whole + row * s.n_h + h, whole);
+}
+
+/* From what each segment adds to what comes from all segments behind. A thread has an element of the state. */
+static __global__ void join_gradients(Scan s, Scratch scratch) {
+  const int64_t size = (int64_t)s.n_rows * s.n_cols, at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  const int64_t seq = at / (s.n_h * size), in_seq = at % (s.n_h * size), h = in_seq / size;
+  if (seq >= s.n_seq) return;
+  const int64_t start = global_load(s.starts + seq), end = global_load(s.starts + seq + 1);
+  const int64_t first = segment_row(start, seq, s.segment), last = first + (end - start - 1) / s.segment;
+  float G = 0;
+  for (int64_t row = last - 1; row >= first; row--) { /* behind the last segment is nothing but dssm_out, which is in */
+    float *own = scratch.G + row * s.n_h * size + in_seq;
+    const float whole = row + 1 < last ? global_load(scratch.whole + (row + 1) * s.n_h + h) : 0;
+    G = global_load(own) + whole * G;
+    global_store(own, G);
+  }
+}
+
+/* dx(second) x(first) - dx(first) x(second) of pair i, summed over rows dx + k ld_dx. */
+template <class Dx, class X>
+static __device__ double cross_of(const Scan &s, int i, int n_rows, Dx dx, X x) {
+  double sum = 0;
+  for (int c = 0; c < n_rows; c++)
+    sum += (double)dx(c, s.second_of(i)) * x(c, s.first_of(i)) - (double)dx(c, s.first_of(i)) * x(c, s.second_of(i));
+  return sum;
+}
+/* theta's gradient behind a segment. A thread has an angle of a head. */
+static __global__ void border_dthetas(Scan s, Gradients g, Scratch scratch) {
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / s.n_s / s.n_h;
+  if (row >= s.n_segments) return;
+  const int h = at / s.n_s % s.n_h, i = at % s.n_s;
+  const Segment segment = segment_at(s, row, s.segment);
+  if (!segment.is_there() || segment.ends_sequence()) return;
+  const int64_t of_seq = segment.seq * s.n_h + h, chunk = s.chunk_row(segment.start, segment.seq, segment.end) * s.n_h + h;
+  const float *G = scratch.G + (row * s.n_h + h) * s.n_rows * s.n_cols;
+  double sum = g.dangle_out ? (double)g.dangle_out.get(of_seq, i) : 0;
+  sum -= cross_of(
+      s, i, s.n_p, [&](int c, int n) { return global_load(G + c * s.n_cols + n); },
+      [&](int c, int n) { return g.chunk_states.get(chunk * s.n_p + c, n); });
+  if (g.dssm_out)
+    sum += cross_of(
+        s, i, s.n_p, [&](int c, int n) { return g.dssm_out.get(of_seq * s.n_p + c, n); },
+        [&](int c, int n) { return g.ssm_out.get(of_seq * s.n_p + c, n); });
+  if (g.dk_out)
+    sum += cross_of(
+        s, i, s.n_r, [&](int r, int n) { return g.dk_out.get((segment.seq * s.n_r + r) * s.n_h + h, n); },
+        [&](int r, int n) { return g.k_out.get((segment.seq * s.n_r + r) * s.n_h + h, n); });
+  global_store(scratch.dtheta + at, sum);
+}
+
+/* ---- behind: what segments give each other */
+
+/* The delta of a segment's last token is the next one's affair, and that is another block's. */
+static __global__ void give_deltas(Scan s, Gradients g, const float *ddelta) {
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / s.n_h;
+  if (row >= s.n_segments) return;
+  const Segment segment = segment_at(s, row, s.segment);
+  if (segment.is_there() && !segment.ends_sequence())
+    give_delta(s, g, segment.end, (int)(at % s.n_h), global_load(ddelta + at));
 }
 
 /* ---- behind: what heads share */
@@ -564,7 +693,7 @@ static __global__ void angle_backward(Scan s, Rows dturn, int n_parts, Rows dang
   dangle.add(t, i, sum * PI * (1 - tanh_angle * tanh_angle));
 }
 
-/* The sequences' sums of a head's parameter gradients, `width` of each from `first` on, to rows of to (or, where D has one
+/* The segments' sums of a head's parameter gradients, `width` of each from `first` on, to rows of to (or, where D has one
  * number a head, all of them to that). */
 static __global__ void add_params(Scan s, const float *params, int64_t param_width, int64_t first, int64_t width,
                                   Rows to, bool to_one) {
@@ -572,9 +701,9 @@ static __global__ void add_params(Scan s, const float *params, int64_t param_wid
   const int64_t n = to_one ? 1 : width, h = at / n, i = at % n;
   if (h >= s.n_h) return;
   float sum = 0;
-  for (int64_t seq = 0; seq < s.n_seq; seq++)
+  for (int64_t row = 0; row < s.n_segments; row++)
     for (int64_t c = 0; c < (to_one ? width : 1); c++)
-      sum += global_load(params + (seq * s.n_h + h) * param_width + first + i + c);
+      sum += global_load(params + (row * s.n_h + h) * param_width + first + i + c);
   if (to_one) to.add(0, h, sum);
   else to.add(h, i, sum);
 }
@@ -584,12 +713,13 @@ static __global__ void add_params(Scan s, const float *params, int64_t param_wid
 static Scratch lay_scratch(const Scan &s, char *at, size_t *bytes) {
   Scratch scratch = {};
   const int group = s.n_h / s.n_g;
-  scratch.share = (int)min_i64(ceil_div(s.n_seq * s.n_h, cuda_device.n_processors), group);
+  const int64_t pieces = s.n_seq * ceil_div(ceil_div(s.n_t, s.n_seq), s.segment); /* where all are as long */
+  scratch.share = (int)min_i64(ceil_div(pieces * s.n_h, cuda_device.n_processors), group);
   scratch.parts_of_group = (int)ceil_div(group, scratch.share), scratch.n_parts = s.n_g * scratch.parts_of_group;
   scratch.n_tiles = ceil_div(min_i64(s.n_q, s.n_t), s.n_tile);
   scratch.param_width = s.n_p + 2 * s.n_r * s.n_n + s.n_r * s.n_p;
   scratch.dB.ld = scratch.dC.ld = s.n_n, scratch.dB.is_bf16 = scratch.dC.is_bf16 = s.x.is_bf16;
-  const int64_t n_blocks = s.n_seq * scratch.n_parts, n_heads = s.n_seq * s.n_h, state = (int64_t)s.n_rows * s.n_cols;
+  const int64_t n_blocks = s.n_segments * scratch.n_parts, n_heads = s.n_segments * s.n_h, state = (int64_t)s.n_rows * s.n_cols;
   const int64_t rows = scratch.n_parts * s.n_t, shared = rows * s.n_r * s.n_n * (s.x.is_bf16 ? 2 : 4),
                 f = sizeof(float), d = sizeof(double);
   const int64_t sums = scratch.share > 1 ? n_blocks * s.chunk_rows() * s.n_n * f : 0;
@@ -602,6 +732,8 @@ static Scratch lay_scratch(const Scan &s, char *at, size_t *bytes) {
                 {(void **)&scratch.states, n_blocks * scratch.n_tiles * state * f},
                 {(void **)&scratch.G, n_heads * state * f},
                 {(void **)&scratch.dtheta, n_heads * s.n_s * d},
+                {(void **)&scratch.whole, n_heads * f},
+                {(void **)&scratch.ddelta, n_heads * f},
                 {&scratch.dB.data, shared},
                 {&scratch.dC.data, shared},
                 {(void **)&scratch.sum_dB, sums},
@@ -655,6 +787,8 @@ KERNEL_BWD(ssd_scan, SsdScan) {
                        rows_of_width(p->dk_out, s.n_n),
                        rows_of_width(p->dv_out, s.n_p),
                        rows_of_width(p->chunk_states, s.n_n),
+                       rows_of_width(p->ssm_out, s.n_n),
+                       rows_of_width(p->k_out, s.n_n),
                        rows_of(p->dx),
                        rows_of(p->ddt),
                        rows_of(p->da),
@@ -664,8 +798,17 @@ KERNEL_BWD(ssd_scan, SsdScan) {
                        rows_of_width(p->dk_in, s.n_n),
                        rows_of_width(p->dv_in, s.n_p)};
   if (s.n_s > 0) scan_chunk_thetas(s, scratch.thetas);
-  void (*const kernel)(Scan, Gradients, Scratch) = p->x->dtype == BF16 ? backward<true> : backward<false>;
-  LAUNCH(kernel, blocks_of(s.n_seq * scratch.n_parts, 1), SCAN_THREADS, backward_bytes(s), s, g, scratch);
+  const bool is_bf16 = p->x->dtype == BF16, is_cut = s.segment < s.n_t;
+  if (is_cut) {
+    void (*const find)(Scan, Gradients, Scratch) = is_bf16 ? find_gradient<true> : find_gradient<false>;
+    LAUNCH(find, blocks_of(s.n_segments * s.n_h, 1), SCAN_THREADS, backward_bytes(s), s, g, scratch);
+    LAUNCH(join_gradients, blocks_of(s.n_seq * s.n_h * s.n_rows * s.n_cols, 128), 128, 0, s, scratch);
+    if (s.n_s > 0)
+      LAUNCH(border_dthetas, blocks_of(s.n_segments * s.n_h * s.n_s, 128), 128, 0, s, g, scratch);
+  }
+  void (*const kernel)(Scan, Gradients, Scratch) = is_bf16 ? backward<true> : backward<false>;
+  LAUNCH(kernel, blocks_of(s.n_segments * scratch.n_parts, 1), SCAN_THREADS, backward_bytes(s), s, g, scratch);
+  if (is_cut && p->lambda) LAUNCH(give_deltas, blocks_of(s.n_segments * s.n_h, 128), 128, 0, s, g, scratch.ddelta);
 
   const size_t shared = (size_t)(2 * s.n_n + WARP) * sizeof(float);
   const unsigned n_sums = (unsigned)sum_blocks(ceil_div(s.n_t, SHARE_TOKENS));

@@ -111,20 +111,6 @@ static const real *head_row(const Attention *p, const Tensor *in, const real *ne
   return row + g * p->head_dim;
 }
 
-static real dot(const real *a, const real *b, int64_t n) {
-  Lanes lanes = {0};
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) lanes += *lanes_of(a + i) * *lanes_of(b + i);
-  real sum = lanes_sum(&lanes);
-  for (; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-
-static void add_scaled(real *y, real c, const real *x, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] += c * x[i];
-}
-
 static int64_t sequence_of(const Attention *p, int64_t t) {
   const int32_t *start = p->cu_seqlens->data;
   int64_t s = 0;

@@ -161,7 +161,6 @@ KERNEL_FWD(conv1d, Conv1d) {
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t index = 0; index < n_tasks(p); index++) {
     const Task k = task_make(p, index);
-    const Tensor x = cols_from(p->x, k.col);
     Tensor own = cols_from(p->y, k.col);
     Panel panel;
     int64_t seq = 0;
@@ -175,8 +174,8 @@ KERNEL_FWD(conv1d, Conv1d) {
         forward_rows(&k, n, (Rows){in.at + r * in.ld, in.ld}, y, y_ld);
         for (int64_t i = 0; i < n; i++) {
           row_store(&own, row + r + i, k.n, y + i * y_ld);
-          row_prefetch(&x, row + r + i + AHEAD, k.n);
-          row_prefetch(&own, row + r + i + AHEAD, k.n);
+          row_prefetch(p->x, row + r + i + AHEAD, k.col, k.n);
+          row_prefetch(p->y, row + r + i + AHEAD, k.col, k.n);
         }
       }
       if (p->window_out && panel.at + panel.n == panel.length) store_window_out(&k, &panel);
@@ -206,12 +205,12 @@ static void dpre_row(const Task *k, const real *in, int64_t ld, const real *dy, 
 /* dpre of the panel's tokens and the W - 1 behind them, zero behind the sequence. */
 static void panel_dpre(const Task *k, const Panel *panel, Rows in, int64_t n_rows) {
   const Conv1d *p = k->p;
+  const Tensor own = p->dy ? cols_from(p->dy, k->col) : (Tensor){0};
   for (int64_t r = 0; r < panel->n + k->n_w - 1; r++) {
     real *dpre = k->dpre + r * TILE;
     if (r < n_rows && p->dy) {
-      const Tensor own = cols_from(p->dy, k->col), x = cols_from(p->x, k->col);
-      row_prefetch(&own, panel->start + panel->at + r + AHEAD, k->n);
-      row_prefetch(&x, panel->start + panel->at + r + AHEAD, k->n);
+      row_prefetch(p->dy, panel->start + panel->at + r + AHEAD, k->col, k->n);
+      row_prefetch(p->x, panel->start + panel->at + r + AHEAD, k->col, k->n);
       dpre_row(k, in.at + r * in.ld, in.ld, row_load(&own, panel->start + panel->at + r, k->n, k->rows), dpre);
     } else memset(dpre, 0, TILE * sizeof(real));
   }
@@ -287,7 +286,7 @@ static void backward_task(const Task *k) {
         add_dwindow_out(k, &panel, panel.at + r, k->rows + i * TILE);
         if (!p->dx) continue;
         Tensor own = cols_from(p->dx, k->col);
-        row_prefetch(&own, row + r + AHEAD, k->n);
+        row_prefetch(p->dx, row + r + AHEAD, k->col, k->n);
         row_add(&own, row + r, k->n, k->rows + i * TILE);
       }
     }

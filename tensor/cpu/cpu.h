@@ -62,13 +62,13 @@ static inline const real *row_load(const Tensor *t, int64_t r, int64_t n, real *
   return buffer;
 }
 
-/* Asks for the first n columns of row r, which a later step of the caller's loop will read: rows that lie apart, a page
+/* Asks for columns [col, col + n) of row r, which a later step of the caller's loop will read: rows that lie apart, a page
  * each, are beyond what a processor fetches ahead by itself (docs/decisions.md). Nothing where there is no such row. */
-static inline void row_prefetch(const Tensor *t, int64_t r, int64_t n) {
+static inline void row_prefetch(const Tensor *t, int64_t r, int64_t col, int64_t n) {
   enum { LINE = 64 };
   if (!t || r >= tensor_rows(t)) return;
   const int64_t size = t->dtype == REAL_DTYPE ? (int64_t)sizeof(real) : (int64_t)sizeof(uint16_t);
-  const char *at = (const char *)t->data + r * t->ld * size;
+  const char *at = (const char *)t->data + (r * t->ld + col) * size;
   for (int64_t i = 0; i < n * size; i += LINE) __builtin_prefetch(at + i);
 }
 

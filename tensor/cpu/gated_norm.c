@@ -8,8 +8,8 @@
  *   dv = e g (before) or e;  du = s (dv w - u s^2 mean(dv w u)), s = 1 / rms(u);  dw += dv u s
  *   dy = du (before) or du g;  dg = e v (before) or du y
  *   dz += dg silu'(z mz) mz,  dmz += dg silu'(z mz) z,  dmo += dout o
- * Each norm is two loops over its group: one for the sums, one for the result. */
-#include "tensor/cpu/cpu.h"
+ * Each norm goes through its group twice: for what the sums are of, and for the result. */
+#include "tensor/cpu/lanes.h"
 
 /* What one block of rows works in. */
 typedef struct Work {
@@ -74,15 +74,14 @@ static Work work_begin(const GatedNorm *p, int64_t block) {
 static void forward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t at, int64_t n, const real *restrict y,
                           const real *restrict z, const real *restrict mz, const real *restrict mo) {
   const bool before = p->norm == GATE_NORM_BEFORE;
-  real *restrict u = k->u + at, *restrict g = k->g + at, *restrict out = k->sum + at, sum = 0;
+  real *restrict u = k->u + at, *restrict g = k->g + at, *restrict out = k->sum + at;
   const real *restrict w = k->w + at;
-#pragma omp simd reduction(+ : sum)
+#pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     g[i] = real_silu(z[i] * mz[i]);
     u[i] = before ? y[i] : y[i] * g[i];
-    sum = real_fma(u[i], u[i], sum);
   }
-  const real s = p->norm == GATE_NORM_NONE ? 1 : 1 / R(sqrt)(sum / (real)n + (real)p->eps);
+  const real s = p->norm == GATE_NORM_NONE ? 1 : 1 / R(sqrt)(dot(u, u, n) / (real)n + (real)p->eps);
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const real v = u[i] * s * w[i], o = before ? v * g[i] : v;
@@ -99,9 +98,9 @@ KERNEL_FWD(gated_norm, GatedNorm) {
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
       const real *z = row_load(p->z, t, width, k.z_buffer);
       k.sum = row_out(p->out, t, sum);
-      row_prefetch(p->z, t + 1, width);
-      row_prefetch(p->x, t + 1, width * p->n_r);
-      row_prefetch(p->out, t + 1, width);
+      row_prefetch(p->z, t + 1, 0, width);
+      row_prefetch(p->x, t + 1, 0, width * p->n_r);
+      row_prefetch(p->out, t + 1, 0, width);
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
         const real *y = row_load(&x, t, width, k.x_buffer), *mz = k.mz + r * width, *mo = k.mo + r * width;
@@ -120,22 +119,22 @@ static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t
   const real *restrict w = k->w + at, *restrict mz = k->mz + wide_at, *restrict mo = k->mo + wide_at;
   real *restrict u = k->u + at, *restrict g = k->g + at, *restrict dgate = k->dgate + at;
   real *restrict dmz = k->dmz + wide_at, *restrict dmo = k->dmo + wide_at;
-  real *restrict dy = k->dy + at, *restrict dz = k->sum + at, *restrict dw = k->dw + at, sum = 0, dot = 0;
-#pragma omp simd reduction(+ : sum, dot)
+  real *restrict dy = k->dy + at, *restrict dz = k->sum + at, *restrict dw = k->dw + at;
+#pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const real gate = z[i] * mz[i], sigmoid = real_sigmoid(gate), e = dout[i] * mo[i];
     g[i] = gate * sigmoid;
     dgate[i] = sigmoid * real_fma(gate, 1 - sigmoid, 1);
     u[i] = before ? y[i] : y[i] * g[i];
-    sum = real_fma(u[i], u[i], sum);
-    dot = real_fma((before ? e * g[i] : e) * w[i], u[i], dot);
+    dy[i] = (before ? e * g[i] : e) * w[i]; /* dv w */
   }
   const bool normed = p->norm != GATE_NORM_NONE;
-  const real s = normed ? 1 / R(sqrt)(sum / (real)n + (real)p->eps) : 1, pull = normed ? dot / (real)n * s * s : 0;
+  const real s = normed ? 1 / R(sqrt)(dot(u, u, n) / (real)n + (real)p->eps) : 1;
+  const real pull = normed ? dot(dy, u, n) / (real)n * s * s : 0;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const real e = dout[i] * mo[i], dv = before ? e * g[i] : e, v = u[i] * s * w[i];
-    const real du = s * real_fma(dv, w[i], -u[i] * pull);
+    const real du = s * real_fma(-u[i], pull, dy[i]);
     dgate[i] *= before ? e * v : du * y[i];
     dy[i] = before ? du : du * g[i];
     dz[i] = r > 0 ? real_fma(dgate[i], mz[i], dz[i]) : dgate[i] * mz[i];
@@ -161,11 +160,11 @@ KERNEL_BWD(gated_norm, GatedNorm) {
     memset(k.dmo, 0, (size_t)(p->n_r * width) * sizeof(real));
     for (int64_t t = sum_block_start(n_t, b); t < sum_block_start(n_t, b + 1); t++) {
       const real *z = row_load(p->z, t, width, k.z_buffer), *dout = row_load(p->dout, t, width, k.dout_buffer);
-      row_prefetch(p->z, t + 1, width);
-      row_prefetch(p->dout, t + 1, width);
-      row_prefetch(p->dx, t + 1, width * p->n_r);
-      row_prefetch(p->dz, t + 1, width);
-      row_prefetch(p->x, t + 1, width * p->n_r);
+      row_prefetch(p->z, t + 1, 0, width);
+      row_prefetch(p->dout, t + 1, 0, width);
+      row_prefetch(p->dx, t + 1, 0, width * p->n_r);
+      row_prefetch(p->dz, t + 1, 0, width);
+      row_prefetch(p->x, t + 1, 0, width * p->n_r);
       k.sum = row_grad_out(p->dz, t, sum);
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);

@@ -70,6 +70,18 @@ static inline void lanes_add_product(Lanes *sum, const Lanes *x, const Lanes *y)
 #endif
 }
 
+/* Neighbours change places: lanes 2 i and 2 i + 1. */
+static inline void lanes_swap_pairs(Lanes *x) {
+#if defined(__AVX512F__)
+  *x = (Lanes)_mm512_permute_ps((__m512)*x, 0xb1);
+#elif defined(__FMA__)
+  *x = (Lanes)_mm256_permute_ps((__m256)*x, 0xb1);
+#else
+  const Lanes from = *x;
+  for (int i = 0; i < LANES; i++) (*x)[i] = from[i ^ 1];
+#endif
+}
+
 #if defined(__AVX512F__)
 #define LANES_TRANSPOSE 1
 /* 16 rows of 16 words of 32 bits become 16 columns: words, double words and quarters change places, four shuffles deep. */
@@ -130,3 +142,19 @@ static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
   for (int i = 0; i < LANES; i++) (*to)[i] = bf16_to_float(from[i]);
 }
 #endif
+
+/* a . b; any length */
+static inline real dot(const real *a, const real *b, int64_t n) {
+  Lanes lanes = {0};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) lanes += *lanes_of(a + i) * *lanes_of(b + i);
+  real sum = lanes_sum(&lanes);
+  for (; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+/* y += c x */
+static inline void add_scaled(real *y, real c, const real *x, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] += c * x[i];
+}

@@ -101,24 +101,6 @@ void scan_backward_shared(const Scan *s, int64_t n_rows);
 /* The parameters' gradients from the first n_sums sums. */
 void scan_backward_parameters(const Scan *s, int64_t n_sums);
 
-/* ---- small linear algebra ---- */
-
-/* a . b; any length */
-static inline real dot(const real *a, const real *b, int64_t n) {
-  Lanes lanes = {0};
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) lanes += *lanes_of(a + i) * *lanes_of(b + i);
-  real sum = lanes_sum(&lanes);
-  for (; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-
-/* y += c x */
-static inline void add_scaled(real *y, real c, const real *x, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] += c * x[i];
-}
-
 static inline void copy(real *to, const real *from, int64_t n) { memcpy(to, from, (size_t)n * sizeof(real)); }
 static inline void zero(real *x, int64_t n) { memset(x, 0, (size_t)n * sizeof(real)); }
 

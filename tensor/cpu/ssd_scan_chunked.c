@@ -76,21 +76,31 @@ static void begin_head(const Scan *s, const Joint *joint, int64_t k, int64_t h, 
 
 /* F of the tile's head; asks for what the next one reads and writes. */
 static void mix_rows(const Scan *s, TileWork *w, Tile tile, Next then) {
-  for (int64_t i = 0; i < tile.m; i++) {
-    const int64_t width = causal_width(s, tile, i), own = i / s->n_r * s->n_r, next = own + s->n_r;
+  const int64_t m_padded = round_up(tile.m, LANES);
+  scan_tile_between(s, w, tile);
+  for (int64_t i = 0, t = 0, own = 0, next = s->n_r; i < tile.m; i++) {
+    const int64_t width = min_i64(w->width[i], m_padded);
     const float *K = w->K + i * s->n_m;
     float *F = w->F + i * s->n_m;
-    scan_decay_row(w, i, width);
-    prefetch_row(s, then, i, s->p->x, s->p->y);
-    const float *decay = w->decay, *weight = w->w, *gamma = w->gamma;
-    const int own_j = (int)own, next_j = (int)next, plain = own_j / LANES * LANES;
-#pragma omp simd
-    for (int j = 0; j < plain; j++) F[j] = decay[j] * weight[j] * K[j];
-#pragma omp simd
-    for (int j = plain; j < (int)width; j++) {
-      const float weighted = j < own_j ? decay[j] * weight[j] : gamma[j];
-      F[j] = j < next_j ? weighted * K[j] : 0;
+    int64_t j = 0;
+    Lanes decay;
+    if (i == own) prefetch_token(s, then, t, s->p->x, s->p->y);
+    for (; j + LANES <= own; j += LANES) {
+      decays_before(s, w, i, j, &decay);
+      *lanes_at(F + j) = decay * *lanes_of(w->w + j) * *lanes_of(K + j);
     }
+    for (; j < next; j += LANES) {
+      decays_beside(w, own, j, &decay);
+      const float *at = (const float *)&decay, *weight = w->w + j, *gamma = w->gamma + j, *K_j = K + j;
+      const int n_before = (int)(own - j), n = (int)(next - j);
+#pragma omp simd
+      for (int l = 0; l < LANES; l++) {
+        const float weighted = l < n_before ? at[l] * weight[l] : gamma[l];
+        F[j + l] = l < n ? weighted * K_j[l] : 0;
+      }
+    }
+    if (j < width) zero(F + j, width - j);
+    if (i + 1 == next) t++, own = next, next += s->n_r;
   }
 }
 
@@ -114,14 +124,15 @@ static void forward_head(const Scan *s, TileWork *w, Tile tile, int64_t h, float
   mix_rows(s, w, tile, next);
   read_state(s, w, tile, state);
   scan_product(s, w, m, n_rows, m, tile_causal(w->F, s->n_m, s->n_r), w->v, n_rows, w->start, w->y, n_rows);
-  for (int64_t i = 0; i < m; i++) {
-    const float *v = w->v + i * n_rows, *y = w->y + i * n_rows;
-    const int64_t t = tile.first + i / s->n_r;
-    Tensor own = cols_from(p->y, (i % s->n_r * s->n_h + h) * s->n_p);
-    float *out = row_out(&own, t, w->row);
+  for (int64_t r = 0; r < s->n_r; r++) {
+    Tensor own = cols_from(p->y, (r * s->n_h + h) * s->n_p);
+    for (int64_t t = 0; t < tile.n; t++) {
+      const float *v = w->v + (t * s->n_r + r) * n_rows, *y = w->y + (t * s->n_r + r) * n_rows;
+      float *out = row_out(&own, tile.first + t, w->row);
 #pragma omp simd
-    for (int64_t c = 0; c < s->n_p; c++) out[c] = real_fma(w->D[c], v[c], y[c]);
-    row_store(&own, t, s->n_p, out);
+      for (int64_t c = 0; c < s->n_p; c++) out[c] = real_fma(w->D[c], v[c], y[c]);
+      row_store(&own, tile.first + t, s->n_p, out);
+    }
   }
   scan_tile_state(s, w, tile, state);
 }
@@ -132,7 +143,7 @@ static void end_head(const Scan *s, TileWork *w, Tile tile, int64_t h, const flo
   const int64_t at = tile.seq * s->n_h + h;
   scan_store_state(s, p->ssm_out, at, state);
   for (int64_t i = 0; p->angle_out && i < s->n_s; i++) real_block(p->angle_out, at, s->n_s)[i] = (float)theta[i];
-  if (p->v_out) load_row(p->x, tile.first + tile.n - 1, h * s->n_p, s->n_p, s->n_p, w->row);
+  if (p->v_out) load_rows(p->x, tile.first + tile.n - 1, 1, h * s->n_p, s->n_p, s->n_p, w->row, 0);
   store_block(p->v_out, at, w->row, s->n_p);
   for (int64_t r = 0; r < s->n_r; r++)
     store_block(p->k_out, (tile.seq * s->n_r + r) * s->n_h + h, w->k + (tile.m - s->n_r + r) * s->n_cols, s->n_n);
@@ -158,9 +169,8 @@ static void forward_part(const Scan *s, const Joint *joint, Work *w, int64_t k, 
         scan_tile_prepare(s, &w->tile, tile, h, theta, true);
         scan_tile_products(s, &w->tile, tile);
       }
-      const Next next = i + 1 < n_heads
-                            ? (Next){first, tile.m, h + 1}
-                            : (Next){first + tile.n, min_i64(tile.m, (end - first - tile.n) * s->n_r), first_head};
+      const Next next = i + 1 < n_heads ? (Next){first, tile.n, h + 1}
+                                        : (Next){first + tile.n, min_i64(tile.n, end - first - tile.n), first_head};
       forward_head(s, &w->tile, tile, h, state, next);
       if (tile.ends_sequence) end_head(s, &w->tile, tile, h, state, theta);
     }

@@ -35,6 +35,7 @@
 #define scan_tile_carve CPU_SYMBOL(scan_tile_carve)
 #define scan_tile_shared CPU_SYMBOL(scan_tile_shared)
 #define scan_tile_decays CPU_SYMBOL(scan_tile_decays)
+#define scan_tile_between CPU_SYMBOL(scan_tile_between)
 #define scan_tile_prepare CPU_SYMBOL(scan_tile_prepare)
 #define scan_tile_products CPU_SYMBOL(scan_tile_products)
 #define scan_product CPU_SYMBOL(scan_product)
@@ -47,7 +48,6 @@
 #define scan_tile_sizes CPU_SYMBOL(scan_tile_sizes)
 #define scan_segments CPU_SYMBOL(scan_segments)
 #define scan_turn CPU_SYMBOL(scan_turn)
-#define scan_decay_row CPU_SYMBOL(scan_decay_row)
 
 #ifndef ASPIS_REAL_F64
 
@@ -69,22 +69,26 @@ typedef struct TileWork {
   /* what heads share */
   float *B, *C; /* (M, N): normed where the model norms */
   /* one head's rows */
-  float *k, *q;           /* (M, N): bias and rotation done; B and C themselves where kq_shared */
-  float *K;               /* (M, M) causal: q_i.k_j */
-  float *F;               /* (M, M) causal */
-  float *v, *vw;          /* (M, P): v; v or dy with weights */
-  float *turned;          /* a factor of a product, transposed */
-  uint16_t *packed;       /* factors of a product in BF16 */
-  float *y;               /* (M, P): y, in backward dy */
-  float *cosine, *sine;   /* (tokens, S) */
-  float *high, *low;      /* (M): A as two floats */
-  float *w, *gamma;       /* (M) */
-  float *start, *end;     /* (M): exp(A_i); exp(A_end - A_j) */
-  float *wend;            /* (M): w end */
-  float *whole;           /* (max(P, N)): all exp(A_end) */
-  float *one;             /* (max(M, P, N)): all 1 */
-  float *decay;           /* (M): exp(A_i - A_j) of one i */
-  float *D;               /* (P) */
+  float *k, *q;         /* (M, N): bias and rotation done; B and C themselves where kq_shared */
+  float *K;             /* (M, M) causal: q_i.k_j */
+  float *F;             /* (M, M) causal */
+  float *v, *vw;        /* (M, P): v; v or dy with weights */
+  float *turned;        /* a factor of a product, transposed */
+  uint16_t *packed;     /* factors of a product in BF16 */
+  float *y;             /* (M, P): y, in backward dy */
+  float *bias;          /* (R, N): a head's, padded with zeros */
+  float *angle;         /* (2, tokens, S): theta; of pairs of neighbours, cosines and sines each once */
+  float *cosine, *sine; /* (tokens, turned_width) */
+  float *high, *low;    /* (M): A as two floats */
+  float *w, *gamma;     /* (M) */
+  float *start, *end;   /* (M): exp(A_i); exp(A_end - A_j) */
+  float *wend;          /* (M): w end */
+  float *whole;         /* (max(P, N)): all exp(A_end) */
+  float *one;           /* (max(M, P, N)): all 1 */
+  int64_t *width;       /* (M): columns of row i that a causal matrix holds, zeros beside the causal entries included */
+  float *since;         /* (M): exp(A_i - A_b), b the first row of i's block of LANES rows */
+  float *until;         /* (M / LANES, M): exp(A_b - A_j) of each block for the rows j before it */
+  float *D;             /* (P) */
   float *B_norm, *C_norm; /* (N) */
   float *row;             /* (max(N, P)): a row being converted */
 } TileWork;
@@ -103,8 +107,9 @@ void scan_tile_carve(const Scan *s, TileWork *w, Carver *c);
 
 /* B, C (and, where they are k and q, K) of group g. */
 void scan_tile_shared(const Scan *s, TileWork *w, Tile tile, int64_t g);
-/* Everything from high to whole. */
+/* Everything from high to whole, except since and until; and those. */
 void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h);
+void scan_tile_between(const Scan *s, TileWork *w, Tile tile);
 /* k, and q where wanted, of a head that does not share them. theta (S), wrapped: from that before the tile to that of its
  * last token. */
 void scan_tile_prepare(const Scan *s, TileWork *w, Tile tile, int64_t h, double *theta, bool q_too);
@@ -123,13 +128,22 @@ void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S);
 /* A state (P, N) of tensor block i (or zeros, of none), its rows padded with zeros; and back. */
 void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to);
 void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from);
-/* w->decay[j] = exp(A_i - A_j) for j < n; for later tokens it may be infinite. */
-void scan_decay_row(TileWork *w, int64_t i, int64_t n);
-/* Columns of row i that a causal matrix of the tile holds, zeros beside the causal entries included. */
-static inline int64_t causal_width(const Scan *s, Tile tile, int64_t i) {
-  return min_i64(tile_causal_width(i, s->n_r, s->bf16), round_up(tile.m, LANES));
+/* How far from each other the rows of two tokens' cosines and sines lie. Pairs of neighbours have both their columns in
+ * them, a sine the first time with a minus: a row x turns into x cosine + (x, neighbours swapped) sine. Of halves there
+ * is one a pair. */
+static inline int64_t turned_width(const Scan *s) { return s->p->rotate_halves ? s->n_s : round_up(2 * s->n_s, LANES); }
+/* Of the row i of a causal matrix and LANES columns from j on, all of tokens before i's: exp(A_i - A_j), as two factors
+ * that never exceed 1 where no a does 0. It costs a multiplication where it would cost an exponential; what it may lose
+ * is a result too small for a float. */
+static inline void decays_before(const Scan *s, const TileWork *w, int64_t i, int64_t j, Lanes *to) {
+  *to = w->since[i] * *lanes_of(w->until + i / LANES * s->n_m + j);
 }
-
+/* The same for the columns of i's own token and its neighbours: 0 behind it. `own` is the token's first row. */
+static inline void decays_beside(const TileWork *w, int64_t own, int64_t j, Lanes *to) {
+  const float high = w->high[own], low = w->low[own];
+#pragma omp simd
+  for (int l = 0; l < LANES; l++) (*(float(*)[LANES])to)[l] = real_exp((high - w->high[j + l]) + (low - w->low[j + l]));
+}
 /* The tile that begins at token `first` of its sequence's chunk. */
 static inline Tile scan_tile_at(const Scan *s, int64_t seq, int64_t first) {
   const int64_t in_chunk = (first - s->starts[seq]) % s->n_q, end = s->starts[seq + 1];
@@ -149,31 +163,29 @@ static inline void weigh_rows(const Scan *s, TileWork *w, Tile tile, const float
     for (int64_t c = 0; c < s->n_rows; c++) w->vw[i * s->n_rows + c] = weight[i] * x[i * s->n_rows + c];
 }
 
-/* Row `row`, columns [col, col + n) of a tensor as floats, padded with zeros. */
-static inline void load_row(const Tensor *t, int64_t row, int64_t col, int64_t n, int64_t n_padded, float *to) {
-  Tensor own = cols_from(t, col);
-  const float *from = row_load(&own, row, n, to);
-  if (from != to) copy(to, from, n);
-  if (n_padded > n) zero(to + n, n_padded - n);
+/* Rows [row, row + n_rows), columns [col, col + n) of a tensor as floats, padded with zeros, `ld` apart. */
+static inline void load_rows(const Tensor *t, int64_t row, int64_t n_rows, int64_t col, int64_t n, int64_t n_padded,
+                             float *to, int64_t ld) {
+  const Tensor own = cols_from(t, col);
+  for (int64_t i = 0; i < n_rows; i++, to += ld) {
+    const float *from = row_load(&own, row + i, n, to);
+    if (from != to) copy(to, from, n);
+    if (n_padded > n) zero(to + n, n_padded - n);
+  }
 }
 /* Rows of a tile lie too far apart for the processor to guess the next one, so a head asks for those of the head that
- * the task turns to next: row i / R + first of x, and of y (or dy) with i's rank. */
+ * the task turns to next: tokens [first, first + n) of x, and of all ranks of y (or dy). */
 typedef struct Next {
-  int64_t first, m, h;
+  int64_t first, n, h;
 } Next;
-static inline void prefetch(const Tensor *t, int64_t row, int64_t col, int64_t n) {
-  const Tensor own = cols_from(t, col);
-  row_prefetch(&own, row, n);
-}
-static inline void prefetch_row(const Scan *s, Next next, int64_t i, const Tensor *x, const Tensor *y) {
-  if (i >= next.m) return;
-  const int64_t row = next.first + i / s->n_r;
-  if (x && i % s->n_r == 0) prefetch(x, row, next.h * s->n_p, s->n_p);
-  if (y) prefetch(y, row, (i % s->n_r * s->n_h + next.h) * s->n_p, s->n_p);
+static inline void prefetch_token(const Scan *s, Next next, int64_t t, const Tensor *x, const Tensor *y) {
+  if (t >= next.n) return;
+  row_prefetch(x, next.first + t, next.h * s->n_p, s->n_p);
+  for (int64_t r = 0; r < s->n_r; r++) row_prefetch(y, next.first + t, (r * s->n_h + next.h) * s->n_p, s->n_p);
 }
 /* An angle to [0, 2 pi). */
 static inline double wrap(double theta) {
-  return theta - 6.283185307179586476925 * floor(theta / 6.283185307179586476925);
+  return theta - 6.283185307179586476925 * floor(theta * 0.159154943091895335769);
 }
 
 #endif

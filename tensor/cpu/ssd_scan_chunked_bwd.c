@@ -30,12 +30,14 @@ typedef struct Work {
   float *dk, *dq;    /* (M, N) */
   float *dB, *dC;    /* (M, N): the heads' sum */
   float *dturn;      /* (tokens, S): the heads' sum */
-  float *cross;      /* (tokens, S): gradient of theta by token */
+  float *cross;      /* (tokens, N): each element's share in the gradient of its pair's theta, by token */
   float *column;     /* (M): sum over i of exp(A_i - A_j) K_ij U_ij */
   float *from_state; /* (tokens): sum of dq_i . q_i through S */
   float *into_state; /* (M): exp(A_end - A_j) v_j . G k_j */
   float *crossing;   /* (tokens): pairs of the tile across t */
   float *same;       /* (tokens): pairs within t */
+  float *dbias;      /* (2, R, N): of B_bias and C_bias */
+  float *dvector;    /* (1 + R, P): of D and mimo_x */
   float *sum;        /* (max(N, P)): a sum over rows */
   float *ddt;        /* (tokens) */
   double *theta;     /* (heads, S) */
@@ -62,12 +64,14 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
   w->dB = carve(&c, m * s->n_cols);
   w->dC = carve(&c, m * s->n_cols);
   w->dturn = carve(&c, s->n_tile * s->n_s);
-  w->cross = carve(&c, s->n_tile * s->n_s);
+  w->cross = carve(&c, s->n_tile * s->n_cols);
   w->column = carve(&c, m);
   w->from_state = carve(&c, s->n_tile);
   w->into_state = carve(&c, m);
   w->crossing = carve(&c, s->n_tile);
   w->same = carve(&c, s->n_tile);
+  w->dvector = carve(&c, (1 + s->n_r) * s->n_rows);
+  w->dbias = carve(&c, 2 * s->n_r * s->n_cols);
   w->sum = carve(&c, max_i64(max_i64(s->n_cols, s->n_rows), s->n_s));
   w->ddt = carve(&c, s->n_tile);
   w->theta = (double *)carve(&c, s->max_heads * s->n_s * 2);
@@ -98,36 +102,42 @@ static Scan backward_make(const SsdScan *p, Carried *carried, Carver *c) {
  * the rows below the token whose `crossing` is taken. */
 static void mix_backward(const Scan *s, Work *work, Tile tile, Next then) {
   TileWork *w = &work->tile;
-  const int64_t n_r = s->n_r, n_m = s->n_m;
+  const int64_t n_r = s->n_r, n_m = s->n_m, m_padded = round_up(tile.m, LANES);
   float *column = work->column;
   zero(column, n_m);
+  scan_tile_between(s, w, tile);
   for (int64_t t = tile.n - 1; t >= 0; t--) {
     const int64_t own = t * n_r, next = own + n_r;
     float same = 0;
+    prefetch_token(s, then, t, s->p->x, s->p->dy);
+    if (t < then.n) row_prefetch(s->p->dx, then.first + t, then.h * s->n_p, s->n_p);
     for (int64_t i = own; i < next; i++) {
-      const int64_t width = causal_width(s, tile, i);
+      const int64_t width = min_i64(w->width[i], m_padded);
       const float *K = w->K + i * n_m;
       float *F = w->F + i * n_m, *T = work->T + i * n_m;
       for (int64_t j = own; j < next; j++) same += K[j] * T[j];
-      scan_decay_row(w, i, width);
-      prefetch_row(s, then, i, s->p->x, s->p->dy);
-      prefetch_row(s, then, i, s->p->dx, NULL);
-      const float *decay = w->decay, *weight = w->w, *gamma = w->gamma;
-      const int own_j = (int)own, next_j = (int)next, plain = own_j / LANES * LANES;
-#pragma omp simd
-      for (int j = 0; j < plain; j++) {
-        const float U = T[j], weighted = decay[j] * weight[j];
-        column[j] += decay[j] * K[j] * U;
-        F[j] = weighted * K[j];
-        T[j] = weighted * U;
+      int64_t j = 0;
+      Lanes decay;
+      for (; j + LANES <= own; j += LANES) {
+        decays_before(s, w, i, j, &decay);
+        const Lanes K_j = *lanes_of(K + j), U = *lanes_of(T + j), weighted = decay * *lanes_of(w->w + j);
+        *lanes_at(column + j) += decay * K_j * U;
+        *lanes_at(F + j) = weighted * K_j;
+        *lanes_at(T + j) = weighted * U;
       }
+      for (; j < next; j += LANES) {
+        decays_beside(w, own, j, &decay);
+        const float *at = (const float *)&decay, *weight = w->w + j, *gamma = w->gamma + j, *K_j = K + j;
+        const int n_before = (int)(own - j), n = (int)(next - j);
 #pragma omp simd
-      for (int j = plain; j < (int)width; j++) {
-        const float U = T[j], weighted = j < own_j ? decay[j] * weight[j] : gamma[j];
-        column[j] += j < own_j ? decay[j] * K[j] * U : 0;
-        F[j] = j < next_j ? weighted * K[j] : 0;
-        T[j] = j < next_j ? weighted * U : 0;
+        for (int l = 0; l < LANES; l++) {
+          const float U = T[j + l], weighted = l < n_before ? at[l] * weight[l] : gamma[l];
+          column[j + l] += l < n_before ? at[l] * K_j[l] * U : 0;
+          F[j + l] = l < n ? weighted * K_j[l] : 0;
+          T[j + l] = l < n ? weighted * U : 0;
+        }
       }
+      if (j < width) zero(F + j, width - j), zero(T + j, width - j);
       if (s->kq_shared) add_scaled(work->T_sum + i * n_m, 1, T, width);
     }
     work->same[t] = same;
@@ -138,9 +148,9 @@ static void mix_backward(const Scan *s, Work *work, Tile tile, Next then) {
 /* dy of the tile's head. */
 static void load_dy(const Scan *s, TileWork *w, Tile tile, int64_t h) {
   if (!s->p->dy) zero(w->y, tile.m * s->n_rows);
-  for (int64_t i = 0; s->p->dy && i < tile.m; i++)
-    load_row(s->p->dy, tile.first + i / s->n_r, (i % s->n_r * s->n_h + h) * s->n_p, s->n_p, s->n_rows,
-             w->y + i * s->n_rows);
+  for (int64_t r = 0; s->p->dy && r < s->n_r; r++)
+    load_rows(s->p->dy, tile.first, tile.n, (r * s->n_h + h) * s->n_p, s->n_p, s->n_rows, w->y + r * s->n_rows,
+              s->n_r * s->n_rows);
 }
 
 /* G from behind the tile to before it. */
@@ -211,35 +221,35 @@ static void scalars_backward(const Scan *s, const Carried *carried, Work *work, 
   }
 }
 
-/* to += the sum of every n_r-th row of x from row `first` on. */
-static void add_rows(const Scan *s, Work *work, Tile tile, const float *x, int64_t ld, int64_t first, int64_t n,
-                     float *to) {
-  zero(work->sum, n);
-  for (int64_t i = first; i < tile.m; i += s->n_r) add_scaled(work->sum, 1, x + i * ld, n);
-  add_scaled(to, 1, work->sum, n);
-}
-
-/* One row of dk or dq back through the rotation; dtheta gets the cross products with k or q. */
-static void rotate_back(const Scan *s, const float *k, const float *cosine, const float *sine, float *dk,
-                        float *dtheta) {
+/* One row of dk or dq back through the rotation; each element's share in theta's gradient, (dk, neighbours swapped) k, is
+ * added to `cross`, and the row behind the rotation to `shared` and `bias`. */
+static void rotate_back(const Scan *s, const float *k, const float *cosine, const float *sine, float *dk, float *cross,
+                        float *shared, float *bias) {
+  const int64_t width = turned_width(s), half = s->n_n / 2;
+  int64_t j = 0;
+  for (; !s->p->rotate_halves && j < width; j += LANES) {
+    const Lanes x = *lanes_of(dk + j);
+    Lanes turned = x;
+    lanes_swap_pairs(&turned);
+    const Lanes back = x * *lanes_of(cosine + j) - turned * *lanes_of(sine + j);
+    *lanes_at(cross + j) += turned * *lanes_of(k + j);
+    *lanes_at(shared + j) += back;
+    *lanes_at(bias + j) += back;
+  }
   if (s->p->rotate_halves) {
-    const float *k_second = k + s->n_n / 2;
-    float *second = dk + s->n_n / 2;
 #pragma omp simd
-    for (int64_t i = 0; i < s->n_s; i++) {
-      const float x = dk[i], y = second[i];
-      dtheta[i] += y * k[i] - x * k_second[i];
-      dk[i] = x * cosine[i] + y * sine[i];
-      second[i] = y * cosine[i] - x * sine[i];
+    for (int64_t c = 0; c < s->n_s; c++) {
+      const float x = dk[c], y = dk[half + c];
+      cross[c] += y * k[c];
+      cross[half + c] += x * k[half + c];
+      dk[c] = x * cosine[c] + y * sine[c];
+      dk[half + c] = y * cosine[c] - x * sine[c];
     }
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < s->n_s; i++) {
-      const float x = dk[2 * i], y = dk[2 * i + 1];
-      dtheta[i] += y * k[2 * i] - x * k[2 * i + 1];
-      dk[2 * i] = x * cosine[i] + y * sine[i];
-      dk[2 * i + 1] = y * cosine[i] - x * sine[i];
-    }
+  }
+  for (; j < s->n_cols; j += LANES) {
+    const Lanes back = *lanes_of(dk + j);
+    *lanes_at(shared + j) += back;
+    *lanes_at(bias + j) += back;
   }
 }
 
@@ -247,30 +257,36 @@ static void rotate_back(const Scan *s, const float *k, const float *cosine, cons
 static void prepare_backward(const Scan *s, Work *work, Tile tile, int64_t h, ParamGradient to, double *dtheta) {
   const SsdScan *p = s->p;
   const TileWork *w = &work->tile;
-  const int64_t n_n = s->n_n, n_cols = s->n_cols, n_s = s->n_s;
-  for (int64_t r = 0; p->dk_out && tile.ends_sequence && r < s->n_r; r++)
-    add_scaled(work->dk + (tile.m - s->n_r + r) * n_cols, 1,
-               real_block(p->dk_out, (tile.seq * s->n_r + r) * s->n_h + h, n_n), n_n);
-  zero(work->cross, tile.n * n_s);
-  for (int64_t i = 0; i < tile.m; i++) {
-    const int64_t at = i * n_cols, turn = i / s->n_r * n_s;
-    rotate_back(s, w->k + at, w->cosine + turn, w->sine + turn, work->dk + at, work->cross + turn);
-    rotate_back(s, w->q + at, w->cosine + turn, w->sine + turn, work->dq + at, work->cross + turn);
+  const int64_t n_r = s->n_r, n_n = s->n_n, n_cols = s->n_cols, n_s = s->n_s, width = turned_width(s);
+  for (int64_t r = 0; p->dk_out && tile.ends_sequence && r < n_r; r++)
+    add_scaled(work->dk + (tile.m - n_r + r) * n_cols, 1, real_block(p->dk_out, (tile.seq * n_r + r) * s->n_h + h, n_n),
+               n_n);
+  float *dB_bias = work->dbias, *dC_bias = dB_bias + n_r * n_cols;
+  zero(dB_bias, 2 * n_r * n_cols);
+  zero(work->cross, tile.n * n_cols);
+  for (int64_t t = 0, at = 0; t < tile.n; t++) {
+    const float *cosine = w->cosine + t * width, *sine = w->sine + t * width;
+    float *cross = work->cross + t * n_cols;
+    for (int64_t r = 0; r < n_r; r++, at += n_cols) {
+      rotate_back(s, w->k + at, cosine, sine, work->dk + at, cross, work->dB + at, dB_bias + r * n_cols);
+      rotate_back(s, w->q + at, cosine, sine, work->dq + at, cross, work->dC + at, dC_bias + r * n_cols);
+    }
   }
-  add_scaled(work->dB, 1, work->dk, tile.m * n_cols);
-  add_scaled(work->dC, 1, work->dq, tile.m * n_cols);
-  for (int64_t r = 0; r < s->n_r; r++) {
-    add_rows(s, work, tile, work->dk, n_cols, r, n_n, to.dB_bias + r * n_n);
-    add_rows(s, work, tile, work->dq, n_cols, r, n_n, to.dC_bias + r * n_n);
+  for (int64_t r = 0; r < n_r; r++) {
+    add_scaled(to.dB_bias + r * n_n, 1, dB_bias + r * n_cols, n_n);
+    add_scaled(to.dC_bias + r * n_n, 1, dC_bias + r * n_cols, n_n);
   }
   for (int64_t t = tile.n - 1; t >= 0 && n_s > 0; t--) {
-    const float *cross = work->cross + t * n_s, dt = real_row(p->dt, tile.first + t)[h];
+    const float *cross = work->cross + t * n_cols, *second = cross + n_n / 2, dt = real_row(p->dt, tile.first + t)[h];
     float *sum = work->sum;
+    if (p->rotate_halves) {
 #pragma omp simd
-    for (int64_t i = 0; i < n_s; i++) {
-      dtheta[i] += (double)cross[i];
-      sum[i] = (float)dtheta[i];
+      for (int64_t i = 0; i < n_s; i++) dtheta[i] += (double)(cross[i] - second[i]);
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < n_s; i++) dtheta[i] += (double)(cross[2 * i] - cross[2 * i + 1]);
     }
+    for (int64_t i = 0; i < n_s; i++) sum[i] = (float)dtheta[i];
     work->ddt[t] += dot(sum, s->turn + (tile.first + t) * n_s, n_s);
     add_scaled(work->dturn + t * n_s, dt, sum, n_s);
   }
@@ -281,26 +297,29 @@ static void v_backward(const Scan *s, Work *work, Tile tile, int64_t h, ParamGra
   const SsdScan *p = s->p;
   const TileWork *w = &work->tile;
   const int64_t n_p = s->n_p, n_rows = s->n_rows;
+  float *dD = work->dvector, *dmimo_x = dD + n_rows;
+  zero(dD, (1 + s->n_r) * n_rows);
   for (int64_t i = 0; i < tile.m; i++) {
     const float *v = w->v + i * n_rows, *dy = w->y + i * n_rows;
-    float *dv = work->dv + i * n_rows, *vdy = w->vw + i * n_rows;
+    float *dv = work->dv + i * n_rows;
 #pragma omp simd
     for (int64_t c = 0; c < n_p; c++) {
-      vdy[c] = v[c] * dy[c];
+      dD[c] = real_fma(v[c], dy[c], dD[c]);
       dv[c] = real_fma(w->D[c], dy[c], dv[c]);
     }
   }
-  for (int64_t r = 0; r < s->n_r; r++) add_rows(s, work, tile, w->vw, n_rows, r, n_p, to.dD);
+  add_scaled(to.dD, 1, dD, n_p);
+  Tensor own = p->dx ? cols_from(p->dx, h * n_p) : (Tensor){0};
   for (int64_t t = 0; t < tile.n; t++) {
     float *dx = work->dv + t * s->n_r * n_rows;
     if (p->mimo_x) {
-      load_row(p->x, tile.first + t, h * n_p, n_p, n_p, w->row);
+      load_rows(p->x, tile.first + t, 1, h * n_p, n_p, n_p, w->row, 0);
       for (int64_t r = 0; r < s->n_r; r++) {
         const float *mimo = real_block(p->mimo_x, h * s->n_r + r, n_p), *dv = dx + r * n_rows;
-        float *dmimo = w->vw + (t * s->n_r + r) * n_rows;
+        float *dmimo = dmimo_x + r * n_rows;
 #pragma omp simd
         for (int64_t c = 0; c < n_p; c++) {
-          dmimo[c] = w->row[c] * dv[c];
+          dmimo[c] = real_fma(w->row[c], dv[c], dmimo[c]);
           work->sum[c] = dv[c] * mimo[c] + (r > 0 ? work->sum[c] : 0);
         }
       }
@@ -308,12 +327,9 @@ static void v_backward(const Scan *s, Work *work, Tile tile, int64_t h, ParamGra
     }
     if (p->dv_out && tile.ends_sequence && t + 1 == tile.n)
       add_scaled(dx, 1, real_block(p->dv_out, tile.seq * s->n_h + h, n_p), n_p);
-    if (!p->dx) continue;
-    Tensor own = cols_from(p->dx, h * n_p);
-    row_add(&own, tile.first + t, n_p, dx);
+    if (p->dx) row_add(&own, tile.first + t, n_p, dx);
   }
-  for (int64_t r = 0; p->mimo_x && r < s->n_r; r++)
-    add_rows(s, work, tile, w->vw, n_rows, r, n_p, to.dmimo_x + r * n_p);
+  for (int64_t r = 0; p->mimo_x && r < s->n_r; r++) add_scaled(to.dmimo_x + r * n_p, 1, dmimo_x + r * n_rows, n_p);
 }
 
 /* ---- a task ---- */
@@ -468,12 +484,12 @@ static void backward_part(const Scan *s, const Carried *carried, Work *work, int
       tile.segment = k;
       zero(work->dB, tile.m * s->n_cols);
       zero(work->dC, tile.m * s->n_cols);
-      zero(work->T_sum, tile.m * s->n_m);
+      if (s->kq_shared) zero(work->T_sum, tile.m * s->n_m);
       zero(work->dturn, tile.n * s->n_s);
       scan_tile_shared(s, &work->tile, tile, g);
       for (int64_t j = 0; j < n_heads; j++) {
-        const Next next = j + 1 < n_heads      ? (Next){tile.first, tile.m, first_head + j + 1}
-                          : tile.first > first ? (Next){tile.first - s->n_tile, s->n_tile * s->n_r, first_head}
+        const Next next = j + 1 < n_heads      ? (Next){tile.first, tile.n, first_head + j + 1}
+                          : tile.first > first ? (Next){tile.first - s->n_tile, s->n_tile, first_head}
                                                : (Next){0};
         backward_head(s, carried, work, tile, first_head + j, work->states + (i * n_heads + j) * s->n_p * s->n_cols,
                       next);

@@ -34,12 +34,14 @@ static void norm_backward(const Scan *s, const Tensor *B, const real *weight, co
     Tensor own = cols_from(B, col);
     const real *b = row_load(&own, t, n_n, hat);
     real scale = 1 / R(sqrt)(dot(b, b, n_n) / (real)n_n + (real)s->p->norm_eps), mean = 0;
+#pragma omp simd
     for (int64_t n = 0; n < n_n; n++) {
       hat[n] = b[n] * scale;
       dnorm[n] += sum[n] * hat[n];
       sum[n] *= weight[n];
     }
     mean = dot(sum, hat, n_n) / (real)n_n;
+#pragma omp simd
     for (int64_t n = 0; n < n_n; n++) sum[n] = scale * (sum[n] - hat[n] * mean);
   }
   if (!dB) return;

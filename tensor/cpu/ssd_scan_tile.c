@@ -50,22 +50,28 @@ void scan_tile_carve(const Scan *s, TileWork *w, Carver *c) {
   w->y = carve(c, m * s->n_rows);
   w->turned = carve(c, max_i64(m, s->n_rows) * max_i64(s->n_n, s->n_p));
   w->packed = s->bf16 ? (uint16_t *)carve(c, ceil_div(tile_bf16_scratch(widest, widest, widest), 2)) : NULL;
-  w->cosine = carve(c, s->n_tile * s->n_s);
-  w->sine = carve(c, s->n_tile * s->n_s);
-  float **per_row[] = {&w->high, &w->low, &w->w, &w->gamma, &w->start, &w->end, &w->wend, &w->decay};
+  w->bias = carve(c, s->n_r * s->n_cols);
+  w->angle = carve(c, 2 * s->n_tile * s->n_s);
+  w->cosine = carve(c, s->n_tile * turned_width(s));
+  w->sine = carve(c, s->n_tile * turned_width(s));
+  w->until = carve(c, m / LANES * m);
+  float **per_row[] = {&w->high, &w->low, &w->w, &w->gamma, &w->start, &w->end, &w->wend, &w->since};
   for (size_t i = 0; i < sizeof per_row / sizeof per_row[0]; i++) *per_row[i] = carve(c, m);
   float **wide[] = {&w->whole, &w->one, &w->D, &w->B_norm, &w->C_norm, &w->row};
   for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) *wide[i] = carve(c, widest);
+  w->width = (int64_t *)carve(c, 2 * m);
+  for (int64_t i = 0; w->width && i < m; i++) w->width[i] = min_i64(m, tile_causal_width(i, s->n_r, s->bf16));
   for (int64_t i = 0; w->one && i < widest; i++) w->one[i] = 1;
 }
 
 /* B or C of the tile, normed with `norm` (tensor and its row as floats) where the model norms. */
 static void load_shared(const Scan *s, Tile tile, int64_t g, const Tensor *B, const Tensor *norm, float *weight,
                         float *to) {
-  if (norm) load_row(norm, 0, 0, s->n_n, s->n_n, weight);
-  for (int64_t i = 0; i < tile.m; i++, to += s->n_cols) {
-    load_row(B, tile.first + i / s->n_r, (i % s->n_r * s->n_g + g) * s->n_n, s->n_n, s->n_cols, to);
-    if (!norm) continue;
+  for (int64_t r = 0; r < s->n_r; r++)
+    load_rows(B, tile.first, tile.n, (r * s->n_g + g) * s->n_n, s->n_n, s->n_cols, to + r * s->n_cols,
+              s->n_r * s->n_cols);
+  if (norm) load_rows(norm, 0, 1, 0, s->n_n, s->n_n, weight, 0);
+  for (int64_t i = 0; norm && i < tile.m; i++, to += s->n_cols) {
     const float scale = 1 / sqrtf(dot(to, to, s->n_n) / (float)s->n_n + (float)s->p->norm_eps);
 #pragma omp simd
     for (int64_t n = 0; n < s->n_n; n++) to[n] *= scale * weight[n];
@@ -81,20 +87,13 @@ void scan_tile_shared(const Scan *s, TileWork *w, Tile tile, int64_t g) {
 void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h) {
   const SsdScan *p = s->p;
   double sum = 0;
-  for (int64_t i = 0; i < tile.m; i++) {
-    if (i % s->n_r == 0) {
-      const int64_t t = tile.first + i / s->n_r;
-      const float dt = real_row(p->dt, t)[h];
-      const bool last = tile.ends_sequence && t + 1 == tile.first + tile.n;
-      sum += (double)real_row(p->a, t)[h];
-      w->gamma[i] = p->lambda ? real_row(p->lambda, t)[h] * dt : dt;
-      w->w[i] = w->gamma[i] + (last ? 0 : delta_before(p, t + 1, h));
-      w->high[i] = (float)sum;
-      w->low[i] = (float)(sum - (double)w->high[i]);
-    } else {
-      w->gamma[i] = w->gamma[i - 1], w->w[i] = w->w[i - 1];
-      w->high[i] = w->high[i - 1], w->low[i] = w->low[i - 1];
-    }
+  for (int64_t t = tile.first, i = 0; t < tile.first + tile.n; t++) {
+    const float dt = real_row(p->dt, t)[h], gamma = p->lambda ? real_row(p->lambda, t)[h] * dt : dt;
+    const bool last = tile.ends_sequence && t + 1 == tile.first + tile.n;
+    const float weight = gamma + (last ? 0 : delta_before(p, t + 1, h));
+    sum += (double)real_row(p->a, t)[h];
+    const float high = (float)sum, low = (float)(sum - (double)high);
+    for (int64_t r = 0; r < s->n_r; r++, i++) w->gamma[i] = gamma, w->w[i] = weight, w->high[i] = high, w->low[i] = low;
   }
   const float high = w->high[tile.m - 1], low = w->low[tile.m - 1];
 #pragma omp simd
@@ -107,47 +106,68 @@ void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h) {
   for (int64_t i = 0; i < max_i64(s->n_p, s->n_n); i++) w->whole[i] = whole;
 }
 
+void scan_tile_between(const Scan *s, TileWork *w, Tile tile) {
+  for (int64_t first = 0; first < tile.m; first += LANES) {
+    const float high = w->high[first], low = w->low[first];
+    float *until = w->until + first / LANES * s->n_m;
+#pragma omp simd
+    for (int i = 0; i < LANES; i++) /* rows behind the last are never used */
+      w->since[first + i] = real_exp((w->high[first + i] - high) + (w->low[first + i] - low));
+#pragma omp simd
+    for (int64_t j = 0; j < first; j++) until[j] = real_exp((high - w->high[j]) + (low - w->low[j]));
+  }
+}
+
 /* The angles of the tile's tokens, as cosines and sines. */
 static void rotations(const Scan *s, TileWork *w, Tile tile, int64_t h, double *theta) {
+  const int64_t n_s = s->n_s, n = tile.n * n_s, width = turned_width(s);
+  float *at = w->angle, *cosine = s->p->rotate_halves ? w->cosine : at, *sine = s->p->rotate_halves ? w->sine : at + n;
   for (int64_t t = 0; t < tile.n; t++) {
     const double dt = (double)real_row(s->p->dt, tile.first + t)[h];
-    const float *turn = s->turn + (tile.first + t) * s->n_s;
-    float *cosine = w->cosine + t * s->n_s, *sine = w->sine + t * s->n_s;
+    const float *turn = s->turn + (tile.first + t) * n_s;
 #pragma omp simd
-    for (int64_t i = 0; i < s->n_s; i++) {
+    for (int64_t i = 0; i < n_s; i++) {
       theta[i] += (double)turn[i] * dt;
-      cosine[i] = (float)wrap(theta[i]);
+      at[t * n_s + i] = (float)wrap(theta[i]);
     }
-#pragma omp simd
-    for (int64_t i = 0; i < s->n_s; i++) real_sincos(cosine[i], &sine[i], &cosine[i]);
   }
-  for (int64_t i = 0; i < s->n_s; i++) theta[i] = wrap(theta[i]);
+  for (int64_t i = 0; i < n_s; i++) theta[i] = wrap(theta[i]);
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) real_sincos(at[i], &sine[i], &cosine[i]);
+  for (int64_t t = 0; !s->p->rotate_halves && t < tile.n; t++, cosine += n_s, sine += n_s) {
+    float *twice = w->cosine + t * width, *both = w->sine + t * width;
+#pragma omp simd
+    for (int64_t i = 0; i < n_s; i++) {
+      twice[2 * i] = twice[2 * i + 1] = cosine[i];
+      both[2 * i] = -sine[i], both[2 * i + 1] = sine[i];
+    }
+    for (int64_t j = 2 * n_s; j < width; j++) twice[j] = 1, both[j] = 0;
+  }
 }
 
 /* The head's rows from the shared ones: bias, rotation. */
 static void prepare_rows(const Scan *s, const TileWork *w, Tile tile, int64_t h, const float *shared,
                          const Tensor *bias, float *to) {
-  const int64_t n_n = s->n_n;
-  for (int64_t i = 0; i < tile.m; i++, shared += s->n_cols, to += s->n_cols) {
-    const float *b = real_block(bias, h * s->n_r + i % s->n_r, n_n);
-    const float *cosine = w->cosine + i / s->n_r * s->n_s, *sine = w->sine + i / s->n_r * s->n_s;
-    copy(to, shared, s->n_cols);
-    if (b) add_scaled(to, 1, b, n_n);
-    if (s->p->rotate_halves) {
-      float *second = to + n_n / 2;
+  const int64_t n_n = s->n_n, n_cols = s->n_cols, width = turned_width(s), half = n_n / 2;
+  zero(w->bias, s->n_r * n_cols);
+  for (int64_t r = 0; bias && r < s->n_r; r++) copy(w->bias + r * n_cols, real_block(bias, h * s->n_r + r, n_n), n_n);
+  for (int64_t i = 0, r = 0, t = 0; i < tile.m; i++, shared += n_cols, to += n_cols) {
+    const float *b = w->bias + r * n_cols, *cosine = w->cosine + t * width, *sine = w->sine + t * width;
+    int64_t j = 0;
+    for (; !s->p->rotate_halves && j < width; j += LANES) {
+      const Lanes x = *lanes_of(shared + j) + *lanes_of(b + j);
+      Lanes turned = x;
+      lanes_swap_pairs(&turned);
+      *lanes_at(to + j) = x * *lanes_of(cosine + j) + turned * *lanes_of(sine + j);
+    }
+    for (; j < n_cols; j += LANES) *lanes_at(to + j) = *lanes_of(shared + j) + *lanes_of(b + j);
+    if (++r == s->n_r) r = 0, t++;
+    if (!s->p->rotate_halves) continue;
 #pragma omp simd
-      for (int64_t j = 0; j < s->n_s; j++) {
-        const float x = to[j], y = second[j];
-        to[j] = x * cosine[j] - y * sine[j];
-        second[j] = x * sine[j] + y * cosine[j];
-      }
-    } else {
-#pragma omp simd
-      for (int64_t j = 0; j < s->n_s; j++) {
-        const float x = to[2 * j], y = to[2 * j + 1];
-        to[2 * j] = x * cosine[j] - y * sine[j];
-        to[2 * j + 1] = x * sine[j] + y * cosine[j];
-      }
+    for (int64_t c = 0; c < s->n_s; c++) {
+      const float x = to[c], y = to[half + c];
+      to[c] = x * cosine[c] - y * sine[c];
+      to[half + c] = x * sine[c] + y * cosine[c];
     }
   }
 }
@@ -185,10 +205,10 @@ void scan_tile_products(const Scan *s, TileWork *w, Tile tile) {
 void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h) {
   const bool per_channel = s->p->D->dim[0] != s->n_h;
   for (int64_t c = 0; c < s->n_p; c++) w->D[c] = ((const float *)s->p->D->data)[per_channel ? h * s->n_p + c : h];
-  for (int64_t t = 0; t < tile.n; t++) {
+  load_rows(s->p->x, tile.first, tile.n, h * s->n_p, s->n_p, s->n_rows, w->v, s->n_r * s->n_rows);
+  for (int64_t t = 0; s->p->mimo_x && t < tile.n; t++) {
     float *v = w->v + t * s->n_r * s->n_rows;
-    load_row(s->p->x, tile.first + t, h * s->n_p, s->n_p, s->n_rows, v);
-    for (int64_t r = s->n_r - 1; s->p->mimo_x && r >= 0; r--) {
+    for (int64_t r = s->n_r - 1; r >= 0; r--) {
       const float *mimo = real_block(s->p->mimo_x, h * s->n_r + r, s->n_p);
       float *v_r = v + r * s->n_rows;
 #pragma omp simd
@@ -213,12 +233,6 @@ void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {
 
 void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from) {
   for (int64_t c = 0; c < s->n_p; c++) store_block(to, i * s->n_p + c, from + c * s->n_cols, s->n_n);
-}
-
-void scan_decay_row(TileWork *w, int64_t i, int64_t n) {
-  const float high = w->high[i], low = w->low[i];
-#pragma omp simd
-  for (int64_t j = 0; j < n; j++) w->decay[j] = real_exp((high - w->high[j]) + (low - w->low[j]));
 }
 
 #endif

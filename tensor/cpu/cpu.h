@@ -118,7 +118,8 @@ static inline Tensor cols_from(const Tensor *t, int64_t col) {
 }
 
 /* Parameter gradients that sum over rows: rows are cut into at most SUM_BLOCKS blocks by their number alone, each block
- * sums into its own scratch, and the blocks are added in order. */
-enum { SUM_BLOCKS = 32 };
-static inline int64_t sum_blocks(int64_t n_rows) { return n_rows < SUM_BLOCKS ? n_rows : SUM_BLOCKS; }
+ * sums into its own scratch, and the blocks are added in order. Of few rows a block has up to SUM_ROWS: to begin one takes
+ * as long as a few rows. */
+enum { SUM_BLOCKS = 32, SUM_ROWS = 8 };
+static inline int64_t sum_blocks(int64_t n_rows) { return min_i64(ceil_div(n_rows, SUM_ROWS), SUM_BLOCKS); }
 static inline int64_t sum_block_start(int64_t n_rows, int64_t block) { return n_rows * block / sum_blocks(n_rows); }

@@ -12,10 +12,12 @@
 
 typedef struct TapeNode TapeNode;
 
-/* What random operations draw by: the numbers of the training samples on the tape. n_samples 0: nothing is random. */
+/* What random operations draw by: the numbers of the training samples on the tape, counted from samples_before[0] where
+ * that is given (in the device's memory). n_samples 0: nothing is random. */
 typedef struct TapeDraws {
   uint64_t seed, first_sample;
   int64_t n_samples;
+  const int64_t *samples_before;
 } TapeDraws;
 
 typedef struct Tape {
@@ -23,8 +25,8 @@ typedef struct Tape {
   Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
   bool recording; /* off: evaluation; nothing is saved for backward */
   TapeDraws draws;
-  const double
-      *dloss; /* what the gradient of every token's nll will be, where that is known before; NULL: it is seeded */
+  const double *dloss; /* what the gradient of every token's nll will be, where that is known before, in the device's
+                        * memory; NULL: it is seeded */
   TapeNode *last;
   const Tensor *known; /* the output of the scope being replayed */
   size_t owed;         /* place of the oldest tensor that got its gradient since the last scope began; SIZE_MAX: none */

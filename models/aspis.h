@@ -5,6 +5,7 @@
 #pragma once
 
 #include "models/state.h"
+#include "tensor/replay.h"
 
 typedef enum Task { TASK_LM, TASK_FORECAST } Task;
 typedef enum ForecastHead { HEAD_LAST, HEAD_FLATTEN, HEAD_ROWS } ForecastHead;
@@ -122,9 +123,14 @@ typedef struct Decoder {
   Device *device;
   Dtype act;
   ModelState state;
+  Replay *replay; /* of its steps; NULL: they are launched kernel by kernel */
 } Decoder;
 /* room: tokens of the longest sequence, for attention. */
 Decoder decoder_open(Model *model, Device *device, Dtype act, int64_t n_seq, int64_t room);
+/* From now on steps are launched as graphs where the device has such (tensor/replay.h); ended by decoder_close, before the
+ * device is closed. Without it there is nothing to close. */
+void decoder_use_graphs(Decoder *decoder);
+void decoder_close(Decoder *decoder);
 /* What such a decoder needs of a dry device, with prompts of up to n_prompt tokens. */
 void decoder_plan(Model *model, Device *dry, Dtype act, int64_t n_seq, int64_t n_prompt, int64_t room);
 /* Sequence s reads n >= 1 tokens, however long it is already: scanned in pieces, so that memory is bounded. The logits after

@@ -88,10 +88,35 @@ void decoder_read_embedded(Decoder *d, int64_t s, const float *embedded, int64_t
   read_input(d, s, (Input){.embedded = embedded}, n, logits);
 }
 
+void decoder_use_graphs(Decoder *d) { d->replay = replay_open(d->device, true); }
+
+void decoder_close(Decoder *d) {
+  replay_close(d->replay);
+  d->replay = NULL;
+}
+
+typedef struct Step {
+  Decoder *decoder;
+  const int32_t *token;
+  Tensor *logits; /* made by it */
+} Step;
+
+/* All of a step but the count of the tokens, which the host does. */
+static void do_step(void *user) {
+  Step *step = user;
+  Decoder *d = step->decoder;
+  Tape tape = tape_make(d->device, d->act, false);
+  ModelState state = d->state;
+  state.length = NULL;
+  step->logits = lm_step(d->model, &tape, model_ints(d->device, step->token, d->state.n_seq), &state);
+}
+
 void decoder_step(Decoder *d, const int32_t *token, float *logits) {
-  Device *device = d->device;
-  const size_t mark = arena_mark(&device->step);
-  Tape tape = tape_make(device, d->act, false);
-  keep_logits(device, lm_step(d->model, &tape, model_ints(device, token, d->state.n_seq), &d->state), logits);
-  tape_reset(&tape, mark);
+  const size_t mark = arena_mark(&d->device->step);
+  Step step = {d, token, NULL};
+  if (d->replay) replay_run(d->replay, do_step, &step);
+  else do_step(&step);
+  for (int64_t s = 0; s < d->state.n_seq; s++) model_state_count(d->device, &d->state, s, 1);
+  keep_logits(d->device, step.logits, logits);
+  arena_rewind(&d->device->step, mark);
 }

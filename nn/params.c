@@ -123,7 +123,8 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
   table->n_spare = n_spare;
   table->losses = block_new(device, F64, (int64_t)1 << n_spare);
   table->squares = block_new(device, F64, table->n_ranges);
-  table->verdicts = block_new(device, F64, PARAMS_VERDICTS * (int64_t)(sizeof(Verdict) / sizeof(double)));
+  table->verdicts = block_new(device, F64, (PARAMS_VERDICTS + 1) * (int64_t)(sizeof(Verdict) / sizeof(double)));
+  table->numbers = block_new(device, F64, (int64_t)(sizeof(StepNumbers) / sizeof(double)));
   table->spare_grads = base_zalloc((size_t)n_spare * sizeof *table->spare_grads);
   for (int i = 0; i < n_spare; i++) table->spare_grads[i] = block_new(device, real, n_flat);
 }
@@ -167,9 +168,16 @@ bool params_own_part(const ParamTable *table, int i, ParamPart *part) {
   return true;
 }
 
-Verdict *params_verdict(const ParamTable *table, int64_t step) {
-  return (Verdict *)table->verdicts.data + step % PARAMS_VERDICTS;
+Verdict *params_verdict(const ParamTable *table) { return (Verdict *)table->verdicts.data + PARAMS_VERDICTS; }
+
+void params_tell_numbers(ParamTable *table, const StepNumbers *numbers) {
+  if (table->device->dry) return;
+  const Tensor host = device_mirror(table->device, &table->numbers);
+  memcpy(host.data, numbers, sizeof *numbers);
+  device_push(table->device, &table->numbers);
 }
+
+const StepNumbers *params_numbers(const ParamTable *table) { return table->numbers.data; }
 
 const Param *params_at(const ParamTable *table, int64_t flat) {
   int i = 0;
@@ -272,6 +280,17 @@ void params_swap_grads(ParamTable *table, int i) {
     Tensor *grad = &table->params[j]->grad;
     grad->data = (char *)table->grads_flat.data + ((char *)grad->data - (char *)flat.data);
   }
+}
+
+/* They were laid out one behind the other. */
+void params_home_grads(ParamTable *table) {
+  for (int i = 0; i < table->n_spare; i++)
+    if (table->spare_grads[i].data < table->grads_flat.data) params_swap_grads(table, i);
+  for (int i = 1; i < table->n_spare; i++)
+    for (int j = i; j > 0 && table->spare_grads[j].data < table->spare_grads[j - 1].data; j--) {
+      const Tensor later = table->spare_grads[j];
+      table->spare_grads[j] = table->spare_grads[j - 1], table->spare_grads[j - 1] = later;
+    }
 }
 
 /* The host's copy of the lower halves, as a tensor of their size. */

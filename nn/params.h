@@ -48,8 +48,9 @@ typedef struct ParamTable {
   Tensor values_flat, lows_flat; /* all values as bytes; all lower halves, BF16 (no data: none) */
   Tensor m_flat, v_flat;         /* the moments of the own elements */
   /* What a step is judged by, F64: the losses of its parts (2^n_spare), the squares of the ranges' gradients (n_ranges);
-   * and the verdicts on the last PARAMS_VERDICTS steps, step s at s % PARAMS_VERDICTS. */
-  Tensor losses, squares, verdicts;
+   * the verdicts on the last PARAMS_VERDICTS steps, step s at s % PARAMS_VERDICTS, and behind them the last one; and the
+   * StepNumbers that the step goes by. */
+  Tensor losses, squares, verdicts, numbers;
   /* The flat elements in n_ranges ranges, the same whoever holds them: what norms are summed in and ranks share. The own
    * ones are [first_range, first_range + n_own): all of them, unless the optimiser's state is split over ranks. */
   int n_ranges, first_range, n_own;
@@ -100,8 +101,13 @@ typedef struct ParamPart {
   int16_t *low;
 } ParamPart;
 bool params_own_part(const ParamTable *table, int i, ParamPart *part);
-/* The verdict on a step, counted from 1, in the device's memory. */
-Verdict *params_verdict(const ParamTable *table, int64_t step);
+/* The gradients take the places that they were laid out in, whatever was swapped. */
+void params_home_grads(ParamTable *table);
+/* The verdict on the step before this one, and then on this one, in the device's memory. */
+Verdict *params_verdict(const ParamTable *table);
+/* What the next step goes by is written to the device's memory, and where it lies there. */
+void params_tell_numbers(ParamTable *table, const StepNumbers *numbers);
+const StepNumbers *params_numbers(const ParamTable *table);
 /* The parameter that has this element of the flat blocks. */
 const Param *params_at(const ParamTable *table, int64_t flat);
 /* Where flat element `flat`, a multiple of PARAMS_FLAT_STEP, lies in values_flat, in bytes. */

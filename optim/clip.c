@@ -25,13 +25,15 @@ void optim_judge(ParamTable *params, Device *device, const StepEvidence *e) {
   squares_of_ranges(params, device, 0, params->n_ranges);
   judge_fwd(device, &(Judge){.losses = params->losses.data,
                              .n_losses = e->n_losses,
-                             .loss_scale = e->loss_scale,
+                             .numbers = params_numbers(params),
                              .squares = params->squares.data,
                              .n_squares = params->n_ranges,
                              .clip = e->clip,
                              .grads = &params->grads_flat,
-                             .before = e->follows ? params_verdict(params, e->step - 1) : NULL,
-                             .verdict = params_verdict(params, e->step)});
+                             .before = e->follows ? params_verdict(params) : NULL,
+                             .verdict = params_verdict(params),
+                             .history = params->verdicts.data,
+                             .n_history = PARAMS_VERDICTS});
 }
 
 Verdict optim_verdict(ParamTable *params, Device *device, int64_t step) {
@@ -41,7 +43,7 @@ Verdict optim_verdict(ParamTable *params, Device *device, int64_t step) {
 
 void optim_set_verdict(ParamTable *params, Device *device, int64_t step, const Verdict *verdict) {
   const Tensor host = device_mirror(device, &params->verdicts);
-  ((Verdict *)host.data)[step % PARAMS_VERDICTS] = *verdict;
+  ((Verdict *)host.data)[step % PARAMS_VERDICTS] = ((Verdict *)host.data)[PARAMS_VERDICTS] = *verdict;
   device_push(device, &params->verdicts);
 }
 

@@ -31,19 +31,21 @@ double optim_clip_scale(double norm, double clip);
 /* One update of every parameter, in the table's own ranges; step counts from 1; gradients are taken times grad_scale. */
 void optim_update(ParamTable *params, Device *device, const OptimConfig *config, double lr, double grad_scale,
                   int64_t step);
-/* The same as the verdict on this step says, which the device has (optim_judge): not at all, or with its scale. */
-void optim_update_judged(ParamTable *params, Device *device, const OptimConfig *config, double lr, int64_t step);
+/* The same as the verdict says that the device has (optim_judge): not at all, or with its scale; by the numbers that the
+ * device has (params_tell_numbers, optim_numbers). */
+void optim_update_judged(ParamTable *params, Device *device, const OptimConfig *config);
+/* What a step of this number is to go by, but for its batch. */
+StepNumbers optim_numbers(const OptimConfig *config, double lr, int64_t step);
 
 /* What a step is judged by beside its gradients and losses, which are in the table. */
 typedef struct StepEvidence {
-  int64_t step;      /* from 1 */
-  int n_losses;      /* parts with a loss */
-  double loss_scale; /* from their sum to the mean */
+  int n_losses; /* parts with a loss */
   double clip;
-  bool follows; /* held where the step before was: after a step that ends the run nothing changes */
+  bool follows;               /* held where the step before was: after a step that ends the run nothing changes */
+  const StepNumbers *numbers; /* of the step: what the device has, for whoever judges on the host */
 } StepEvidence;
 
-/* Judges a step on the device; nobody waits. A table that is not split. */
+/* Judges a step on the device, by the numbers there; nobody waits. A table that is not split. */
 void optim_judge(ParamTable *params, Device *device, const StepEvidence *evidence);
 /* The verdict on one of the last PARAMS_VERDICTS steps: waits for the device. */
 Verdict optim_verdict(ParamTable *params, Device *device, int64_t step);

@@ -33,10 +33,24 @@ typedef struct BackendLanes {
 } BackendLanes;
 enum { LANES_MARKS = 258 };
 
+/* Work that is put together once and then launched as a whole, as often as wanted. Its host code is gone through every time,
+ * but as a walk: nothing is launched; all that the device would be told is folded into a number, and what would be written is
+ * kept aside. Work of one number is the same work but for what is written: so what differs from time to time must be
+ * written, not handed to a kernel, or the number differs, too. */
+typedef struct BackendGraphs {
+  void (*walk)(void);             /* begins one */
+  bool (*walked)(uint64_t *fold); /* ends it; false: work like this (it waits for the device) is not for a graph */
+  bool (*capture)(void);          /* what the last walk went through, gone through again, is kept; false: no memory */
+  void *(*captured)(void);        /* ends that */
+  void (*launch)(void *graph);    /* does it all, with what the last walk wrote; returns before it is done */
+  void (*drop)(void *graph);
+} BackendGraphs;
+
 typedef struct Backend {
   const char *name;
   const BackendMemory *memory; /* NULL: the host's */
   const BackendLanes *lanes;   /* NULL: work is done when a call returns */
+  const BackendGraphs *graphs; /* NULL: there is no such thing */
   const char *identity;        /* of a GPU: its name, architecture, processors and driver; else NULL */
   Dtype real;                  /* F32 or F64 */
   bool multiplies_bf16;        /* where not, BF16 is widened for products: float32's speed, less memory */

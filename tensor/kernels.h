@@ -10,6 +10,8 @@
  * NULL means: option off, result not wanted, no gradient arrives, or gradient not wanted. */
 #pragma once
 
+#include <math.h>
+
 #include "tensor/tensor.h"
 
 /* y[t] = w[token[t]] */
@@ -202,8 +204,9 @@ typedef struct CrossEntropy {
   Tensor *target; /* (T) I32 */
   Tensor *nll;    /* (T, 1) real */
   Tensor *dx, *dw, *dnll;
-  double
-      dnll_known; /* forward, with dx or dw given: what every token's dnll will be, and the gradients are made at once */
+  const double
+      *dnll_known; /* forward, with dx or dw given: what every token's dnll will be, in the device's memory, and
+                             * the gradients are made at once */
   void *scratch;
 } CrossEntropy;
 
@@ -282,11 +285,13 @@ typedef struct Gather {
 } Gather;
 
 /* y = x keep / (1 - p), keep 0 with probability p. Whether an element is kept is a function of (seed, site, sample, place
- * in the sample) alone: sample s owns rows [s, s + 1) * rows_per_sample and has the number first_sample + s. */
+ * in the sample) alone: sample s owns rows [s, s + 1) * rows_per_sample and has the number first_sample + s, counted from
+ * samples_before[0] where that is given. */
 typedef struct Dropout {
   double p; /* 0 to below 1 */
   uint64_t seed, first_sample;
-  uint32_t site; /* which dropout of the model */
+  const int64_t *samples_before; /* in the device's memory; NULL: 0 */
+  uint32_t site;                 /* which dropout of the model */
   int64_t rows_per_sample;
   Tensor *x, *y; /* (T, width), contiguous, act or real */
   Tensor *dx, *dy;
@@ -309,6 +314,23 @@ typedef struct SumSquares {
   double *result; /* in the device's memory */
   void *scratch;
 } SumSquares;
+
+/* What differs from one training step to the next beside its data. It lies in the device's memory and kernels are told
+ * where, so that a step can be launched again as it was (BackendGraphs in device.h). */
+typedef struct StepNumbers {
+  double loss_scale; /* from the sum of the losses to their mean */
+  double lr, keep, adam_size,
+      adam_scale;       /* 1 - lr weight_decay; AdamW's lr / (1 - beta1^step) and 1 / (1 - beta2^step) */
+  int64_t step;         /* from 1 */
+  int64_t first_sample; /* of the step's whole batch */
+} StepNumbers;
+
+/* Those that AdamW takes. */
+static inline StepNumbers adamw_numbers(double lr, double beta1, double beta2, double weight_decay, int64_t step) {
+  const StepNumbers numbers = {
+      0, lr, 1 - lr * weight_decay, lr / (1 - pow(beta1, (double)step)), 1 / (1 - pow(beta2, (double)step)), step, 0};
+  return numbers;
+}
 
 /* What an update hangs on. It stays in the device's memory, so that no step waits for the host to look at it. */
 typedef struct Verdict {
@@ -333,10 +355,13 @@ static inline double sum_by_pairs(const double *x, int n) {
 typedef struct Judge {
   const double *losses, *squares; /* in the device's memory, as the verdicts are; n_losses is a power of two */
   int n_losses, n_squares;
-  double loss_scale, clip; /* clip 0: off */
-  Tensor *grads;           /* real, contiguous */
-  const Verdict *before;   /* NULL, or the verdict that holds this one where it holds */
+  double loss_scale, clip;    /* clip 0: off */
+  const StepNumbers *numbers; /* NULL, or what has loss_scale in its place */
+  Tensor *grads;              /* real, contiguous */
+  const Verdict *before;      /* NULL, or the verdict that holds this one where it holds; it may be this one's place */
   Verdict *verdict;
+  Verdict *history; /* NULL, or, with numbers, n_history more places: it is left at step % n_history, too */
+  int n_history;
 } Judge;
 
 /* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip), or as a verdict says.
@@ -344,6 +369,8 @@ typedef struct Judge {
 typedef struct Adamw {
   double lr, beta1, beta2, eps, weight_decay, grad_scale;
   int64_t step; /* counts from 1 */
+  const StepNumbers
+      *numbers; /* NULL, or what has lr and step in place of these, for a weight_decay that is 0 or its own */
   Tensor *value, *grad, *m, *v;
   int16_t *low;           /* lower halves of a BF16 value; NULL: value is real */
   const Verdict *verdict; /* in the device's memory; NULL: grad_scale holds, else held or its scale in place of that */
@@ -352,6 +379,7 @@ typedef struct Adamw {
 /* p -= lr (grad * grad_scale + weight_decay p) */
 typedef struct Sgd {
   double lr, weight_decay, grad_scale;
+  const StepNumbers *numbers; /* NULL, or what has lr in its place */
   Tensor *value, *grad;
   int16_t *low; /* as above */
   const Verdict *verdict;

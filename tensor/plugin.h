@@ -20,7 +20,8 @@ static inline uint64_t plugin_layout(void) {
 #define KERNEL(op, Params, grad, scratch_kind) sizeof(Params),
   const size_t sizes[] = {
 #include "tensor/kernels.def"
-      sizeof(Backend), sizeof(BackendMemory), sizeof(BackendLanes), sizeof(Tensor), sizeof(Status)};
+      sizeof(Backend),       sizeof(BackendMemory), sizeof(BackendLanes),
+      sizeof(BackendGraphs), sizeof(Tensor),        sizeof(Status)};
 #undef KERNEL
   uint64_t fold = 14695981039346656037u;
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) fold = (fold ^ sizes[i]) * 1099511628211u;

@@ -48,3 +48,16 @@ Test(simt_faults, right_kernels_are_right_in_every_order) {
   for (Fault fault = 0; fault < N_FAULTS; fault++)
     cr_assert(!is_caught(fault, 0), "%s: the kernel without it fails", fault_name(fault));
 }
+
+Test(simt_captures, forbid_what_cuda_forbids) {
+  for (CaptureFault fault = 0; fault < N_CAPTURE_FAULTS; fault++)
+    cr_assert(fault_capture(fault), "case %d of faults.h goes through", (int)fault);
+}
+
+Test(simt_captures, keep_arguments_as_they_were) {
+  float out[3] = {-1, -1, -1};
+  fault_frozen(out);
+  cr_assert_eq(out[0], 0, "a capture runs what it keeps");
+  cr_assert_eq(out[1], 1, "a launch stores %g", (double)out[1]);
+  cr_assert_eq(out[2], 1, "an argument that changes later is %g in the graph", (double)out[2]);
+}

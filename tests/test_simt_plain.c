@@ -212,24 +212,36 @@ static Weight weight_make(Machine *m, int64_t n) {
   return w;
 }
 
+/* In the device's memory, as a training step has them. */
+static const StepNumbers *numbers_on(Machine *m, StepNumbers numbers) {
+  const int64_t n = sizeof numbers / sizeof(double);
+  Tensor *there = tensor_new(&m->device.weights, F64, 1, &n);
+  memcpy(device_mirror(&m->device, there).data, &numbers, sizeof numbers);
+  device_push(&m->device, there);
+  return there->data;
+}
+
+/* Every other step is told its numbers there. */
 static void run_adamw(Machine *m, int number) {
   const int64_t n = SIZES[number];
   const Weight w = weight_make(m, n);
   Tensor *grad = VECTOR(m, F32, n, 0, 0.1, 5), *moment = VECTOR(m, F32, n, 0, 0.1, 6),
          *v = VECTOR(m, F32, n, 1, 0.1, 7);
   for (int step = 5; step < 8; step++)
-    adamw_fwd(&m->device, &(Adamw){.lr = 0.01,
-                                   .beta1 = 0.9,
-                                   .beta2 = 0.95,
-                                   .eps = 1e-8,
-                                   .weight_decay = 0.1,
-                                   .grad_scale = 0.75,
-                                   .step = step,
-                                   .value = w.value,
-                                   .grad = grad,
-                                   .m = moment,
-                                   .v = v,
-                                   .low = w.low});
+    adamw_fwd(&m->device,
+              &(Adamw){.lr = 0.01,
+                       .beta1 = 0.9,
+                       .beta2 = 0.95,
+                       .eps = 1e-8,
+                       .weight_decay = 0.1,
+                       .grad_scale = 0.75,
+                       .step = step,
+                       .numbers = step % 2 ? NULL : numbers_on(m, adamw_numbers(0.02, 0.9, 0.95, 0.1, step)),
+                       .value = w.value,
+                       .grad = grad,
+                       .m = moment,
+                       .v = v,
+                       .low = w.low});
   keep(m, moment), keep(m, v), keep(m, w.value);
 }
 
@@ -238,8 +250,13 @@ static void run_sgd(Machine *m, int number) {
   const Weight w = weight_make(m, n);
   Tensor *grad = VECTOR(m, F32, n, 0, 0.1, 5);
   for (int step = 0; step < 3; step++)
-    sgd_fwd(&m->device,
-            &(Sgd){.lr = 0.01, .weight_decay = 0.1, .grad_scale = 0.75, .value = w.value, .grad = grad, .low = w.low});
+    sgd_fwd(&m->device, &(Sgd){.lr = 0.01,
+                               .weight_decay = 0.1,
+                               .grad_scale = 0.75,
+                               .numbers = step % 2 ? numbers_on(m, (StepNumbers){.lr = 0.02}) : NULL,
+                               .value = w.value,
+                               .grad = grad,
+                               .low = w.low});
   keep(m, w.value);
 }
 

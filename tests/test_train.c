@@ -138,10 +138,11 @@ static double by_parts(Subject *s, const Batch *batch, int n_parts, float **part
   double losses[N_SEQ], scale = 1.0 / (double)batch_n_targets(batch);
   for (int p = 0; p < n_parts; p++) {
     params_zero_grads(&s->model->params);
+    params_tell_numbers(&s->model->params, &(StepNumbers){.loss_scale = scale});
     losses[p] = 0;
     for (int row = 0; row < N_SEQ / n_parts; row++) {
       Batch micro = batch_rows(batch, &s->model->config, p * (N_SEQ / n_parts) + row, 1);
-      gradient_micro_batch(s->model, &s->device, s->act, &micro, scale, NULL, &losses[p]);
+      gradient_micro_batch(s->model, &s->device, s->act, &micro, 0, scale, NULL, &losses[p]);
     }
     parts[p] = copy_grads(s);
   }

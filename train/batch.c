@@ -111,10 +111,11 @@ Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
   for (int64_t t = 0; t < n_t; t++) n += batch->begins[t];
   CHECK(n <= n_most, "%lld pieces, at most %lld were planned for", (long long)n, (long long)n_most);
   Tensor *cu_seqlens = tensor_new1(&tape->device->step, I32, n + 1);
-  int32_t *start = cu_seqlens->data;
+  int32_t *start = device_mirror(tape->device, cu_seqlens).data;
   for (int64_t t = 0; t < n_t; t++)
     if (batch->begins[t]) *start++ = (int32_t)t;
   *start = (int32_t)n_t;
+  device_push(tape->device, cu_seqlens);
   return cu_seqlens;
 }
 

@@ -45,6 +45,7 @@ static Status decoding_open(Decoding *d, const Bench *bench) {
   params_init(&d->model->params, config->seed);
   d->weights_bytes = tensor_bytes(&d->model->params.values_flat);
   d->decoder = decoder_open(d->model, &d->device, config->dtype, n_seq, room_of(bench));
+  if (config->train.graph == GRAPH_AUTO) decoder_use_graphs(&d->decoder);
   d->token = base_zalloc((size_t)n_seq * sizeof *d->token);
   d->logits = base_alloc((size_t)(n_seq * model_padded_vocab(&config->model)) * sizeof *d->logits);
   return device_open(&d->sums, config->device, F32, (DeviceSizes){.weights_bytes = d->weights_bytes + (1 << 16)});
@@ -52,6 +53,7 @@ static Status decoding_open(Decoding *d, const Bench *bench) {
 
 static void decoding_close(Decoding *d) {
   free(d->token), free(d->logits);
+  decoder_close(&d->decoder);
   if (d->model) model_free(d->model);
   device_close(&d->device);
   device_close(&d->sums);

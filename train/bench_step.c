@@ -36,8 +36,11 @@ static void trainee_close(Trainee *t) {
 
 /* The clock is right behind it. */
 static void update(Trainee *t, const OptimConfig *optim, int64_t step) {
-  optim_judge(&t->model->params, &t->device, &(StepEvidence){.step = step, .n_losses = 1, .clip = optim->clip});
-  optim_update_judged(&t->model->params, &t->device, optim, optim->lr, step);
+  StepNumbers numbers = optim_numbers(optim, optim->lr, step);
+  numbers.loss_scale = gradient_scale(&t->batch);
+  params_tell_numbers(&t->model->params, &numbers);
+  optim_judge(&t->model->params, &t->device, &(StepEvidence){.n_losses = 1, .clip = optim->clip});
+  optim_update_judged(&t->model->params, &t->device, optim);
   device_wait(&t->device);
 }
 

@@ -257,10 +257,12 @@ static Status run_job(const Job *job, const StateBatch *from, int64_t room) {
   Status status = STATUS_OK;
   if (job->cached) {
     Decoder decoder = decoder_open(open->model, &open->device, open->config.dtype, n_seq, room);
+    if (open->config.train.graph == GRAPH_AUTO) decoder_use_graphs(&decoder);
     for (int64_t s = 0; s < n_seq && from->state.n_seq > 0; s++)
       model_state_put(open->model, &open->device, &decoder.state, s, &from->state, 0);
     made = generate_tokens(&decoder, &g);
     if (made >= 0) status = save_state(job, &decoder, &outputs[0]);
+    decoder_close(&decoder);
   } else {
     made = generate_uncached(open->model, &open->device, open->config.dtype, &g);
   }

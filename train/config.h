@@ -11,6 +11,8 @@
 
 typedef enum NonfinitePolicy { NONFINITE_STOP, NONFINITE_SKIP } NonfinitePolicy;
 
+typedef enum GraphPolicy { GRAPH_AUTO, GRAPH_OFF } GraphPolicy;
+
 typedef struct TrainConfig {
   int64_t steps;
   double epochs;        /* > 0: steps follow from it */
@@ -24,6 +26,7 @@ typedef struct TrainConfig {
   int threads;            /* 0: all */
   double watchdog, stall; /* seconds; 0: never (train/watch.h) */
   int64_t compare_every;
+  GraphPolicy graph;   /* of a GPU (tensor/replay.h) */
   int zero;            /* 1: the optimiser's state is split over ranks (train/zero.h) */
   Transport transport; /* of several ranks with GPUs (train/dist_gpu.h) */
 } TrainConfig;

@@ -27,7 +27,6 @@ static Tensor *tokens_loss(Model *model, Tape *tape, const Batch *batch, Carry *
 
 static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch, Carry *carry) {
   CHECK(!carry, "windows stand alone");
-  tape->draws = (TapeDraws){model->dropout_seed, (uint64_t)batch->first, batch->n_seq};
   const Windows windows = batch_windows(batch, &model->config, tape);
   Tensor *prediction = forecaster_predict(model, tape, &windows);
   return forecaster_loss(model, tape, prediction, batch_outputs(batch, &model->config, tape));
@@ -39,11 +38,14 @@ static void seed(Device *device, const Tensor *dloss, double value) {
   device_push(device, dloss);
 }
 
-void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale, Carry *carry,
-                          double *sum) {
+void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, int64_t row, double grad_scale,
+                          Carry *carry, double *sum) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
-  tape.dloss = &grad_scale;
+  const StepNumbers *numbers = params_numbers(&model->params);
+  tape.dloss = &numbers->loss_scale;
+  if (model->config.task != TASK_LM)
+    tape.draws = (TapeDraws){model->dropout_seed, (uint64_t)row, batch->n_seq, &numbers->first_sample};
   Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch, carry);
   Tensor *dloss = tape_grad(&tape, loss); /* NULL: its gradient has gone where it belongs */
   sum_fwd(device, &(Sum){.x = loss, .result = sum});
@@ -66,16 +68,20 @@ double gradient_scale(const Batch *batch) {
   return n_targets ? 1.0 / (double)n_targets : 0;
 }
 
+StepNumbers gradient_numbers(const Batch *batch) {
+  return (StepNumbers){.loss_scale = gradient_scale(batch), .first_sample = batch->first};
+}
+
 /* Rows of one micro-batch, segment by segment where gradients are cut between. */
-static void rows_gradient(Model *model, Device *device, Dtype act, const Batch *rows, double scale, int segment,
-                          Carry *carry, double *loss) {
+static void rows_gradient(Model *model, Device *device, Dtype act, const Batch *rows, int64_t row, double scale,
+                          int segment, Carry *carry, double *loss) {
   if (segment == 0 || segment == rows->length) {
-    gradient_micro_batch(model, device, act, rows, scale, carry, loss);
+    gradient_micro_batch(model, device, act, rows, row, scale, carry, loss);
     return;
   }
   for (int64_t at = 0; at < rows->length; at += segment) {
     Batch part = batch_segment(rows, at, segment);
-    gradient_micro_batch(model, device, act, &part, scale, carry, loss);
+    gradient_micro_batch(model, device, act, &part, row, scale, carry, loss);
     batch_release(&part);
   }
 }
@@ -95,11 +101,13 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
   const int64_t first = (int64_t)shape->rank * n_parts * part_size;
   double *losses = params->losses.data;
   device_zero(device, &params->losses);
+  params_home_grads(params); /* so that a step finds the memory that the one before found */
   for (int part = 0; part < n_parts; part++) {
     params_unset_grads(params);
-    for (int row = 0; row < part_size; row += shape->micro_batch_size) {
-      Batch micro = batch_rows(batch, &model->config, first + (int64_t)part * part_size + row, shape->micro_batch_size);
-      rows_gradient(model, device, act, &micro, scale, shape->segment, carry, losses + part);
+    for (int i = 0; i < part_size; i += shape->micro_batch_size) {
+      const int64_t row = first + (int64_t)part * part_size + i;
+      Batch micro = batch_rows(batch, &model->config, row, shape->micro_batch_size);
+      rows_gradient(model, device, act, &micro, row, scale, shape->segment, carry, losses + part);
     }
     params_set_grads(params);
     tree_push(params, device, part, n_parts);
@@ -125,6 +133,8 @@ int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses
 double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
                      Carry *carry) {
   CHECK(shape->n_ranks <= 1, "a whole step by one of %d ranks", shape->n_ranks);
+  const StepNumbers numbers = gradient_numbers(batch);
+  params_tell_numbers(&model->params, &numbers);
   const int n_losses = gradient_parts(model, device, act, shape, batch, carry);
   const Tensor losses = device_pull(device, &model->params.losses);
   return sum_by_pairs(losses.data, n_losses) * gradient_scale(batch);

@@ -17,13 +17,17 @@ typedef struct GradientShape {
 /* Spare gradient blocks the tree needs: log2 of a rank's parts, and one for what comes from other ranks. */
 int gradient_n_spare(const GradientShape *shape);
 
-/* Forward and backward of one micro-batch: adds grad_scale * d(sum of losses)/dparam to the gradients and to *sum (in
+/* Forward and backward of one micro-batch, `row` the row of the whole batch that it begins with: adds grad_scale (what the
+ * device's StepNumbers have as loss_scale) * d(sum of losses)/dparam to the gradients and to *sum (in
  * the device's memory) the losses, in order and in double: of a language model nll over targets, of a forecaster the loss over windows. carry: NULL, or
  * the states it starts from and leaves. Rewinds the step arena. On a dry device nothing is computed and nothing of the batch but its shape is read. */
-void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, double grad_scale, Carry *carry,
-                          double *sum);
+void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, int64_t row, double grad_scale,
+                          Carry *carry, double *sum);
 
-/* This rank's share of a step: the gradient of its parts of the mean loss over the batch's targets is left in
+/* What the step of a batch goes by, but for the update (optim_numbers). */
+StepNumbers gradient_numbers(const Batch *batch);
+
+/* This rank's share of a step that goes by the numbers of params_tell_numbers: the gradient of its parts of the mean loss over the batch's targets is left in
  * model->params, and what each adds to that loss's sum in its losses; returns how many they are. Nobody waits for the
  * device. Whether what it leaves in
  * `carry` (or NULL) is taken is the caller's to say (carry_commit). */
@@ -33,6 +37,6 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
 int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses);
 /* What turns the sum of losses into the mean. */
 double gradient_scale(const Batch *batch);
-/* The whole step of a rank alone; returns the mean loss. */
+/* The whole step of a rank alone, which tells the numbers itself; returns the mean loss. */
 double gradient_step(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
                      Carry *carry);

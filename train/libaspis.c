@@ -109,6 +109,7 @@ static Status open_state(AspisState *state, int n_seq, int64_t room) {
   const StateShape shape = {n_seq, grows ? room : 0};
   TRY(open_device(state->model, plan_state, &shape, &state->device));
   state->decoder = decoder_open(model, &state->device, state->model->open.config.dtype, n_seq, shape.room);
+  if (state->model->open.config.train.graph == GRAPH_AUTO) decoder_use_graphs(&state->decoder);
   return STATUS_OK;
 }
 
@@ -127,6 +128,7 @@ EXPORT int aspis_state_new(AspisModel *model, int n_seq, int64_t room, AspisStat
 
 EXPORT void aspis_state_free(AspisState *state) {
   if (!state) return;
+  decoder_close(&state->decoder);
   device_close(&state->device);
   free(state);
 }

@@ -284,14 +284,15 @@ static double rounded(double value, double scale) { return round(value * scale) 
 
 void runlog_step(RunLog *log, const StepMetrics *m) {
   if (!log) return;
-  const NamedValue values[] = {{"loss", m->loss},
-                               {"lr", m->lr},
-                               {"grad_norm", m->grad_norm},
-                               {"tok_per_s", rounded(m->tok_per_s, 10)},
-                               {"mem_mib", rounded((double)m->mem_bytes / (1 << 20), 10)},
-                               {"seconds", rounded(m->seconds, 1000)},
-                               {"mfu", m->mfu}};
-  int n_values = (int)(sizeof values / sizeof *values) - (isnan(m->mfu) ? 1 : 0);
+  NamedValue values[8] = {{"loss", m->loss},
+                          {"lr", m->lr},
+                          {"grad_norm", m->grad_norm},
+                          {"tok_per_s", rounded(m->tok_per_s, 10)},
+                          {"mem_mib", rounded((double)m->mem_bytes / (1 << 20), 10)},
+                          {"seconds", rounded(m->seconds, 1000)}};
+  int n_values = 6;
+  if (!isnan(m->mfu)) values[n_values++] = (NamedValue){"mfu", m->mfu};
+  if (m->graph_steps > 0) values[n_values++] = (NamedValue){"graph_steps", (double)m->graph_steps};
   metrics_write(log, m->step, m->tokens, "train", values, n_values);
   if (base_seconds() - log->status_written >= STATUS_INTERVAL_SECONDS) status_write(log, RUN_RUNNING, 0, NULL);
   if (log->quiet) return;

@@ -30,7 +30,8 @@ typedef struct StepMetrics {
   double tok_per_s;
   double seconds; /* wall time since this session's first step began; the eta follows from it */
   int64_t mem_bytes;
-  double mfu; /* fraction of the machine's peak, NaN: not known */
+  double mfu;          /* fraction of the machine's peak, NaN: not known */
+  int64_t graph_steps; /* of this session's steps so far, launched as CUDA graphs; 0: left out */
 } StepMetrics;
 
 /* A value of an evaluation: "val_loss", "perplexity", "bits_per_byte", "accuracy", "val_mse", "baseline_nll", ... */
@@ -52,7 +53,7 @@ Status runlog_open(const RunLogOptions *options, RunLog **log);
 /* Last attempt to write what waits; says what was lost, if anything. */
 void runlog_close(RunLog *log);
 
-/* {"step":..,"tokens":..,"loss":..,"lr":..,"grad_norm":..,"tok_per_s":..,"mem_mib":..,"seconds":..} (+ "mfu"). A number
+/* {"step":..,"tokens":..,"loss":..,"lr":..,"grad_norm":..,"tok_per_s":..,"mem_mib":..,"seconds":..} (+ "mfu", "graph_steps"). A number
  * reads back to the same double; a non-finite one is null, and "nonfinite" names its kind. */
 void runlog_step(RunLog *log, const StepMetrics *metrics);
 /* {"step":..,"tokens":..,<name>:<value>...}, one printed line too. */

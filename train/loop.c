@@ -49,16 +49,55 @@ static void plant_difference(Run *run) {
   device_push(&run->device, value);
 }
 
-/* The gradient of the whole batch is left in the parameters, on every rank, its losses beside it; returns how many. */
-static int make_gradient(Run *run) {
-  run_enter(run, PHASE_DATA);
-  next_batch(run);
+/* All that a step does on the device. It may be called twice for a step (tensor/replay.h), so it changes nothing of the run. */
+typedef struct Step {
+  Run *run;
+  const StepNumbers *numbers;
+} Step;
+
+static void do_step(void *user) {
+  const Step *step = user;
+  Run *run = step->run;
+  const Config *config = run->config;
+  ParamTable *params = &run->model->params;
   run_enter(run, PHASE_GRADIENT);
-  const int n_losses =
-      gradient_parts(run->model, &run->device, run->config->dtype, &run->plan.gradient, &run->batch, run->carry);
+  params_tell_numbers(params, step->numbers);
+  int n_losses = gradient_parts(run->model, &run->device, config->dtype, &run->plan.gradient, &run->batch, run->carry);
   plant_nan(run);
   run_enter(run, PHASE_REDUCE);
-  return gradient_reduce(&run->model->params, &run->device, run->dist, n_losses);
+  n_losses = gradient_reduce(params, &run->device, run->dist, n_losses);
+  run_enter(run, PHASE_UPDATE);
+  zero_judge(params, run->dist,
+             &(StepEvidence){.n_losses = n_losses,
+                             .clip = config->optim.clip,
+                             .follows = config->train.nonfinite != NONFINITE_SKIP,
+                             .numbers = step->numbers});
+  optim_update_judged(params, &run->device, &config->optim);
+  zero_gather_values(params, run->dist);
+}
+
+/* Returns the learning rate. */
+static double make_step(Run *run) {
+  const OptimConfig *optim = &run->config->optim;
+  run_enter(run, PHASE_DATA);
+  next_batch(run);
+  const double lr = schedule_lr(optim, run->step + 1, run->config->train.steps);
+  const StepNumbers batch = gradient_numbers(&run->batch);
+  StepNumbers numbers = optim_numbers(optim, lr, run->step + 1);
+  numbers.loss_scale = batch.loss_scale, numbers.first_sample = batch.first_sample;
+  const bool gave_up = replay_given_up(run->replay);
+  replay_run(run->replay, do_step, &(Step){run, &numbers});
+  if (!gave_up && replay_given_up(run->replay))
+    runlog_note(run->log, "step %lld and later ones are launched kernel by kernel, not as CUDA graphs: %s",
+                (long long)run->step + 1, replay_given_up(run->replay));
+  return lr;
+}
+
+static void tell_replays(Run *run) {
+  const ReplayCounts counts = replay_counts(run->replay);
+  if (counts.captured > 0 && !run->quiet)
+    runlog_note(run->log, "CUDA graphs: %lld steps replayed, %lld launched kernel by kernel, %lld graphs made",
+                (long long)counts.replayed, (long long)counts.one_by_one, (long long)counts.captured);
 }
 
 static int64_t resident_bytes(void) {
@@ -80,7 +119,8 @@ static void log_step(Run *run, double loss, double norm, double lr, int64_t toke
                                        .tok_per_s = (double)tokens_since / seconds_since,
                                        .seconds = seconds,
                                        .mem_bytes = resident_bytes(),
-                                       .mfu = NAN});
+                                       .mfu = NAN,
+                                       .graph_steps = replay_counts(run->replay).replayed});
 }
 
 /* The last evaluation covers the whole validation part, and every one does that early stopping compares; others on the way
@@ -131,26 +171,14 @@ static void tell_arenas(Run *run) {
 }
 
 Status loop_train(Run *run) {
-  const Config *config = run->config;
-  const TrainConfig *train = &config->train;
-  ParamTable *params = &run->model->params;
+  const TrainConfig *train = &run->config->train;
   double start = base_seconds(), logged_at = start;
   int64_t logged_tokens = run->tokens;
   int save_failures = 0;
   Verdict verdict = {0};
   run->settled = run->step;
   while (run->step < train->steps && !run_is_stale(run)) {
-    const int n_losses = make_gradient(run);
-    run_enter(run, PHASE_UPDATE);
-    zero_judge(params, run->dist,
-               &(StepEvidence){.step = run->step + 1,
-                               .n_losses = n_losses,
-                               .loss_scale = gradient_scale(&run->batch),
-                               .clip = config->optim.clip,
-                               .follows = run->step > run->settled && train->nonfinite != NONFINITE_SKIP});
-    const double lr = schedule_lr(&config->optim, run->step + 1, train->steps);
-    optim_update_judged(params, &run->device, &config->optim, lr, run->step + 1);
-    zero_gather_values(params, run->dist);
+    const double lr = make_step(run);
     plant_difference(run);
 
     run->step++;
@@ -177,6 +205,7 @@ Status loop_train(Run *run) {
       return status_fail(CODE_STOPPED, "%s: stopped after step %lld, saved in %s: continue with --resume auto",
                          stop_name(stopping), (long long)run->step, run->directory);
   }
+  tell_replays(run);
   if (run_is_stale(run))
     runlog_note(run->log, "stopped early: no new best in %d evaluations, the last at step %lld", train->patience,
                 (long long)run->step);

@@ -131,6 +131,8 @@ static Status open_model(Run *run) {
              config->train.zero);
   params_alloc(&run->model->params, &run->device, config->dtype, true, gradient_n_spare(&run->plan.gradient));
   run->model->dropout_seed = config->seed;
+  /* sums of several ranks go through the host */
+  run->replay = replay_open(&run->device, config->train.graph == GRAPH_AUTO && run->dist->size == 1);
   run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
   if (shape.train_rows > 0) {
     run->carry = base_alloc(sizeof *run->carry);
@@ -316,6 +318,7 @@ void run_enter(Run *run, Phase phase) {
 void run_close(Run *run) {
   watch_close(run->watch);
   runlog_close(run->log);
+  replay_close(run->replay);
   if (run->model) model_free(run->model);
   device_close(&run->device);
   if (run->dataset) dataset_close(run->dataset);
@@ -369,8 +372,8 @@ static Status save_file(Run *run, const char *path, const CheckpointInfo *info) 
 
 static Status write_checkpoint(Run *run, bool best) {
   Config kept = *run->config;
-  /* how its state lies on ranks and goes between them is no part of a run: any number continues it, any way */
-  kept.train.zero = 0, kept.train.transport = TRANSPORT_AUTO;
+  /* how its state lies on ranks, goes between them and is launched is no part of a run: any number continues it, any way */
+  kept.train.zero = 0, kept.train.graph = GRAPH_AUTO, kept.train.transport = TRANSPORT_AUTO;
   char *yaml = config_to_yaml(&kept), *json = model_config_to_json(&run->config->model);
   const char *tokenizer = dataset_tokenizer_json(run->dataset);
   CheckpointInfo info = {.step = run->step,

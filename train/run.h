@@ -1,6 +1,7 @@
 /* run: everything one training run consists of, opened from a config and a run directory. */
 #pragma once
 
+#include "tensor/replay.h"
 #include "train/config.h"
 #include "train/dist.h"
 #include "train/evaluate.h"
@@ -14,6 +15,7 @@ typedef struct Run {
   Dataset *dataset;
   Device device;
   Model *model;
+  Replay *replay; /* of the step */
   Plan plan;
   size_t memory_bytes; /* that the plan may use */
   RunLog *log;         /* rank 0's; NULL elsewhere */

@@ -43,6 +43,7 @@ void sample_write(Run *run) {
   const int32_t *prompt = first.token;
   const size_t mark = arena_mark(&run->device.weights);
   Decoder decoder = decoder_open(run->model, &run->device, run->config->dtype, 1, n);
+  if (run->config->train.graph == GRAPH_AUTO) decoder_use_graphs(&decoder);
   generate_tokens(
       &decoder, &(Generate){.prompt = &prompt,
                             .n_prompt = &(int64_t){1},
@@ -50,6 +51,7 @@ void sample_write(Run *run) {
                             .sample = {.temperature = 0.8, .top_p = 1, .seed = run->config->seed + (uint64_t)run->step},
                             .on_token = keep_token,
                             .user = &sample});
+  decoder_close(&decoder);
   arena_rewind(&run->device.weights, mark);
   runlog_sample(run->log, run->step, sample.text.data ? sample.text.data : "");
   free(sample.text.data), free(first.token), free(first.target);

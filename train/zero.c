@@ -59,7 +59,8 @@ void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
   }
   CHECK(e->n_losses == 1, "%d losses of reduced gradients", e->n_losses);
   const Tensor losses = device_pull(params->device, &params->losses);
-  Verdict verdict = {.loss = tensor_get(&losses, 0) * e->loss_scale, .norm = split_norm(params, dist), .bad = -1};
+  Verdict verdict = {
+      .loss = tensor_get(&losses, 0) * e->numbers->loss_scale, .norm = split_norm(params, dist), .bad = -1};
   verdict.grad_scale = optim_clip_scale(verdict.norm, e->clip);
   if (!isfinite(verdict.norm)) {
     zero_gather(params, dist, &params->grads_flat);
@@ -67,7 +68,7 @@ void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
     if (bad) verdict.bad = bad->flat;
   }
   verdict.held = !isfinite(verdict.loss) || !isfinite(verdict.norm);
-  optim_set_verdict(params, params->device, e->step, &verdict);
+  optim_set_verdict(params, params->device, e->numbers->step, &verdict);
 }
 
 void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set) {

@@ -39,7 +39,7 @@ Tensor *op_cross_entropy(Tape *tape, Tensor *x, Tensor *w, Tensor *target, int v
   tape->device->flops += product_flops(&p);
   const bool needs_grad = tape->recording && (x->needs_grad || w->needs_grad), at_once = needs_grad && tape->dloss;
   if (at_once) {
-    p.dnll_known = *tape->dloss;
+    p.dnll_known = tape->dloss;
     take_gradients(tape, &p);
   }
   cross_entropy_fwd(tape->device, &p);

@@ -18,6 +18,7 @@ Tensor *op_dropout(Tape *tape, Tensor *x, double probability, uint32_t site) {
   Dropout p = {.p = probability,
                .seed = draws->seed,
                .first_sample = draws->first_sample,
+               .samples_before = draws->samples_before,
                .site = site,
                .rows_per_sample = x->dim[0] / draws->n_samples,
                .x = x,

@@ -10,9 +10,9 @@ KERNEL_FWD(adamw, Adamw) {
   if (p->verdict && p->verdict->held) return;
   const int64_t n = tensor_count(p->value);
   const real b1 = (real)p->beta1, b2 = (real)p->beta2, c1 = (real)(1 - p->beta1), c2 = (real)(1 - p->beta2);
-  const real step_size = (real)(p->lr / (1 - pow(p->beta1, (double)p->step)));
-  const real v_scale = (real)(1 / (1 - pow(p->beta2, (double)p->step)));
-  const real keep = (real)(1 - p->lr * p->weight_decay), eps = (real)p->eps,
+  const StepNumbers own = p->numbers ? *p->numbers : adamw_numbers(p->lr, p->beta1, p->beta2, p->weight_decay, p->step);
+  const real step_size = (real)own.adam_size, v_scale = (real)own.adam_scale;
+  const real keep = (real)(p->weight_decay != 0 ? own.keep : 1), eps = (real)p->eps,
              grad_scale = (real)(p->verdict ? p->verdict->grad_scale : p->grad_scale);
 #pragma omp parallel for schedule(static) if (parallel_pays(n))
   for (int64_t start = 0; start < n; start += BLOCK) {

@@ -111,7 +111,7 @@ static void finish_row(const CrossEntropy *p, const Chunk *c, int64_t r) {
   const real max = row_max(l, n_v), target_logit = l[target], sum = row_exp(l, n_v, max);
   *nll = R(log)(sum) + max - target_logit;
   if (!p->dx && !p->dw) return;
-  const real dnll = p->dnll ? ((const real *)p->dnll->data)[t] : (real)p->dnll_known, scale = dnll / sum;
+  const real dnll = p->dnll ? ((const real *)p->dnll->data)[t] : (real)*p->dnll_known, scale = dnll / sum;
   for (int64_t j = 0; j < n_v; j++) l[j] *= scale;
   l[target] -= dnll;
 }

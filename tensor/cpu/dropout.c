@@ -8,10 +8,11 @@ static void drop(const Dropout *p, const Tensor *from, Tensor *to, bool add) {
   const int64_t n_t = tensor_rows(from), width = tensor_last(from), n_blocks = ceil_div(width, 4);
   const uint64_t threshold = (uint64_t)(p->p * 4294967296.0);
   const real scale = (real)(1 / (1 - p->p));
+  const uint64_t first = p->first_sample + (p->samples_before ? (uint64_t)*p->samples_before : 0);
 #pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
   for (int64_t t = 0; t < n_t; t++) {
     const int64_t row = t % p->rows_per_sample;
-    const Rng rng = rng_make(p->seed, RNG_DROPOUT, p->site, p->first_sample + (uint64_t)(t / p->rows_per_sample));
+    const Rng rng = rng_make(p->seed, RNG_DROPOUT, p->site, first + (uint64_t)(t / p->rows_per_sample));
     const uint32_t key[2] = {(uint32_t)rng.seed, (uint32_t)(rng.seed >> 32)};
     for (int64_t i = 0; i < width; i += ROW_RUN) {
       real buffer[ROW_RUN], kept[ROW_RUN];

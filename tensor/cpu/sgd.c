@@ -6,7 +6,7 @@ enum { BLOCK = 1 << 10 };
 KERNEL_FWD(sgd, Sgd) {
   if (p->verdict && p->verdict->held) return;
   const int64_t n = tensor_count(p->value);
-  const real lr = (real)p->lr, weight_decay = (real)p->weight_decay,
+  const real lr = (real)(p->numbers ? p->numbers->lr : p->lr), weight_decay = (real)p->weight_decay,
              grad_scale = (real)(p->verdict ? p->verdict->grad_scale : p->grad_scale);
 #pragma omp parallel for schedule(static) if (parallel_pays(n))
   for (int64_t start = 0; start < n; start += BLOCK) {

@@ -26,12 +26,17 @@ static size_t memory_available() {
   CUDA_CHECK(cudaMemGetInfo(&free_bytes, &all_bytes));
   return free_bytes;
 }
-static void memory_zero(void *at, size_t bytes) { CUDA_CHECK(cudaMemsetAsync(at, 0, bytes, cuda_device.stream)); }
+static void memory_zero(void *at, size_t bytes) {
+  if (cuda_walks(nullptr, 1, 1, 0, at, bytes)) return;
+  CUDA_CHECK(cudaMemsetAsync(at, 0, bytes, cuda_device.stream));
+}
 /* From memory that is not pinned the runtime returns once it has taken a copy. */
 static void memory_write(void *to, const void *from, size_t bytes) {
+  if (cuda_keeps_write(to, from, bytes)) return;
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_device.stream));
 }
 void cuda_read(void *to, const void *from, size_t bytes) {
+  if (cuda_walk_ends()) return;
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_device.stream));
   CUDA_CHECK(cudaStreamSynchronize(cuda_device.stream));
 }
@@ -51,21 +56,27 @@ static cudaStream_t lane_stream(int lane) {
   if (!lane_streams[lane]) CUDA_CHECK(cudaStreamCreateWithFlags(&lane_streams[lane], cudaStreamNonBlocking));
   return lane_streams[lane];
 }
-static void lanes_use(int lane) { cuda_device.stream = lane_stream(lane); }
+static void lanes_use(int lane) {
+  if (cuda_walk_ends()) return;
+  cuda_device.stream = lane_stream(lane);
+}
 static void *lanes_stream() { return cuda_device.stream; }
 static void lanes_follow(int lane, int other) {
+  if (cuda_walk_ends()) return;
   static cudaEvent_t reached[2];
   if (!reached[other]) CUDA_CHECK(cudaEventCreateWithFlags(&reached[other], cudaEventDisableTiming));
   CUDA_CHECK(cudaEventRecord(reached[other], lane_stream(other)));
   CUDA_CHECK(cudaStreamWaitEvent(lane_stream(lane), reached[other], 0));
 }
 static bool lanes_idle() {
+  if (cuda_walk_ends()) return true;
   const cudaError_t error = cudaStreamQuery(cuda_device.stream);
   if (error != cudaErrorNotReady) CUDA_CHECK(error);
   return error == cudaSuccess;
 }
 static cudaEvent_t marks[LANES_MARKS];
 static void lanes_mark(int i) {
+  if (cuda_walk_ends()) return;
   if (!marks[i]) CUDA_CHECK(cudaEventCreateWithFlags(&marks[i], cudaEventDefault));
   CUDA_CHECK(cudaEventRecord(marks[i], cuda_device.stream));
 }
@@ -75,6 +86,24 @@ static double lanes_seconds(int from, int to) {
   return 1e-3 * (double)ms;
 }
 static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_idle, lanes_mark, lanes_seconds};
+
+#ifdef __CUDACC__
+/* ---- shared memory */
+
+void cuda_allow_shared(const void *kernel, size_t bytes) {
+  constexpr int MOST_KERNELS = 256;
+  static struct {
+    const void *kernel;
+    size_t bytes;
+  } allowed[MOST_KERNELS];
+  int i = 0;
+  while (i < MOST_KERNELS && allowed[i].kernel && allowed[i].kernel != kernel) i++;
+  CHECK(i < MOST_KERNELS, "more than %d kernels", MOST_KERNELS);
+  if (allowed[i].bytes >= bytes) return;
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+  allowed[i] = {kernel, bytes};
+}
+#endif
 
 /* ---- sums over rows */
 
@@ -107,6 +136,7 @@ static const Backend *make_backend(const char *identity) {
   backend.multiplies_bf16 = true;
   backend.memory = &MEMORY;
   backend.lanes = &LANES;
+  backend.graphs = &cuda_graphs;
 #include "tensor/kernels.def"
   return &backend;
 }

@@ -10,7 +10,7 @@ constexpr int64_t CHUNK_LOGITS = 1 << 26, CHUNK_MIN = 256, CHUNK_MAX = 4096, LOG
 
 /* A block has a row: logits to nll and, where wanted, dlogits. */
 static __global__ void finish_row(int64_t first, int64_t n_v, const int32_t *target, Rows logits, Rows dlogits,
-                                  Rows nll, Rows dnll, float dnll_known) {
+                                  Rows nll, Rows dnll, const double *dnll_known) {
   SHARED(float, spare);
   const int64_t r = blockIdx.x, t = first + r;
   const int32_t wanted = global_load(target + t);
@@ -24,7 +24,7 @@ static __global__ void finish_row(int64_t first, int64_t n_v, const int32_t *tar
   if (threadIdx.x == 0) nll.put(t, 0, ignored ? 0 : logf(sum) + largest - target_logit);
   if (!dlogits) return;
   __syncthreads(); /* target_logit is read */
-  const float d = ignored ? 0 : dnll ? dnll.get(t, 0) : dnll_known, scale = d / sum;
+  const float d = ignored ? 0 : dnll ? dnll.get(t, 0) : (float)global_load(dnll_known), scale = d / sum;
   for (int64_t j = threadIdx.x; j < n_v; j += blockDim.x)
     dlogits.put(r, j, expf(logits.get(r, j) - largest) * scale - (j == wanted ? d : 0));
 }
@@ -69,7 +69,7 @@ static void run_chunks(const CrossEntropy *p) {
     x.data = (const char *)x.data + (size_t)(first * x.ld) * dtype_bytes(p->x->dtype);
     matmul(n_rows, n_v, width, x, factor_of(p->w, true), nullptr, logits.data, ld, false, false, p->scratch);
     LAUNCH(finish_row, (unsigned)n_rows, row_threads(n_v), WARP * sizeof(float), first, n_v, ints_of(p->target), logits,
-           with_gradients ? dlogits : Rows{}, rows_of(p->nll), rows_of(p->dnll), (float)p->dnll_known);
+           with_gradients ? dlogits : Rows{}, rows_of(p->nll), rows_of(p->dnll), p->dnll_known);
     if (p->dx)
       matmul(n_rows, width, n_v, dl, factor_of(p->w, false), nullptr,
              (char *)p->dx->data + (size_t)(first * p->dx->ld) * dtype_bytes(p->dx->dtype), p->dx->ld,

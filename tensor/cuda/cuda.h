@@ -20,16 +20,26 @@ extern "C" {
 #include "tensor/device.h"
 }
 
-/* Copies to the host what was computed before, and waits for it (backend.cu). */
+/* Copies to the host what was computed before, and waits for it; not during a capture (backend.cu). */
 void cuda_read(void *to_host, const void *from, size_t bytes);
+/* During a walk: says that the work needs the host, and so is for no graph. False: there is none. During a capture: the end.
+ * (graph.cu) */
+bool cuda_walk_ends();
+/* During a walk or a capture: what is written is kept aside, or its copying is kept. False: neither. (graph.cu) */
+bool cuda_keeps_write(void *to, const void *from_host, size_t bytes);
+extern const BackendGraphs cuda_graphs;
 
 static inline Status status_ok() { return {CODE_OK, nullptr}; }
 
 /* ---- launching */
 
+/* What becomes of what is launched, copied or zeroed (graph.cu). */
+enum CudaMode { CUDA_RUNS, CUDA_WALKS, CUDA_CAPTURES };
+
 /* The stream of the lane in use, and what the launchers need to know of the device (backend.cu). */
 struct CudaDevice {
   cudaStream_t stream;
+  CudaMode mode;
   int n_processors;    /* streaming multiprocessors */
   size_t shared_bytes; /* the most a block can have */
 };
@@ -42,13 +52,36 @@ extern CudaDevice cuda_device;
     CHECK(error_ == cudaSuccess, "CUDA: %s", cudaGetErrorString(error_));                                              \
   } while (0)
 
-#ifdef __CUDACC__
+/* During a walk (graph.cu): takes note of bytes, and of a launch with all that a kernel is handed. */
+void cuda_fold(const void *bytes, size_t n);
+template <class T> static inline void cuda_fold_value(T value) {
+  __builtin_clear_padding(&value);
+  cuda_fold(&value, sizeof value);
+}
+/* True: the launch is not to be made. */
+template <class... Arguments>
+static inline bool cuda_walks(const void *kernel, dim3 grid, dim3 block, size_t shared, const Arguments &...arguments) {
+  if (cuda_device.mode != CUDA_WALKS) return false;
+  const uint64_t shape[] = {(uint64_t)(uintptr_t)kernel, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared};
+  cuda_fold(shape, sizeof shape);
+  (cuda_fold_value(arguments), ...);
+  return true;
+}
+
 /* LAUNCH(kernel, grid, block, shared_bytes, arguments...) */
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
   do {                                                                                                                 \
+    if (!cuda_walks((const void *)(kernel), (grid), (block), (shared), __VA_ARGS__))                                   \
+      LAUNCH_NOW(kernel, grid, block, shared, __VA_ARGS__);                                                            \
+  } while (0)
+
+#ifdef __CUDACC__
+/* Lets a kernel's blocks have more than 48 KiB, once for every size beyond what it may have already (backend.cu). */
+void cuda_allow_shared(const void *kernel, size_t bytes);
+#define LAUNCH_NOW(kernel, grid, block, shared, ...)                                                                   \
+  do {                                                                                                                 \
     const size_t shared_ = (shared);                                                                                   \
-    if (shared_ > 48 * 1024)                                                                                           \
-      CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_));             \
+    if (shared_ > 48 * 1024) cuda_allow_shared((const void *)(kernel), shared_);                                       \
     kernel<<<(grid), (block), shared_, cuda_device.stream>>>(__VA_ARGS__);                                             \
     CUDA_CHECK(cudaGetLastError());                                                                                    \
   } while (0)

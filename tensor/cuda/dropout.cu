@@ -9,6 +9,7 @@ extern "C" {
 struct Draws {
   uint32_t key[2], site;
   uint64_t first_sample;
+  const int64_t *samples_before;
   int64_t rows_per_sample;
   uint64_t threshold;
   float scale;
@@ -18,7 +19,8 @@ static __global__ void drop(int64_t n_rows, int64_t width, Draws draws, Rows fro
   Place at;
   if (!place_of(n_rows, width, &at)) return;
   const int64_t row = at.row % draws.rows_per_sample, n_blocks = (width + 3) / 4;
-  const uint64_t sample = draws.first_sample + (uint64_t)(at.row / draws.rows_per_sample);
+  const uint64_t before = draws.samples_before ? (uint64_t)global_load(draws.samples_before) : 0;
+  const uint64_t sample = before + draws.first_sample + (uint64_t)(at.row / draws.rows_per_sample);
   float x[Rows::RUN];
   from.get_run(at.row, at.col, at.n, x);
   for (int b = 0; b < 2; b++) {
@@ -37,6 +39,7 @@ static void launch(const Dropout *p, const Tensor *from, const Tensor *to, bool 
   const Draws draws = {{(uint32_t)seed, (uint32_t)(seed >> 32)},
                        p->site,
                        p->first_sample,
+                       p->samples_before,
                        p->rows_per_sample,
                        (uint64_t)(p->p * 4294967296.0),
                        (float)(1 / (1 - p->p))};

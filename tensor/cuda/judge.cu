@@ -8,6 +8,7 @@ struct Evidence {
   const double *losses, *squares;
   int n_losses, n_squares;
   double loss_scale, clip;
+  const StepNumbers *numbers;
   const float *grads;
   int64_t n;
 };
@@ -24,7 +25,7 @@ __device__ static double tree_sum(const double *losses, int n) {
   return sum;
 }
 
-static __global__ void judge(Evidence e, const Verdict *before, Verdict *verdict) {
+static __global__ void judge(Evidence e, const Verdict *before, Verdict *verdict, Verdict *history, int n_history) {
   SHARED(int64_t, found);
   Verdict own;
   double squares = 0;
@@ -41,16 +42,18 @@ static __global__ void judge(Evidence e, const Verdict *before, Verdict *verdict
       found[threadIdx.x] = found[threadIdx.x + half];
   }
   if (threadIdx.x != 0) return;
-  own.loss = tree_sum(e.losses, e.n_losses) * e.loss_scale;
+  own.loss = tree_sum(e.losses, e.n_losses) * (e.numbers ? global_load(&e.numbers->loss_scale) : e.loss_scale);
   own.grad_scale = clip_scale(own.norm, e.clip);
   own.bad = found[0] == INT64_MAX ? -1 : found[0];
   own.held = !isfinite(own.loss) || !isfinite(own.norm) || (before && global_load(&before->held));
   global_store(verdict, own);
+  if (history) global_store(history + global_load(&e.numbers->step) % n_history, own);
 }
 
 KERNEL_FWD(judge, Judge) {
   const Evidence evidence = {p->losses,     p->squares, p->n_losses,
-                             p->n_squares,  p->loss_scale, p->clip,
+                             p->n_squares,  p->loss_scale, p->clip, p->numbers,
                              (const float *)p->grads->data, tensor_count(p->grads)};
-  LAUNCH(judge, 1, THREADS, THREADS * sizeof(int64_t), evidence, p->before, p->verdict);
+  LAUNCH(judge, 1, THREADS, THREADS * sizeof(int64_t), evidence, p->before, p->verdict, p->history,
+         p->n_history);
 }

@@ -120,6 +120,7 @@ void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, const void *bia
   shape.align_a = alignment(a.data), shape.align_b = alignment(b.data), shape.align_c = alignment(c);
   shape.flags = (a.transposed ? FLAG_A_T : 0) | (b.transposed ? FLAG_B_T : 0) | (a.is_bf16 ? FLAG_BF16 : 0) |
                 (c_is_bf16 ? FLAG_C_BF16 : 0) | (adds ? FLAG_ADDS : 0) | (bias ? FLAG_BIAS : 0);
+  if (cuda_walks((const void *)plan_of, 1, 1, WORKSPACE_BYTES, shape, a.data, b.data, bias, c, scratch)) return;
   const Plan *plan = plan_of(shape);
   const float one = 1, keep = adds ? 1 : 0;
   if (bias)

@@ -30,8 +30,8 @@ optim: {lr: 2.0e-3, warmup_steps: 5}
 train: {steps: 120, batch_size: 8, virtual_ranks: 4, eval_every: 40, eval_batches: 2, save_every: 5, log_every: 1}
 EOF
 
-# Metrics without what may differ between runs: time, rate, memory.
-steady_metrics() { sed -E 's/,?"(tok_per_s|seconds|mem_mib|mfu)": ?[^,}]*//g' "$1/metrics.jsonl"; }
+# Metrics without what may differ between runs: time, rate, memory, what was launched as graphs.
+steady_metrics() { sed -E 's/,?"(tok_per_s|seconds|mem_mib|mfu|graph_steps)": ?[^,}]*//g' "$1/metrics.jsonl"; }
 
 # The same weights, optimiser, step, metrics.
 same_run() {

@@ -91,16 +91,72 @@ void fault_run(Fault fault, int faulty, float *out) {
   float *in = (float *)memory;
   for (int i = 0; i < FAULT_N; i++) in[i] = (float)i;
   switch (fault) {
-  case FAULT_BARRIER: LAUNCH(reverse_block, 1, FAULT_N, bytes, bad, out); break;
-  case FAULT_WARP_BARRIER: LAUNCH(reverse_warp, 1, FAULT_N, bytes, bad, out); break;
-  case FAULT_SHARED_INDEX: LAUNCH(write_shared, 1, FAULT_N, bytes, bad, out); break;
-  case FAULT_GLOBAL_INDEX: LAUNCH(read_global, 1, FAULT_N, 0, bad, in, out); break;
-  case FAULT_BLOCK_RACE: LAUNCH(two_blocks, 2, FAULT_N / 2, 0, bad, (float *)between, out); break;
-  case FAULT_ASYNC_COPY: LAUNCH(copy_ahead, 1, FAULT_N, bytes, bad, in, out); break;
-  case FAULT_DIVERGENCE: LAUNCH(half_waits, 1, FAULT_N, 0, bad, out); break;
-  case FAULT_LANES: LAUNCH(some_lanes, 1, FAULT_N, 0, bad, out); break;
+  case FAULT_BARRIER: LAUNCH_NOW(reverse_block, 1, FAULT_N, bytes, bad, out); break;
+  case FAULT_WARP_BARRIER: LAUNCH_NOW(reverse_warp, 1, FAULT_N, bytes, bad, out); break;
+  case FAULT_SHARED_INDEX: LAUNCH_NOW(write_shared, 1, FAULT_N, bytes, bad, out); break;
+  case FAULT_GLOBAL_INDEX: LAUNCH_NOW(read_global, 1, FAULT_N, 0, bad, in, out); break;
+  case FAULT_BLOCK_RACE: LAUNCH_NOW(two_blocks, 2, FAULT_N / 2, 0, bad, (float *)between, out); break;
+  case FAULT_ASYNC_COPY: LAUNCH_NOW(copy_ahead, 1, FAULT_N, bytes, bad, in, out); break;
+  case FAULT_DIVERGENCE: LAUNCH_NOW(half_waits, 1, FAULT_N, 0, bad, out); break;
+  case FAULT_LANES: LAUNCH_NOW(some_lanes, 1, FAULT_N, 0, bad, out); break;
   case N_FAULTS: break;
   }
   cudaFree(memory);
   cudaFree(between);
+}
+
+/* ---- captures */
+
+static cudaStream_t capture_stream() {
+  static cudaStream_t stream;
+  if (!stream) cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  return stream;
+}
+
+bool fault_capture(CaptureFault fault) {
+  static float there[4];
+  float here[4] = {};
+  cudaEvent_t outside;
+  cudaEventCreateWithFlags(&outside, cudaEventDisableTiming);
+  const cudaStream_t stream = capture_stream();
+  if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return false;
+  void *memory = nullptr;
+  cudaError_t error = cudaSuccess, wanted = cudaErrorStreamCaptureUnsupported;
+  switch (fault) {
+  case CAPTURE_WAITS: error = cudaStreamSynchronize(stream); break;
+  case CAPTURE_ASKS: error = cudaStreamQuery(stream); break;
+  case CAPTURE_ALLOCATES: error = cudaMalloc(&memory, 64); break;
+  case CAPTURE_PINS: error = cudaHostAlloc(&memory, 64, cudaHostAllocDefault); break;
+  case CAPTURE_COPIES: error = cudaMemcpyAsync(there, here, sizeof here, cudaMemcpyHostToDevice, stream); break;
+  case CAPTURE_DEPENDS:
+    error = cudaStreamWaitEvent(stream, outside, 0), wanted = cudaErrorStreamCaptureIsolation;
+    break;
+  case N_CAPTURE_FAULTS: break;
+  }
+  cudaGraph_t graph;
+  return cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && error == wanted;
+}
+
+static __global__ void store(float x, float *out) { *out = x; }
+
+void fault_frozen(float *out) {
+  static float there;
+  const cudaStream_t stream = cuda_device.stream = capture_stream();
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  float x = 1;
+  there = 0;
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  LAUNCH_NOW(store, 1, 1, 0, x, &there);
+  if (cudaStreamEndCapture(stream, &graph) != cudaSuccess) return;
+  cudaStreamSynchronize(stream), out[0] = there;
+  cudaGraphInstantiate(&exec, graph, 0);
+  cudaGraphDestroy(graph);
+  for (int i = 1; i <= 2; i++) {
+    there = 0;
+    cudaGraphLaunch(exec, stream);
+    cudaStreamSynchronize(stream), out[i] = there;
+    x = 2;
+  }
+  cudaGraphExecDestroy(exec);
 }

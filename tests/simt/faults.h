@@ -1,6 +1,8 @@
 /* faults: kernels with one mistake each, which the twin of the CUDA runtime must show. Each fills FAULT_N floats. */
 #pragma once
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -20,6 +22,21 @@ typedef enum Fault {
 } Fault;
 const char *fault_name(Fault fault);
 void fault_run(Fault fault, int faulty, float *out);
+
+/* What CUDA forbids while a stream captures. True where the call says so, and the capture's end as well. */
+typedef enum CaptureFault {
+  CAPTURE_WAITS,     /* for the stream */
+  CAPTURE_ASKS,      /* whether the stream is done */
+  CAPTURE_ALLOCATES, /* the device's memory */
+  CAPTURE_PINS,      /* the host's memory */
+  CAPTURE_COPIES,    /* from memory that is not pinned */
+  CAPTURE_DEPENDS,   /* on work outside of it */
+  N_CAPTURE_FAULTS
+} CaptureFault;
+bool fault_capture(CaptureFault fault);
+/* A kernel that stores its argument, captured with 1. What stands in memory behind the capture, behind a launch, and behind a
+ * launch after the argument's variable became 2; 0 at first. */
+void fault_frozen(float *out);
 
 #ifdef __cplusplus
 }

@@ -333,17 +333,34 @@ static void run_kernel(const char *kernel, dim3 grid, dim3 block_dim, size_t sha
 /* ---- streams: work is done when it is asked for; with ASPIS_SIMT_STREAMS=1 it waits in its stream's queue until somebody
  * waits for it or its turn is drawn, so that work of two streams comes in any order that their events allow. */
 
+struct SimtGraph {
+  std::vector<std::function<bool()>> work; /* in order: of one stream */
+};
+struct SimtGraphExec {
+  SimtGraph graph;
+};
 struct SimtStream {
   std::deque<std::function<bool()>> work;
+  SimtGraph *capture; /* NULL: what it is given is done */
+  bool spoiled;
 };
 struct SimtEvent {
   uint64_t recorded, reached; /* how often */
   double seconds;
+  bool captured; /* recorded last by a stream that captured */
 };
 
 static std::vector<SimtStream *> streams;
 static std::recursive_mutex running;
 static Draw turn;
+static SimtStream *capturing; /* one at a time */
+
+/* A call that is forbidden while something is captured. */
+static bool forbidden() {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (capturing) capturing->spoiled = true;
+  return capturing != nullptr;
+}
 
 bool simt_delays() {
   static const bool delays = getenv("ASPIS_SIMT_STREAMS") && *getenv("ASPIS_SIMT_STREAMS") == '1';
@@ -369,6 +386,10 @@ static void nap() {
 
 void simt_enqueue(cudaStream_t stream, std::function<bool()> work) {
   std::unique_lock<std::recursive_mutex> lock(running);
+  if (stream && stream->capture) {
+    stream->capture->work.push_back(std::move(work));
+    return;
+  }
   if (!simt_delays()) {
     while (!work()) nap();
     return;
@@ -583,10 +604,14 @@ void simt_copy_wait(int n_open) {
 /* ---- the runtime */
 
 const char *cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess                 ? "no error"
-         : error == cudaErrorMemoryAllocation ? "out of memory"
-         : error == cudaErrorNotReady         ? "not ready"
-                                              : "invalid argument";
+  return error == cudaSuccess                         ? "no error"
+         : error == cudaErrorMemoryAllocation         ? "out of memory"
+         : error == cudaErrorNotReady                 ? "not ready"
+         : error == cudaErrorIllegalState             ? "illegal state"
+         : error == cudaErrorStreamCaptureUnsupported ? "operation not permitted when stream is capturing"
+         : error == cudaErrorStreamCaptureInvalidated ? "operation failed due to a previous error during capture"
+         : error == cudaErrorStreamCaptureIsolation   ? "dependency created on uncaptured work in another stream"
+                                                      : "invalid argument";
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
@@ -610,16 +635,18 @@ cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaS
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  streams.push_back(*stream = new SimtStream);
+  streams.push_back(*stream = new SimtStream{});
   return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
+  if (stream->capture) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
   if (!stream->work.empty()) step_some();
   return stream->work.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
+  if (stream && stream->capture) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
   while (stream && !stream->work.empty())
     if (!step_some()) nap();
   return cudaSuccess;
@@ -627,6 +654,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = new SimtEvent{}, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
+  event->captured = stream && stream->capture;
+  if (event->captured) return cudaSuccess; /* an order within the graph, whose work is in order anyway */
   const uint64_t number = ++event->recorded;
   simt_enqueue(stream, [=] {
     timespec now_is;
@@ -636,8 +665,22 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   });
   return cudaSuccess;
 }
+/* ASPIS_SIMT_STALE=1: copies from pinned memory bring what its first copy brought; ASPIS_SIMT_UNORDERED=1: no stream waits
+ * for an event. For tests of what notices. */
+static bool is_set(const char *name) {
+  const char *value = getenv(name);
+  return value && *value == '1';
+}
+
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const std::lock_guard<std::recursive_mutex> lock(running);
+  const bool inside = stream && stream->capture;
+  if (inside != event->captured) {
+    for (SimtStream *s : streams) s->spoiled |= s->capture != nullptr;
+    return cudaErrorStreamCaptureIsolation;
+  }
+  static const bool unordered = is_set("ASPIS_SIMT_UNORDERED");
+  if (inside || unordered) return cudaSuccess;
   const uint64_t number = event->recorded;
   simt_enqueue(stream, [=] { return event->reached >= number; });
   return cudaSuccess;
@@ -649,7 +692,71 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
   return *ms = (float)(1000 * (to->seconds - from->seconds)), cudaSuccess;
 }
 
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (event->captured) return forbidden(), cudaErrorStreamCaptureUnsupported;
+  while (event->reached < event->recorded)
+    if (!step_some()) nap();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (!stream || capturing) return cudaErrorIllegalState;
+  capturing = stream, stream->capture = new SimtGraph, stream->spoiled = false;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  *graph = nullptr;
+  if (!stream || !stream->capture) return cudaErrorIllegalState;
+  *graph = stream->capture, stream->capture = nullptr, capturing = nullptr;
+  if (!stream->spoiled) return cudaSuccess;
+  delete *graph;
+  return *graph = nullptr, cudaErrorStreamCaptureInvalidated;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  return *exec = new SimtGraphExec{*graph}, cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  for (const std::function<bool()> &work : exec->graph.work) {
+    if (simt_delays())
+      stream->work.push_back(work); /* one call: nothing is done in between, and the host is far ahead */
+    else simt_enqueue(stream, work);
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+
+/* Memory of the host that copies may read and write when their turn comes. */
+static std::map<const char *, size_t> pinned;
+
+static bool is_pinned(const void *at, size_t bytes) {
+  auto after = pinned.upper_bound((const char *)at);
+  if (after == pinned.begin()) return false;
+  const auto &[begin, length] = *--after;
+  return (const char *)at + bytes <= begin + length;
+}
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (!(*memory = malloc(bytes))) return cudaErrorMemoryAllocation;
+  pinned[(const char *)*memory] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *memory) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (!pinned.erase((const char *)memory)) return cudaErrorInvalidValue;
+  return free(memory), cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, access = PROT_READ | PROT_WRITE;
   void *own = mmap(nullptr, bytes, access, flags, -1, 0);
   void *granules = mmap(nullptr, bytes / 2 * sizeof(Granule), access, flags, -1, 0);
@@ -659,6 +766,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
   return *memory = own, cudaSuccess;
 }
 cudaError_t cudaFree(void *memory) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   for (size_t i = 0; i < regions.size(); i++)
     if (regions[i].begin == memory) {
       munmap(regions[i].begin, regions[i].bytes);
@@ -673,9 +781,16 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
+  const bool waits = kind == cudaMemcpyDeviceToDevice || is_pinned(kind == cudaMemcpyHostToDevice ? from : to, bytes);
+  if (stream && stream->capture && !waits) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
   std::shared_ptr<std::vector<char>> staged; /* memory that is not pinned may change once the call is back */
-  if (kind == cudaMemcpyHostToDevice && simt_delays())
+  if (kind == cudaMemcpyHostToDevice && !waits && simt_delays())
     staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
+  static const bool stale = is_set("ASPIS_SIMT_STALE");
+  if (stale && kind == cudaMemcpyHostToDevice && waits) {
+    static const std::vector<char> first((const char *)from, (const char *)from + bytes);
+    if (first.size() == bytes) from = first.data();
+  }
   simt_enqueue(stream, [=] {
     protect(true);
     memmove(to, staged ? staged->data() : from, bytes);

@@ -35,12 +35,22 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
 
 typedef struct SimtStream *cudaStream_t;
 typedef struct SimtEvent *cudaEvent_t;
+typedef struct SimtGraph *cudaGraph_t;
+typedef struct SimtGraphExec *cudaGraphExec_t;
 typedef enum cudaError {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
-  cudaErrorNotReady = 600
+  cudaErrorNotReady = 600,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorIllegalState = 401,
+  cudaErrorStreamCaptureIsolation = 905
 } cudaError_t;
+typedef enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal = 0,
+  cudaStreamCaptureModeThreadLocal = 1
+} cudaStreamCaptureMode;
 typedef enum cudaMemcpyKind {
   cudaMemcpyHostToDevice = 1,
   cudaMemcpyDeviceToHost = 2,
@@ -52,7 +62,7 @@ typedef enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76
 } cudaDeviceAttr;
-enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2 };
+enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 struct cudaDeviceProp {
   char name[256];
 };
@@ -72,11 +82,25 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void *memory);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream);
+
+/* Graphs. While a stream captures, what it is given is kept with its arguments as they are and nothing is done; whatever
+ * CUDA forbids then (waiting for the stream, memory taken or given back, events of work that is not captured) returns its
+ * error and spoils the capture. Copies to and from memory that is not pinned are refused, too: CUDA would read that memory
+ * when the graph is launched. */
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 /* ASPIS_SIMT_STREAMS=1: work waits in its stream's queue, instead of being done when it is asked for. */
 bool simt_delays();
@@ -102,9 +126,10 @@ void *simt_shared();
 template <class... Parameters, class... Arguments>
 static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                                       void (*kernel)(Parameters...), Arguments... arguments) {
-  simt_launch(name, grid, block, shared, [=] { kernel(arguments...); }, stream);
+  simt_launch(
+      name, grid, block, shared, [=] { kernel(arguments...); }, stream);
 }
-#define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
+#define LAUNCH_NOW(kernel, grid, block, shared, ...)                                                                   \
   simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), cuda_device.stream, kernel, __VA_ARGS__)
 
 /* All threads must come to the same barrier of the source. */

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Steps launched as CUDA graphs (train.graph), on the host's twin (tests/simt): the bytes of a run launched kernel by kernel, for
+# every kind of layer and batch; what is not replayed is told. Work waits in streams, and the device's memory is out of the
+# host's reach.
+source "$(dirname "$0")/common.sh"
+export ASPIS_CUDA=simt ASPIS_SIMT_GUARD=1 ASPIS_SIMT_STREAMS=1
+head -c 3000 text.txt >short.txt && mv short.txt text.txt
+
+cat >tiny.yaml <<'EOF2'
+name: tiny
+seed: 5
+device: cuda
+model:
+  d_model: 16
+  n_layer: 2
+  ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 16}
+data: {kind: text, path: [text.txt], tokenizer: char, seq_len: 12}
+optim: {lr: 3.0e-3, warmup_steps: 2}
+train: {steps: 4, batch_size: 4, virtual_ranks: 2, micro_batch_size: 1, eval_every: 3, eval_batches: 1, save_every: 4, log_every: 2}
+EOF2
+cat >series.yaml <<'EOF2'
+name: series
+seed: 5
+device: cuda
+model:
+  task: forecast
+  d_model: 16
+  n_layer: 1
+  context: 12
+  horizon: 4
+  cycle: 5
+  dropout: 0.2
+  ssm_cfg: {layer: Mamba2, d_state: 8, headdim: 8, chunk_size: 16}
+data: {kind: series, generate: {task: sine, rows: 120}}
+optim: {lr: 3.0e-3, warmup_steps: 2}
+train: {steps: 4, batch_size: 4, virtual_ranks: 4, eval_every: 3, eval_batches: 1, save_every: 4, log_every: 2}
+EOF2
+
+# NAME CONFIG WANTED [--set ...]: WANTED is what the run tells of its graphs.
+pair() {
+  local name=$1 config=$2 wanted=$3
+  shift 3
+  "$aspis" train "$config" --out "$name-off" --set train.graph=off "$@" >/dev/null 2>"$name-off.txt" || fail "$(cat "$name-off.txt")"
+  "$aspis" train "$config" --out "$name-auto" "$@" >/dev/null 2>"$name-auto.txt" || fail "$(cat "$name-auto.txt")"
+  grep -q "$wanted" "$name-auto.txt" || fail "$name: expected '$wanted': $(grep -i graphs "$name-auto.txt")"
+  if grep -qi graphs "$name-off.txt"; then fail "$name: graphs though they are off"; fi
+  local last=$(cd "$name-off" && ls checkpoints/step-* | tail -1)
+  cmp "$name-off/$last" "$name-auto/$last" || fail "$name: other bytes where steps are replayed"
+  echo "ok: $name"
+}
+
+pair siso tiny.yaml '3 steps replayed, 1 launched kernel by kernel, 1 graphs made'
+pair mamba2 tiny.yaml '3 steps replayed' --set model.ssm_cfg.layer=Mamba2 --set optim.kind=sgd --set train.recompute=block
+pair mimo tiny.yaml '3 steps replayed' --set model.ssm_cfg.is_mimo=true --set model.ssm_cfg.mimo_rank=2 --set model.learn_init_state=true
+pair bf16 tiny.yaml '3 steps replayed' --set dtype=bf16 --set optim.clip=0.01
+pair hybrid tiny.yaml '3 steps replayed' --set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2 --set model.d_intermediate=24
+pair forecaster series.yaml '3 steps replayed'
+# states are carried to and fro between two memories: a graph each
+pair carry tiny.yaml '2 steps replayed, 2 launched kernel by kernel, 2 graphs made' --set data.tbptt.segment=6 --set data.tbptt.carry=state
+
+# What would make a replay wrong is seen here: steps that go by the first step's numbers and data (as if they had been arguments
+# of kernels), and copies that nobody waits for, while the host is steps ahead of the device.
+far=(--quiet --set train.eval_every=0 --set train.log_every=100 --set train.save_every=8 --set train.steps=8)
+last=checkpoints/step-00000008.h5
+"$aspis" train tiny.yaml --out far "${far[@]}" --set train.graph=off >/dev/null 2>&1
+"$aspis" train tiny.yaml --out far-auto "${far[@]}" >/dev/null 2>&1
+cmp "far/$last" "far-auto/$last" || fail "other bytes where the host is ahead"
+for fault in STALE UNORDERED; do
+  env ASPIS_SIMT_$fault=1 "$aspis" train tiny.yaml --out "$fault" "${far[@]}" >/dev/null 2>&1 || true
+  if cmp -s "far/$last" "$fault/$last"; then fail "ASPIS_SIMT_$fault goes unseen"; fi
+done
+echo "ok: planted faults"
+
+# Packed documents: few batches have the shapes of others.
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do head -c $((6 + i * 3)) text.txt >"document$i.txt"; done
+pair pack tiny.yaml "graphs made" \
+  --set 'data.path=[document*.txt]' --set data.pack=true --set train.steps=24 --set train.eval_every=0 --set train.save_every=24

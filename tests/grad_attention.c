@@ -68,6 +68,16 @@ static void check_states(const Heads *heads) {
     }
 }
 
+static void check_pack(const Heads *o, int n_seq, const int32_t *cu_seqlens) {
+  const int64_t dim[] = {cu_seqlens[n_seq], (int64_t)(o->n_heads + 2 * o->n_heads_kv) * o->head_dim};
+  Tensor *inputs[] = {gradcheck_randn(2, dim, 0, 1, 1), gradcheck_ints(n_seq + 1, cu_seqlens)};
+  GradCase c = {
+      .build = build, .options = o, .inputs = inputs, .n_inputs = 2, .acts = 1, .max_entries = dim[0] > 64 ? 24 : 120};
+  snprintf(c.name, sizeof c.name, "attention of %d sequences, heads %d/%d of %d, rotary %d%s", n_seq, o->n_heads,
+           o->n_heads_kv, o->head_dim, o->rotary_dim, o->interleaved ? " interleaved" : "");
+  gradcheck_run(&c);
+}
+
 void gradcheck_attention(void) {
   static const Heads HEADS[] = {{.n_heads = 1, .n_heads_kv = 1, .head_dim = 1, .rotary_dim = 0},
                                 {.n_heads = 2, .n_heads_kv = 2, .head_dim = 4, .rotary_dim = 0},
@@ -82,20 +92,10 @@ void gradcheck_attention(void) {
   } PACKS[] = {{1, {0, 1}}, {1, {0, 7}}, {2, {0, 4, 8}}, {5, {0, 1, 4, 5, 6, 11}}, {4, {0, 64, 65, 130, 263}}};
   for (size_t h = 0; h < sizeof HEADS / sizeof *HEADS; h++) {
     check_states(&HEADS[h]);
-    for (size_t s = 0; s < sizeof PACKS / sizeof *PACKS; s++) {
-      const Heads *o = &HEADS[h];
-      const int n_seq = PACKS[s].n_seq;
-      const int64_t dim[] = {PACKS[s].cu_seqlens[n_seq], (int64_t)(o->n_heads + 2 * o->n_heads_kv) * o->head_dim};
-      Tensor *inputs[] = {gradcheck_randn(2, dim, 0, 1, 1), gradcheck_ints(n_seq + 1, PACKS[s].cu_seqlens)};
-      GradCase c = {.build = build,
-                    .options = o,
-                    .inputs = inputs,
-                    .n_inputs = 2,
-                    .acts = 1,
-                    .max_entries = dim[0] > 64 ? 24 : 120};
-      snprintf(c.name, sizeof c.name, "attention of %d sequences, heads %d/%d of %d, rotary %d%s", n_seq, o->n_heads,
-               o->n_heads_kv, o->head_dim, o->rotary_dim, o->interleaved ? " interleaved" : "");
-      gradcheck_run(&c);
-    }
+    for (size_t s = 0; s < sizeof PACKS / sizeof *PACKS; s++)
+      check_pack(&HEADS[h], PACKS[s].n_seq, PACKS[s].cu_seqlens);
   }
+  /* so wide that a kernel takes smaller blocks */
+  static const Heads WIDE = {.n_heads = 2, .n_heads_kv = 1, .head_dim = 160, .rotary_dim = 32};
+  check_pack(&WIDE, 3, (const int32_t[]){0, 1, 40, 75});
 }

@@ -5,19 +5,23 @@
  *   dv_j += p_ij dy_i;  dp_ij = dy_i . v_j;  ds_ij = scale p_ij (dp_ij - dy_i . y_i)
  *   dq_i = sum_j ds_ij k_j;  dk_j += ds_ij q_i;  q and k here are the rotated ones, so dq and dk are rotated back.
  *
- * q, k and v lie in scratch as float32, rotated. A warp has one query of a head and goes through the keys 32 at a time, a
- * lane a key, keeping the largest score so far (Milakov and Gimelshein 2018); backward, a warp has a query for dq and a
- * key, with all queries that read it, for dk and dv. So nothing is added by two warps. Attention is a guest in these
- * models: it is right and needs little memory, and leaves the tensor cores to the products around it. */
-#include "tensor/cuda/cuda.h"
+ * q, k and v lie in scratch as float32, rotated. A block has a tile of queries of one head and goes through tiles of keys,
+ * keeping each query's largest score and sum so far (Milakov and Gimelshein 2018; Dao 2023); backward, a block has a tile of
+ * queries for dq, and a tile of keys, with all queries of all heads that read it, for dk and dv. So nothing is added by two
+ * blocks. All products are of tiles in shared memory (tile.h): float32 as three TF32 products, BF16 with factors rounded. */
+#include "tensor/cuda/segment.h"
+#include "tensor/cuda/tile.h"
 
-constexpr int WARPS = 4, MOST_PAIRS = 128, MOST_PARTS = 8; /* heads of up to MOST_PARTS * 32 */
+constexpr int THREADS = 256, MOST_PAIRS = 128, MOST_WIDTH = 256; /* rotated pairs and width of a head */
+constexpr int MOST_TILE = 64;
 
 struct Heads {
   int n_heads, n_kv, d, rotary_dim;
   bool interleaved;
   float scale;
   int64_t n_t, n_seq, room_in, room_out;
+  int n_m, n_k, n_d;  /* queries and keys of a tile; d, padded */
+  int ld_d, ld_k;     /* of their rows in shared memory: padded once more, so that rows begin in different banks */
   const int32_t *starts, *past;
   double frequency[MOST_PAIRS];
 
@@ -83,125 +87,252 @@ static __device__ Keys keys_of(const Heads &h, const Token &token, Rows in, cons
           own + token.start * width + g * h.d, h.n_past(token.s), width};
 }
 
-static __device__ float dot(const float *a, const float *b, int d) {
-  float sum = 0;
-  for (int i = 0; i < d; i++) sum += global_load(a + i) * global_load(b + i);
-  return sum;
+/* A tile in shared memory: (queries or keys, d), (queries, keys) and a number a query. */
+struct Forward {
+  float *q, *y;               /* (M, D) */
+  float *k, *v;               /* (K, D) */
+  float *p;                   /* (M, K) */
+  float *largest, *sum, *keep; /* (M) */
+};
+__host__ __device__ static void carve(const Heads &h, Forward *w, SharedCarver *c) {
+  const int64_t m = (int64_t)h.n_m * h.ld_d, k = (int64_t)h.n_k * h.ld_d;
+  w->q = c->take<float>(m), w->y = c->take<float>(m), w->k = c->take<float>(k), w->v = c->take<float>(k);
+  w->p = c->take<float>((int64_t)h.n_m * h.ld_k);
+  w->largest = c->take<float>(h.n_m), w->sum = c->take<float>(h.n_m), w->keep = c->take<float>(h.n_m);
+}
+struct Backward {
+  float *q, *dy;      /* (M, D) */
+  float *k, *v;       /* (K, D) */
+  float *p, *ds;      /* (M, K) */
+  float *lse, *means; /* (M) */
+  float *first, *second; /* sums: dq (M, D); or dk and dv (K, D) */
+};
+__host__ __device__ static void carve(const Heads &h, Backward *w, SharedCarver *c) {
+  const int64_t m = (int64_t)h.n_m * h.ld_d, k = (int64_t)h.n_k * h.ld_d, most = m > k ? m : k;
+  w->q = c->take<float>(m), w->dy = c->take<float>(m), w->k = c->take<float>(k), w->v = c->take<float>(k);
+  w->p = c->take<float>((int64_t)h.n_m * h.ld_k), w->ds = c->take<float>((int64_t)h.n_m * h.ld_k);
+  w->lse = c->take<float>(h.n_m), w->means = c->take<float>(h.n_m);
+  w->first = c->take<float>(most), w->second = c->take<float>(k);
 }
 
-/* The warp's (token, head); false past the last. */
-static __device__ bool query_of(const Heads &h, int64_t *t, int64_t *head) {
-  const int64_t at = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
-  *t = at / h.n_heads, *head = at % h.n_heads;
-  return *t < h.n_t;
-}
-
-static __global__ void forward(Heads h, const float *q, const float *k, const float *v, Rows key_in, Rows value_in,
-                               Rows y, Rows lse) {
-  const int lane = threadIdx.x % WARP;
-  int64_t t, head;
-  if (!query_of(h, &t, &head)) return;
-  const Token token = token_at(h, t);
-  const int64_t g = head / (h.n_heads / h.n_kv);
-  const Keys keys = keys_of(h, token, key_in, k, g), values = keys_of(h, token, value_in, v, g);
-  const float *own = q + (t * h.n_heads + head) * h.d;
-  float largest = -INFINITY, sum = 0, part[MOST_PARTS] = {};
-  for (int64_t first = 0; first <= token.position; first += WARP) {
-    const int64_t j = first + lane;
-    const float score = j <= token.position ? h.scale * dot(own, keys.row(j), h.d) : -INFINITY;
-    const float grown = fmaxf(largest, warp_max(score)), keep = expf(largest - grown), weight = expf(score - grown);
-    largest = grown;
-    sum = sum * keep + warp_sum(weight);
-    for (int i = 0; i < MOST_PARTS; i++) part[i] *= keep;
-    for (int other = 0; other < WARP && first + other <= token.position; other++) {
-      const float w = __shfl_sync(ALL_LANES, weight, other);
-      const float *value = values.row(first + other);
-      for (int i = 0; i < MOST_PARTS; i++)
-        if (i * WARP + lane < h.d) part[i] += w * global_load(value + i * WARP + lane);
-    }
+/* n rows of d, the i-th at row(i), padded with zeros to n_all of D. */
+template <class Row> static __device__ void load_tile(const Heads &h, float *to, int n, int n_all, Row row) {
+  for (int at = threadIdx.x; at < n_all * h.n_d; at += THREADS) {
+    const int i = at / h.n_d, c = at % h.n_d;
+    to[i * h.ld_d + c] = i < n && c < h.d ? global_load(row(i) + c) : 0;
   }
-  for (int i = 0; i < MOST_PARTS; i++)
-    if (i * WARP + lane < h.d) y.put(t, head * h.d + i * WARP + lane, part[i] / sum);
-  if (lse && lane == 0) lse.put(t, head, largest + logf(sum));
+}
+static __device__ void clear_tile(const Heads &h, float *to, int n) {
+  for (int i = threadIdx.x; i < n * h.ld_d; i += THREADS) to[i] = 0;
+}
+static __device__ int at_most(int64_t n, int most) { return n < most ? (int)n : most; }
+
+template <bool IS_BF16>
+static __global__ void __launch_bounds__(THREADS, 1)
+    forward(Heads h, const float *q, const float *k, const float *v, Rows key_in, Rows value_in, Rows y, Rows lse) {
+  SHARED(unsigned char, memory);
+  SharedCarver c = {memory, 0};
+  Forward w;
+  carve(h, &w, &c);
+  const int64_t head = blockIdx.x % h.n_heads, g = head / (h.n_heads / h.n_kv);
+  const Segment tile = segment_at(h.starts, h.n_seq, blockIdx.x / h.n_heads, h.n_m);
+  if (!tile.is_there()) return;
+  const int n = (int)(tile.end - tile.first), lane = threadIdx.x % WARP;
+  const Token token = token_at(h, tile.first);
+  const Keys keys = keys_of(h, token, key_in, k, g), values = keys_of(h, token, value_in, v, g);
+  load_tile(h, w.q, n, h.n_m, [&](int i) { return q + ((tile.first + i) * h.n_heads + head) * h.d; });
+  clear_tile(h, w.y, h.n_m);
+  for (int i = threadIdx.x; i < h.n_m; i += THREADS) w.largest[i] = -INFINITY, w.sum[i] = 0;
+  for (int64_t first = 0; first < token.position + n; first += h.n_k) {
+    const int n_k = at_most(token.position + n - first, h.n_k);
+    const int64_t ahead = token.position - first; /* query i reads the tile's keys up to i + ahead */
+    __syncthreads();                              /* whoever still reads the keys before */
+    load_tile(h, w.k, n_k, h.n_k, [&](int j) { return keys.row(first + j); });
+    load_tile(h, w.v, n_k, h.n_k, [&](int j) { return values.row(first + j); });
+    __syncthreads();
+    tile_for<2>(h.n_m, h.n_k, [&](int i0, int j0) {
+      TileSum<2> d = {};
+      if (i0 < n && j0 <= i0 + TILE_M - 1 + ahead)
+        tile_mac<IS_BF16>(d, tile_rows(w.q, h.ld_d), i0, tile_rows(w.k, h.ld_d), j0, h.n_d);
+      tile_each(i0, j0, d, [&](int i, int j, float x) { w.p[i * h.ld_k + j] = j <= i + ahead ? h.scale * x : -INFINITY; });
+    });
+    __syncthreads();
+    for (int i = threadIdx.x / WARP; i < h.n_m; i += THREADS / WARP) { /* a warp a query */
+      float *p = w.p + i * h.ld_k, grown = w.largest[i], sum = 0;
+      for (int j = lane; j < h.n_k; j += WARP) grown = fmaxf(grown, p[j]);
+      grown = warp_max(grown);
+      for (int j = lane; j < h.n_k; j += WARP) sum += p[j] = i < n ? expf(p[j] - grown) : 0;
+      sum = warp_sum(sum);
+      if (lane > 0) continue;
+      const float keep = expf(w.largest[i] - grown);
+      w.keep[i] = keep, w.largest[i] = grown, w.sum[i] = w.sum[i] * keep + sum;
+    }
+    __syncthreads();
+    tile_for<2>(h.n_m, h.n_d, [&](int i0, int j0) {
+      if (i0 >= n) return;
+      TileSum<2> d;
+      tile_each(i0, j0, d, [&](int i, int j, float &x) { x = w.keep[i] * w.y[i * h.ld_d + j]; });
+      tile_mac<IS_BF16>(d, tile_rows(w.p, h.ld_k), i0, tile_cols(w.v, h.ld_d), j0, h.n_k);
+      tile_each(i0, j0, d, [&](int i, int j, float x) { w.y[i * h.ld_d + j] = x; });
+    });
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < n * h.d; at += THREADS) {
+    const int i = at / h.d, j = at % h.d;
+    y.put(tile.first + i, head * h.d + j, w.y[i * h.ld_d + j] / w.sum[i]);
+  }
+  for (int i = threadIdx.x; lse && i < n; i += THREADS) lse.put(tile.first + i, head, w.largest[i] + logf(w.sum[i]));
 }
 
-/* dq of the rotated q, and dy . y of each query, which dk needs. */
-static __global__ void backward_queries(Heads h, const float *q, const float *k, const float *v, Rows key_in,
-                                        Rows value_in, const float *dy, Rows y, Rows lse, float *dq, float *means) {
-  const int lane = threadIdx.x % WARP;
-  int64_t t, head;
-  if (!query_of(h, &t, &head)) return;
-  const Token token = token_at(h, t);
-  const int64_t g = head / (h.n_heads / h.n_kv), at = (t * h.n_heads + head) * h.d;
-  const Keys keys = keys_of(h, token, key_in, k, g), values = keys_of(h, token, value_in, v, g);
-  float mean = 0, part[MOST_PARTS] = {};
-  for (int i = lane; i < h.d; i += WARP) mean += global_load(dy + at + i) * y.get(t, head * h.d + i);
+/* dy . y of each query; a warp has a query. */
+static __global__ void mean_gradients(Heads h, const float *dy, Rows y, float *means) {
+  const int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / WARP, t = at / h.n_heads, head = at % h.n_heads;
+  if (t >= h.n_t) return;
+  float mean = 0;
+  for (int i = threadIdx.x % WARP; i < h.d; i += WARP) mean += global_load(dy + at * h.d + i) * y.get(t, head * h.d + i);
   mean = warp_sum(mean);
-  const float own_lse = lse.get(t, head);
-  for (int64_t first = 0; first <= token.position; first += WARP) {
-    const int64_t j = first + lane;
-    float dscore = 0;
-    if (j <= token.position) {
-      const float weight = expf(h.scale * dot(q + at, keys.row(j), h.d) - own_lse);
-      dscore = h.scale * weight * (dot(dy + at, values.row(j), h.d) - mean);
-    }
-    for (int other = 0; other < WARP && first + other <= token.position; other++) {
-      const float d = __shfl_sync(ALL_LANES, dscore, other);
-      const float *key = keys.row(first + other);
-      for (int i = 0; i < MOST_PARTS; i++)
-        if (i * WARP + lane < h.d) part[i] += d * global_load(key + i * WARP + lane);
-    }
-  }
-  for (int i = 0; i < MOST_PARTS; i++)
-    if (i * WARP + lane < h.d) global_store(dq + at + i * WARP + lane, part[i]);
-  if (lane == 0) global_store(means + t * h.n_heads + head, mean);
+  if (threadIdx.x % WARP == 0) global_store(means + at, mean);
 }
 
-/* dk and dv of one key: of a new token's into scratch, of what came before added where it is wanted. Warps count the new
- * tokens' keys, then all rows of the rooms. */
-static __global__ void backward_keys(Heads h, const float *q, const float *k, const float *v, Rows key_in,
-                                     Rows value_in, const float *dy, Rows lse, const float *means, float *dk, float *dv,
-                                     Rows dkey_in, Rows dvalue_in) {
-  const int lane = threadIdx.x % WARP;
-  const int64_t at = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, row = at / h.n_kv, g = at % h.n_kv;
-  const bool is_new = row < h.n_t;
-  const int64_t s = is_new ? 0 : (row - h.n_t) / (h.room_in > 0 ? h.room_in : 1);
-  if (!is_new && (s >= h.n_seq || h.room_in == 0)) return;
-  const Token token = token_at(h, is_new ? row : global_load(h.starts + s));
-  const int64_t n_past = h.n_past(token.s), j = is_new ? token.position : (row - h.n_t) % h.room_in;
-  if (!is_new && j >= n_past) return;
-  const float *key = keys_of(h, token, key_in, k, g).row(j), *value = keys_of(h, token, value_in, v, g).row(j);
-  const int64_t first_query = is_new ? row : token.start;
-  const int share = h.n_heads / h.n_kv;
-  float dk_part[MOST_PARTS] = {}, dv_part[MOST_PARTS] = {};
-  for (int64_t head = g * share; head < (g + 1) * share; head++)
-    for (int64_t first = first_query; first < token.end; first += WARP) {
-      const int64_t t = first + lane, of_query = (t * h.n_heads + head) * h.d;
-      float weight = 0, dscore = 0;
-      if (t < token.end) {
-        weight = expf(h.scale * dot(q + of_query, key, h.d) - lse.get(t, head));
-        dscore = h.scale * weight * (dot(dy + of_query, value, h.d) - global_load(means + t * h.n_heads + head));
-      }
-      for (int other = 0; other < WARP && first + other < token.end; other++) {
-        const float w = __shfl_sync(ALL_LANES, weight, other), d = __shfl_sync(ALL_LANES, dscore, other);
-        const int64_t from = ((first + other) * h.n_heads + head) * h.d + lane;
-        for (int i = 0; i < MOST_PARTS; i++)
-          if (i * WARP + lane < h.d) {
-            dk_part[i] += d * global_load(q + from + i * WARP);
-            dv_part[i] += w * global_load(dy + from + i * WARP);
-          }
-      }
+/* Queries of a head: of the tokens [first, first + n). */
+static __device__ void load_queries(const Heads &h, const Backward &w, const float *q, const float *dy, Rows lse,
+                                    const float *means, int64_t first, int n, int64_t head) {
+  load_tile(h, w.q, n, h.n_m, [&](int i) { return q + ((first + i) * h.n_heads + head) * h.d; });
+  load_tile(h, w.dy, n, h.n_m, [&](int i) { return dy + ((first + i) * h.n_heads + head) * h.d; });
+  for (int i = threadIdx.x; i < h.n_m; i += THREADS) {
+    w.lse[i] = i < n ? lse.get(first + i, head) : 0;
+    w.means[i] = i < n ? global_load(means + (first + i) * h.n_heads + head) : 0;
+  }
+}
+
+/* p and ds of n queries and n_k keys; query i reads the keys up to i + ahead. */
+template <bool IS_BF16>
+static __device__ void score_gradients(const Heads &h, const Backward &w, int n, int n_k, int64_t ahead) {
+  tile_for<2>(h.n_m, h.n_k, [&](int i0, int j0) {
+    TileSum<2> score = {}, dp = {};
+    if (i0 < n && j0 < n_k && j0 <= i0 + TILE_M - 1 + ahead) {
+      tile_mac<IS_BF16>(score, tile_rows(w.q, h.ld_d), i0, tile_rows(w.k, h.ld_d), j0, h.n_d);
+      tile_mac<IS_BF16>(dp, tile_rows(w.dy, h.ld_d), i0, tile_rows(w.v, h.ld_d), j0, h.n_d);
     }
-  for (int i = 0; i < MOST_PARTS; i++) {
-    const int64_t c = g * h.d + i * WARP + lane;
-    if (i * WARP + lane >= h.d) break;
-    if (is_new) {
-      global_store(dk + row * h.n_kv * h.d + c, dk_part[i]);
-      global_store(dv + row * h.n_kv * h.d + c, dv_part[i]);
+    int r = 0;
+    tile_each(i0, j0, score, [&](int i, int j, float x) {
+      const bool is_read = i < n && j < n_k && j <= i + ahead;
+      const float p = is_read ? expf(h.scale * x - w.lse[i]) : 0;
+      w.p[i * h.ld_k + j] = p;
+      w.ds[i * h.ld_k + j] = h.scale * p * (dp.d[r / 4][r % 4] - w.means[i]);
+      r++;
+    });
+  });
+}
+
+/* sum (n_i, D) += a times rows of b (n_k, D), that a's n_k columns belong to. */
+template <bool IS_BF16>
+static __device__ void add_product(const Heads &h, float *sum, int n_i, const TileFactor &a, const float *b, int n_k) {
+  tile_for<2>(n_i, h.n_d, [&](int i0, int j0) {
+    TileSum<2> d;
+    tile_each(i0, j0, d, [&](int i, int j, float &x) { x = sum[i * h.ld_d + j]; });
+    tile_mac<IS_BF16>(d, a, i0, tile_cols(b, h.ld_d), j0, n_k);
+    tile_each(i0, j0, d, [&](int i, int j, float x) { sum[i * h.ld_d + j] = x; });
+  });
+}
+
+/* dq of the rotated q. */
+template <bool IS_BF16>
+static __global__ void __launch_bounds__(THREADS, 1)
+    backward_queries(Heads h, const float *q, const float *k, const float *v, Rows key_in, Rows value_in, const float *dy,
+                     Rows lse, const float *means, float *dq) {
+  SHARED(unsigned char, memory);
+  SharedCarver c = {memory, 0};
+  Backward w;
+  carve(h, &w, &c);
+  const int64_t head = blockIdx.x % h.n_heads, g = head / (h.n_heads / h.n_kv);
+  const Segment tile = segment_at(h.starts, h.n_seq, blockIdx.x / h.n_heads, h.n_m);
+  if (!tile.is_there()) return;
+  const int n = (int)(tile.end - tile.first);
+  const Token token = token_at(h, tile.first);
+  const Keys keys = keys_of(h, token, key_in, k, g), values = keys_of(h, token, value_in, v, g);
+  load_queries(h, w, q, dy, lse, means, tile.first, n, head);
+  clear_tile(h, w.first, h.n_m);
+  for (int64_t first = 0; first < token.position + n; first += h.n_k) {
+    const int n_k = at_most(token.position + n - first, h.n_k);
+    __syncthreads(); /* whoever still reads the keys before */
+    load_tile(h, w.k, n_k, h.n_k, [&](int j) { return keys.row(first + j); });
+    load_tile(h, w.v, n_k, h.n_k, [&](int j) { return values.row(first + j); });
+    __syncthreads();
+    score_gradients<IS_BF16>(h, w, n, n_k, token.position - first);
+    __syncthreads();
+    add_product<IS_BF16>(h, w.first, h.n_m, tile_rows(w.ds, h.ld_k), w.k, h.n_k);
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < n * h.d; at += THREADS)
+    global_store(dq + ((tile.first + at / h.d) * h.n_heads + head) * h.d + at % h.d, w.first[at / h.d * h.ld_d + at % h.d]);
+}
+
+/* Keys [first, first + n) of a sequence, counted from what came before it. */
+struct KeyTile {
+  int64_t first;
+  int n;
+  bool is_new; /* of the call's own tokens; else of what came before, which is asked for by those */
+  Token token; /* the first that reads them */
+};
+/* Rows count the tiles of new tokens, then those of the rooms. */
+static __device__ KeyTile key_tile_at(const Heads &h, int64_t row, int64_t n_new, int64_t tiles_of_room) {
+  if (row < n_new) {
+    const Segment tile = segment_at(h.starts, h.n_seq, row, h.n_k);
+    if (!tile.is_there()) return {};
+    const Token token = token_at(h, tile.first);
+    return {token.position, (int)(tile.end - tile.first), true, token};
+  }
+  const int64_t s = (row - n_new) / tiles_of_room, first = (row - n_new) % tiles_of_room * h.n_k;
+  const Token token = token_at(h, global_load(h.starts + s));
+  return {first, at_most(h.n_past(s) > first ? h.n_past(s) - first : 0, h.n_k), false, token};
+}
+
+/* dk and dv: of new tokens into scratch, of what came before added where they are wanted. */
+template <bool IS_BF16>
+static __global__ void __launch_bounds__(THREADS, 1)
+    backward_keys(Heads h, int64_t n_new, int64_t tiles_of_room, const float *q, const float *k, const float *v,
+                  Rows key_in, Rows value_in, const float *dy, Rows lse, const float *means, float *dk, float *dv,
+                  Rows dkey_in, Rows dvalue_in) {
+  SHARED(unsigned char, memory);
+  SharedCarver c = {memory, 0};
+  Backward w;
+  carve(h, &w, &c);
+  const int share = h.n_heads / h.n_kv;
+  const int64_t g = blockIdx.x % h.n_kv;
+  const KeyTile tile = key_tile_at(h, blockIdx.x / h.n_kv, n_new, tiles_of_room);
+  if (tile.n == 0) return;
+  const Token token = tile.token;
+  const Keys keys = keys_of(h, token, key_in, k, g), values = keys_of(h, token, value_in, v, g);
+  load_tile(h, w.k, tile.n, h.n_k, [&](int j) { return keys.row(tile.first + j); });
+  load_tile(h, w.v, tile.n, h.n_k, [&](int j) { return values.row(tile.first + j); });
+  clear_tile(h, w.first, h.n_k);
+  clear_tile(h, w.second, h.n_k);
+  const int64_t first_query = token.start + token.position - h.n_past(token.s);
+  for (int64_t head = g * share; head < (g + 1) * share; head++)
+    for (int64_t first = first_query; first < token.end; first += h.n_m) {
+      const int n = at_most(token.end - first, h.n_m);
+      __syncthreads(); /* whoever still reads the queries before */
+      load_queries(h, w, q, dy, lse, means, first, n, head);
+      __syncthreads();
+      score_gradients<IS_BF16>(h, w, n, tile.n, first - first_query + token.position - tile.first);
+      __syncthreads();
+      add_product<IS_BF16>(h, w.first, h.n_k, tile_cols(w.ds, h.ld_k), w.q, h.n_m);
+      add_product<IS_BF16>(h, w.second, h.n_k, tile_cols(w.p, h.ld_k), w.dy, h.n_m);
+    }
+  __syncthreads();
+  for (int at = threadIdx.x; at < tile.n * h.d; at += THREADS) {
+    const int j = at / h.d;
+    const int64_t col = g * h.d + at % h.d;
+    const float own_dk = w.first[j * h.ld_d + at % h.d], own_dv = w.second[j * h.ld_d + at % h.d];
+    if (tile.is_new) {
+      const int64_t to = (first_query + j) * h.n_kv * h.d + col;
+      global_store(dk + to, own_dk);
+      global_store(dv + to, own_dv);
       continue;
     }
-    if (dkey_in) dkey_in.add(token.s * h.room_in + j, c, dk_part[i]);
-    if (dvalue_in) dvalue_in.add(token.s * h.room_in + j, c, dv_part[i]);
+    if (dkey_in) dkey_in.add(token.s * h.room_in + tile.first + j, col, own_dk);
+    if (dvalue_in) dvalue_in.add(token.s * h.room_in + tile.first + j, col, own_dv);
   }
 }
 
@@ -226,16 +357,35 @@ static __global__ void add_past(Heads h, int64_t width, Rows dout, Rows din) {
 
 /* ---- launching */
 
-static Heads heads_of(const Attention *p) {
-  CHECK(p->head_dim <= MOST_PARTS * WARP && p->rotary_dim <= 2 * MOST_PAIRS, "heads of %d on a GPU, at most %d",
-        p->head_dim, MOST_PARTS * WARP);
+/* The call's sizes for tiles of at most `most` queries and keys. */
+static Heads heads_of(const Attention *p, int64_t most) {
   Heads h = {};
   h.n_heads = p->n_heads, h.n_kv = p->n_heads_kv, h.d = p->head_dim, h.rotary_dim = p->rotary_dim;
   h.interleaved = p->rotary_interleaved, h.scale = (float)p->scale;
   h.n_t = tensor_rows(p->q), h.n_seq = tensor_count(p->cu_seqlens) - 1;
   h.room_in = p->key_in ? p->key_in->dim[1] : 0, h.room_out = p->key_out ? p->key_out->dim[1] : 0;
+  h.n_m = (int)min_i64(most, round_up(max_i64(1, h.n_t), TILE_K));
+  h.n_k = (int)min_i64(most, round_up(max_i64(1, h.n_t + h.room_in), TILE_K));
+  h.n_d = (int)round_up(h.d, TILE_K), h.ld_d = h.n_d + 4, h.ld_k = h.n_k + 4;
   h.starts = ints_of(p->cu_seqlens), h.past = ints_of(p->past);
   for (int i = 0; i < p->rotary_dim / 2; i++) h.frequency[i] = pow(p->rotary_base, -2.0 * i / p->rotary_dim);
+  return h;
+}
+template <class Work> static size_t shared_bytes(const Heads &h) {
+  SharedCarver c = {};
+  Work unused;
+  carve(h, &unused, &c);
+  return c.used;
+}
+/* The largest tiles that fit into a block's shared memory. */
+template <class Work> static Heads sizes_of(const Attention *p) {
+  CHECK(p->head_dim <= MOST_WIDTH && p->rotary_dim <= 2 * MOST_PAIRS, "heads of %d on a GPU, at most %d", p->head_dim,
+        MOST_WIDTH);
+  Heads h = heads_of(p, MOST_TILE);
+  for (int most = MOST_TILE / 2; shared_bytes<Work>(h) > cuda_device.shared_bytes && most >= TILE_K; most /= 2)
+    h = heads_of(p, most);
+  CHECK(shared_bytes<Work>(h) <= cuda_device.shared_bytes, "heads of %d need %zu bytes of shared memory, this GPU gives %zu",
+        p->head_dim, shared_bytes<Work>(h), cuda_device.shared_bytes);
   return h;
 }
 
@@ -275,7 +425,7 @@ static void load(const Attention *p, const Heads &h, const Scratch &s, bool with
 }
 
 KERNEL_FWD(attention, Attention) {
-  const Heads h = heads_of(p);
+  const Heads h = sizes_of<Forward>(p);
   const Scratch s = lay_scratch(p, false, (float *)p->scratch);
   const int64_t n_kv = (int64_t)h.n_kv * h.d;
   load(p, h, s, true);
@@ -284,22 +434,32 @@ KERNEL_FWD(attention, Attention) {
     LAUNCH(copy_past, n_blocks, 128, 0, h, n_kv, state_rows(p, p->key_in), state_rows(p, p->key_out));
     LAUNCH(copy_past, n_blocks, 128, 0, h, n_kv, state_rows(p, p->value_in), state_rows(p, p->value_out));
   }
-  LAUNCH(forward, blocks_of(h.n_t * h.n_heads, WARPS), WARPS * WARP, 0, h, s.q, s.k, s.v, state_rows(p, p->key_in),
-         state_rows(p, p->value_in), rows_of(p->y), rows_of(p->lse));
+  void (*const kernel)(Heads, const float *, const float *, const float *, Rows, Rows, Rows, Rows) =
+      p->q->dtype == BF16 ? forward<true> : forward<false>;
+  LAUNCH(kernel, blocks_of(segment_rows(h.n_t, h.n_seq, h.n_m) * h.n_heads, 1), THREADS, shared_bytes<Forward>(h), h, s.q,
+         s.k, s.v, state_rows(p, p->key_in), state_rows(p, p->value_in), rows_of(p->y), rows_of(p->lse));
 }
 
 KERNEL_BWD(attention, Attention) {
-  const Heads h = heads_of(p);
+  const Heads h = sizes_of<Backward>(p);
   const Scratch s = lay_scratch(p, true, (float *)p->scratch);
   const int64_t n_q = (int64_t)h.n_heads * h.d, n_kv = (int64_t)h.n_kv * h.d;
   const Rows none = {}, key_in = state_rows(p, p->key_in), value_in = state_rows(p, p->value_in);
   load(p, h, s, false);
   LAUNCH(load_rows, blocks_of(h.n_t * n_q, 128), 128, 0, h, n_q, false, rows_of(p->dy), s.dy, none);
-  LAUNCH(backward_queries, blocks_of(h.n_t * h.n_heads, WARPS), WARPS * WARP, 0, h, s.q, s.k, s.v, key_in, value_in,
-         s.dy, rows_of(p->y), rows_of(p->lse), s.dq, s.means);
-  const int64_t n_rows = h.n_t + h.n_seq * h.room_in;
-  LAUNCH(backward_keys, blocks_of(n_rows * h.n_kv, WARPS), WARPS * WARP, 0, h, s.q, s.k, s.v, key_in, value_in, s.dy,
-         rows_of(p->lse), s.means, s.dk, s.dv, state_rows(p, p->dkey_in), state_rows(p, p->dvalue_in));
+  LAUNCH(mean_gradients, blocks_of(h.n_t * h.n_heads, 128 / WARP), 128, 0, h, s.dy, rows_of(p->y), s.means);
+  const bool is_bf16 = p->q->dtype == BF16;
+  const size_t shared = shared_bytes<Backward>(h);
+  void (*const queries)(Heads, const float *, const float *, const float *, Rows, Rows, const float *, Rows, const float *,
+                        float *) = is_bf16 ? backward_queries<true> : backward_queries<false>;
+  LAUNCH(queries, blocks_of(segment_rows(h.n_t, h.n_seq, h.n_m) * h.n_heads, 1), THREADS, shared, h, s.q, s.k, s.v, key_in,
+         value_in, s.dy, rows_of(p->lse), s.means, s.dq);
+  const int64_t n_new = segment_rows(h.n_t, h.n_seq, h.n_k), tiles_of_room = ceil_div(h.room_in, h.n_k);
+  void (*const keys)(Heads, int64_t, int64_t, const float *, const float *, const float *, Rows, Rows, const float *, Rows,
+                     const float *, float *, float *, Rows, Rows) = is_bf16 ? backward_keys<true> : backward_keys<false>;
+  LAUNCH(keys, blocks_of((n_new + h.n_seq * tiles_of_room) * h.n_kv, 1), THREADS, shared, h, n_new, tiles_of_room, s.q,
+         s.k, s.v, key_in, value_in, s.dy, rows_of(p->lse), s.means, s.dk, s.dv, state_rows(p, p->dkey_in),
+         state_rows(p, p->dvalue_in));
   const struct {
     const Tensor *to, *dout, *din;
     int64_t width;

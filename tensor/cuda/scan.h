@@ -1,6 +1,7 @@
 /* scan: what the two passes of ssd_scan share: sizes, and the prologue of a tile (ssd_scan.cu has the mathematics). */
 #pragma once
 
+#include "tensor/cuda/segment.h"
 #include "tensor/cuda/tile.h"
 
 constexpr int SCAN_THREADS = 256, SCAN_MOST_ROWS = 64;
@@ -19,7 +20,7 @@ struct Scan {
   int n_rows, n_cols;   /* P and N padded */
   int ld_n, ld_p, ld_m; /* of matrices in shared memory: padded once more, so that rows begin in different banks */
   int64_t n_t, n_seq;
-  int64_t segment, n_segments; /* tokens of a segment, whole chunks; rows of segments (segment_at) */
+  int64_t segment, n_segments; /* tokens of a segment, whole chunks; rows of segments (segment.h) */
   bool halves, kq_shared, D_per_channel, takes_input; /* takes_input: k_in and v_in are there and count */
   float norm_eps;
   const int32_t *starts;
@@ -43,30 +44,6 @@ struct Scan {
   __device__ int second_of(int pair) const { return halves ? pair + n_n / 2 : 2 * pair + 1; }
 };
 
-/* Tokens [first, end) of the sequence of tokens [start, seq_end). */
-struct Segment {
-  int64_t seq, start, seq_end, first, end;
-
-  __device__ bool is_there() const { return first < seq_end; }
-  __device__ bool begins_sequence() const { return first == start; }
-  __device__ bool ends_sequence() const { return end == seq_end; }
-};
-/* The row of the first segment of a sequence, where each is cut into runs of `size` tokens: as chunk_row counts chunks, so
- * that no row needs the other sequences' lengths, and a few stay empty. */
-__device__ static inline int64_t segment_row(int64_t start, int64_t seq, int64_t size) { return start / size + seq; }
-/* The segment of row `row`. */
-__device__ static inline Segment segment_at(const Scan &s, int64_t row, int64_t size) {
-  int64_t low = 0, high = s.n_seq; /* row(low) <= row < row(high) */
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    if (segment_row(global_load(s.starts + middle), middle, size) <= row) low = middle;
-    else high = middle;
-  }
-  const int64_t start = global_load(s.starts + low), seq_end = global_load(s.starts + low + 1);
-  const int64_t first = start + (row - segment_row(start, low, size)) * size;
-  return {low, start, seq_end, first, first + size < seq_end ? first + size : seq_end};
-}
-
 /* Tokens [first, first + n) of a chunk of one sequence; m = n R rows. */
 struct ScanTile {
   int64_t seq, start, end; /* the sequence */
@@ -88,17 +65,6 @@ struct ScanWork {
   double *theta;        /* (S): of the token before the tile; behind the prologue of the last token in it */
   double *sums;         /* (tokens) */
   float *spare;         /* (WARP): of block sums */
-};
-
-/* Hands out shared memory, 16 bytes aligned; without memory it only counts. */
-struct SharedCarver {
-  unsigned char *memory;
-  size_t used;
-  template <class T> __host__ __device__ T *take(int64_t n) {
-    T *piece = memory ? reinterpret_cast<T *>(memory + used) : nullptr;
-    used += ((size_t)n * sizeof(T) + 15) / 16 * 16;
-    return piece;
-  }
 };
 
 __host__ __device__ static inline void scan_carve(const Scan &s, ScanWork *w, SharedCarver *c) {

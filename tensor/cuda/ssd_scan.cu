@@ -110,7 +110,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) forward(Scan s, Joint 
   carve(s, &work, &c);
   const int h = blockIdx.x % s.n_h;
   const int64_t row = blockIdx.x / s.n_h;
-  const Segment segment = segment_at(s, row, s.segment);
+  const Segment segment = segment_at(s.starts, s.n_seq, row, s.segment);
   if (!segment.is_there()) return;
   begin_head(s, work, joint, segment, row, h, false);
   for (int64_t first = segment.first; first < segment.end;) {
@@ -140,7 +140,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) find_state(Scan s, Joi
   carve(s, &work, &c);
   const int h = blockIdx.x % s.n_h;
   const int64_t row = blockIdx.x / s.n_h, at = row * s.n_h + h, size = (int64_t)s.n_rows * s.n_cols;
-  const Segment segment = segment_at(s, row, s.segment);
+  const Segment segment = segment_at(s.starts, s.n_seq, row, s.segment);
   if (!segment.is_there() || segment.ends_sequence()) return;
   begin_head(s, work, joint, segment, row, h, true);
   double sum = 0;
@@ -181,7 +181,7 @@ static __global__ void chunk_turns(Scan s, int64_t n_chunks, double *thetas) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / s.n_s / s.n_h;
   if (row >= n_chunks) return;
   const int h = at / s.n_s % s.n_h, i = at % s.n_s;
-  const Segment chunk = segment_at(s, row, s.n_q);
+  const Segment chunk = segment_at(s.starts, s.n_seq, row, s.n_q);
   double sum = 0;
   for (int64_t t = chunk.first; t < chunk.end; t++)
     sum += (double)(PI * tanhf(s.angle.get(t, i))) * (double)s.dt.get(t, h);

@@ -505,7 +505,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) backward(Scan s, Gradi
   carve(s, scratch.n_tiles, &work, &c);
   const int part = blockIdx.x % scratch.n_parts, first_head = scratch.first_head(s, part);
   const int64_t row = blockIdx.x / scratch.n_parts;
-  const Segment segment = segment_at(s, row, s.segment);
+  const Segment segment = segment_at(s.starts, s.n_seq, row, s.segment);
   const int64_t start = segment.start, end = segment.end, n_heads = scratch.end_head(s, part) - first_head;
   for (int64_t i = threadIdx.x; i < n_heads * scratch.param_width; i += SCAN_THREADS)
     global_store(scratch.params + (row * s.n_h + first_head) * scratch.param_width + i, 0.0f);
@@ -547,7 +547,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) find_gradient(Scan s, 
   const ScanWork &w = work.tile;
   const int h = blockIdx.x % s.n_h;
   const int64_t row = blockIdx.x / s.n_h, size = (int64_t)s.n_rows * s.n_cols;
-  const Segment segment = segment_at(s, row, s.segment);
+  const Segment segment = segment_at(s.starts, s.n_seq, row, s.segment);
   if (!segment.is_there() || segment.begins_sequence()) return;
   for (int i = threadIdx.x; i < size; i += SCAN_THREADS) work.G[i / s.n_cols * s.ld_n + i % s.n_cols] = 0;
   scan_begin_theta(s, w, segment, scratch.thetas, h);
@@ -613,7 +613,7 @@ static __global__ void border_dthetas(Scan s, Gradients g, Scratch scratch) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / s.n_s / s.n_h;
   if (row >= s.n_segments) return;
   const int h = at / s.n_s % s.n_h, i = at % s.n_s;
-  const Segment segment = segment_at(s, row, s.segment);
+  const Segment segment = segment_at(s.starts, s.n_seq, row, s.segment);
   if (!segment.is_there() || segment.ends_sequence()) return;
   const int64_t of_seq = segment.seq * s.n_h + h, chunk = s.chunk_row(segment.start, segment.seq, segment.end) * s.n_h + h;
   const float *G = scratch.G + (row * s.n_h + h) * s.n_rows * s.n_cols;
@@ -638,7 +638,7 @@ static __global__ void border_dthetas(Scan s, Gradients g, Scratch scratch) {
 static __global__ void give_deltas(Scan s, Gradients g, const float *ddelta) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / s.n_h;
   if (row >= s.n_segments) return;
-  const Segment segment = segment_at(s, row, s.segment);
+  const Segment segment = segment_at(s.starts, s.n_seq, row, s.segment);
   if (segment.is_there() && !segment.ends_sequence())
     give_delta(s, g, segment.end, (int)(at % s.n_h), global_load(ddelta + at));
 }

@@ -9,6 +9,17 @@
 
 constexpr int TILE_M = 16, TILE_N = 8, TILE_K = 16; /* sizes that products are padded to, with zeros */
 
+/* Hands out shared memory, 16 bytes aligned; without memory it only counts. */
+struct SharedCarver {
+  unsigned char *memory;
+  size_t used;
+  template <class T> __host__ __device__ T *take(int64_t n) {
+    T *piece = memory ? reinterpret_cast<T *>(memory + used) : nullptr;
+    used += ((size_t)n * sizeof(T) + 15) / 16 * 16;
+    return piece;
+  }
+};
+
 /* A factor: element (i, k) at data[i * row + k * col], times scale[k] where there is one. */
 struct TileFactor {
   const float *data;

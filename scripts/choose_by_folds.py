@@ -15,7 +15,7 @@ import random
 import subprocess
 
 FOLDS, FIRST_HALF = 4, (1, 3)
-CONTEXT = HORIZON = 96
+HORIZON = 96
 SPACE = {
     "patch": [(12, 12), (24, 12), (24, 24), (48, 24)],
     "model.d_model": [16, 32, 64],
@@ -72,11 +72,11 @@ class Search:
             return self.scores[i, k, seed]
         n_train, path = self.fold(k)
         n_all = n_train + self.args.window
-        steps = 3 * (n_train - CONTEXT - HORIZON + 1) // 32
+        steps = 3 * (n_train - self.args.context - HORIZON + 1) // 32
         out = os.path.join(self.args.out, f"{i}-{k}-{seed}")
         subprocess.run(["rm", "-rf", out], check=True)
         keys = sets(self.settings[i]) + [
-            f"data.path=[{path}]", "data.borders=[]", f"seed={seed}", f"train.steps={steps}",
+            f"model.context={self.args.context}", f"data.path=[{path}]", "data.borders=[]", f"seed={seed}", f"train.steps={steps}",
             f"data.split={{train: {n_train / n_all!r}, val: {1 - n_train / n_all!r}, test: 0}}",
             f"train.eval_every={steps // 4}", f"train.save_every={steps}", "train.patience=0"]
         if self.args.ablate:
@@ -109,6 +109,7 @@ def main():
     parser.add_argument("--out", default="runs/folds")
     parser.add_argument("--rows", type=int, default=11520, help="rows of the file that may be seen (ETT: 16 months)")
     parser.add_argument("--window", type=int, default=1440, help="rows that a fold is scored on")
+    parser.add_argument("--context", type=int, default=96, help="look-back")
     parser.add_argument("--draws", type=int, default=60)
     parser.add_argument("--ablate", action="store_true", help="the identity in the mixers' place")
     search = Search(parser.parse_args())

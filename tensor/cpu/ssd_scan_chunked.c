@@ -89,16 +89,8 @@ static void mix_rows(const Scan *s, TileWork *w, Tile tile, Next then) {
       decays_before(s, w, i, j, &decay);
       *lanes_at(F + j) = decay * *lanes_of(w->w + j) * *lanes_of(K + j);
     }
-    for (; j < next; j += LANES) {
-      decays_beside(w, own, j, &decay);
-      const float *at = (const float *)&decay, *weight = w->w + j, *gamma = w->gamma + j, *K_j = K + j;
-      const int n_before = (int)(own - j), n = (int)(next - j);
-#pragma omp simd
-      for (int l = 0; l < LANES; l++) {
-        const float weighted = l < n_before ? at[l] * weight[l] : gamma[l];
-        F[j + l] = l < n ? weighted * K_j[l] : 0;
-      }
-    }
+    *lanes_at(F + j) = *lanes_of(w->near_weight + t * LANES) * *lanes_of(K + j);
+    for (j += LANES; j < next; j++) F[j] = w->gamma[i] * K[j]; /* ranks behind the vector that their token begins in */
     if (j < width) zero(F + j, width - j);
     if (i + 1 == next) t++, own = next, next += s->n_r;
   }

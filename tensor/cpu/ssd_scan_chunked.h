@@ -88,6 +88,8 @@ typedef struct TileWork {
   int64_t *width;       /* (M): columns of row i that a causal matrix holds, zeros beside the causal entries included */
   float *since;         /* (M): exp(A_i - A_b), b the first row of i's block of LANES rows */
   float *until;         /* (M / LANES, M): exp(A_b - A_j) of each block for the rows j before it */
+  float *near;          /* (tokens, LANES): of the columns that the token begins in: exp(A_t - A_j), 0 from t on */
+  float *near_weight;   /* (tokens, LANES): F / K there */
   float *D;             /* (P) */
   float *B_norm, *C_norm; /* (N) */
   float *row;             /* (max(N, P)): a row being converted */
@@ -107,7 +109,7 @@ void scan_tile_carve(const Scan *s, TileWork *w, Carver *c);
 
 /* B, C (and, where they are k and q, K) of group g. */
 void scan_tile_shared(const Scan *s, TileWork *w, Tile tile, int64_t g);
-/* Everything from high to whole, except since and until; and those. */
+/* Everything from high to whole; and from since to near_weight, for which that must be there. */
 void scan_tile_decays(const Scan *s, TileWork *w, Tile tile, int64_t h);
 void scan_tile_between(const Scan *s, TileWork *w, Tile tile);
 /* k, and q where wanted, of a head that does not share them. theta (S), wrapped: from that before the tile to that of its
@@ -132,18 +134,13 @@ void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from);
  * them, a sine the first time with a minus: a row x turns into x cosine + (x, neighbours swapped) sine. Of halves there
  * is one a pair. */
 static inline int64_t turned_width(const Scan *s) { return s->p->rotate_halves ? s->n_s : round_up(2 * s->n_s, LANES); }
-/* Of the row i of a causal matrix and LANES columns from j on, all of tokens before i's: exp(A_i - A_j), as two factors
- * that never exceed 1 where no a does 0. It costs a multiplication where it would cost an exponential; what it may lose
- * is a result too small for a float. */
+/* The decays exp(A_i - A_j) of a row i come in vectors of LANES columns: of those that hold earlier tokens alone, as two
+ * factors that never exceed 1 where no a does 0, for a multiplication instead of an exponential (what that may lose is a
+ * result too small for a float); and of the one that i's token begins in, `near`. */
 static inline void decays_before(const Scan *s, const TileWork *w, int64_t i, int64_t j, Lanes *to) {
   *to = w->since[i] * *lanes_of(w->until + i / LANES * s->n_m + j);
 }
-/* The same for the columns of i's own token and its neighbours: 0 behind it. `own` is the token's first row. */
-static inline void decays_beside(const TileWork *w, int64_t own, int64_t j, Lanes *to) {
-  const float high = w->high[own], low = w->low[own];
-#pragma omp simd
-  for (int l = 0; l < LANES; l++) (*(float(*)[LANES])to)[l] = real_exp((high - w->high[j + l]) + (low - w->low[j + l]));
-}
+
 /* The tile that begins at token `first` of its sequence's chunk. */
 static inline Tile scan_tile_at(const Scan *s, int64_t seq, int64_t first) {
   const int64_t in_chunk = (first - s->starts[seq]) % s->n_q, end = s->starts[seq + 1];

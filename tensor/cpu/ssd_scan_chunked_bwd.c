@@ -125,18 +125,12 @@ static void mix_backward(const Scan *s, Work *work, Tile tile, Next then) {
         *lanes_at(F + j) = weighted * K_j;
         *lanes_at(T + j) = weighted * U;
       }
-      for (; j < next; j += LANES) {
-        decays_beside(w, own, j, &decay);
-        const float *at = (const float *)&decay, *weight = w->w + j, *gamma = w->gamma + j, *K_j = K + j;
-        const int n_before = (int)(own - j), n = (int)(next - j);
-#pragma omp simd
-        for (int l = 0; l < LANES; l++) {
-          const float U = T[j + l], weighted = l < n_before ? at[l] * weight[l] : gamma[l];
-          column[j + l] += l < n_before ? at[l] * K_j[l] * U : 0;
-          F[j + l] = l < n ? weighted * K_j[l] : 0;
-          T[j + l] = l < n ? weighted * U : 0;
-        }
-      }
+      const Lanes K_j = *lanes_of(K + j), U = *lanes_of(T + j), weighted = *lanes_of(w->near_weight + t * LANES);
+      *lanes_at(column + j) += *lanes_of(w->near + t * LANES) * K_j * U;
+      *lanes_at(F + j) = weighted * K_j;
+      *lanes_at(T + j) = weighted * U;
+      for (j += LANES; j < next; j++) /* ranks behind the vector that their token begins in */
+        F[j] = w->gamma[i] * K[j], T[j] *= w->gamma[i];
       if (j < width) zero(F + j, width - j), zero(T + j, width - j);
       if (s->kq_shared) add_scaled(work->T_sum + i * n_m, 1, T, width);
     }
@@ -178,14 +172,14 @@ static float head_products(const Scan *s, Work *work, Tile tile, const float *S,
     for (; i < (t + 1) * n_r; i++)
       work->from_state[t] += w->start[i] * dot(w->q + i * n_cols, work->dq + i * n_cols, n_n);
   }
-  weigh_rows(s, w, tile, w->v, w->wend);
   if (s->kq_shared) {
+    weigh_rows(s, w, tile, w->v, w->wend);
     for (int64_t i = 0; i < m; i++) add_scaled(work->dC + i * n_cols, w->start[i], work->dq + i * n_cols, n_cols);
     scan_product(s, w, m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, w->one, work->dB, n_cols);
   } else {
     scan_product(s, w, m, n_cols, m, tile_causal(work->T, n_m, n_r), w->k, n_cols, w->start, work->dq, n_cols);
-    scan_product(s, w, m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, NULL, work->dk, n_cols);
-    scan_product(s, w, m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, w->one, work->dk, n_cols);
+    scan_product(s, w, m, n_cols, n_p, tile_a(w->v, n_rows), G, n_cols, NULL, work->dk, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, w->wend, work->dk, n_cols);
   }
 
   const float straight = w->whole[0] * dot(S, G, n_p * n_cols);

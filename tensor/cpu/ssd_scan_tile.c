@@ -55,6 +55,8 @@ void scan_tile_carve(const Scan *s, TileWork *w, Carver *c) {
   w->cosine = carve(c, s->n_tile * turned_width(s));
   w->sine = carve(c, s->n_tile * turned_width(s));
   w->until = carve(c, m / LANES * m);
+  w->near = carve(c, s->n_tile * LANES);
+  w->near_weight = carve(c, s->n_tile * LANES);
   float **per_row[] = {&w->high, &w->low, &w->w, &w->gamma, &w->start, &w->end, &w->wend, &w->since};
   for (size_t i = 0; i < sizeof per_row / sizeof per_row[0]; i++) *per_row[i] = carve(c, m);
   float **wide[] = {&w->whole, &w->one, &w->D, &w->B_norm, &w->C_norm, &w->row};
@@ -115,6 +117,19 @@ void scan_tile_between(const Scan *s, TileWork *w, Tile tile) {
       w->since[first + i] = real_exp((w->high[first + i] - high) + (w->low[first + i] - low));
 #pragma omp simd
     for (int64_t j = 0; j < first; j++) until[j] = real_exp((high - w->high[j]) + (low - w->low[j]));
+  }
+  for (int64_t t = 0, own = 0; t < tile.n; t++, own += s->n_r) {
+    const int64_t first = own / LANES * LANES;
+    const int n_before = (int)(own - first), n = (int)(own + s->n_r - first);
+    const float high = w->high[own], low = w->low[own], gamma = w->gamma[own];
+    const float *high_j = w->high + first, *low_j = w->low + first, *weight = w->w + first;
+    float *near = w->near + t * LANES, *near_weight = w->near_weight + t * LANES;
+#pragma omp simd
+    for (int l = 0; l < LANES; l++) {
+      const float decay = real_exp((high - high_j[l]) + (low - low_j[l]));
+      near[l] = l < n_before ? decay : 0;
+      near_weight[l] = l < n_before ? decay * weight[l] : l < n ? gamma : 0;
+    }
   }
 }
 

@@ -44,7 +44,10 @@ static size_t older(size_t a, size_t b) { return a < b ? a : b; }
 
 /* The gradient's buffer of a tensor that is no view; `by_columns`: a new one may be written view by view. */
 static Tensor *grad_buffer(Tape *tape, Tensor *t, bool by_columns) {
-  if (t->grad) return t->grad;
+  if (t->grad) {
+    t->grad->n_asked++;
+    return t->grad;
+  }
   Arena *arena = &tape->device->step;
   t->grad = tensor_new(arena, t->dtype, t->n_dim, t->dim);
   t->grad->unset = true;
@@ -164,6 +167,7 @@ static void play(Tape *tape, TapeNode *node) {
   while (node) {
     TapeNode *before = node->before;
     node->rule(tape, node->params);
+    if (tape->watcher.played) tape->watcher.played(tape->watcher.user);
     node = before;
   }
 }

@@ -20,11 +20,19 @@ typedef struct TapeDraws {
   const int64_t *samples_before;
 } TapeDraws;
 
+/* Told behind every rule that backward plays, inside of scopes too: who counts how often a parameter's gradient was asked
+ * for (Tensor.n_asked) knows from the pass before when nothing will be added to it any more. */
+typedef struct TapeWatcher {
+  void (*played)(void *user); /* NULL: nobody */
+  void *user;
+} TapeWatcher;
+
 typedef struct Tape {
   Device *device;
   Dtype act;      /* dtype of activations: F32, BF16, or F64 on the double backend */
   bool recording; /* off: evaluation; nothing is saved for backward */
   TapeDraws draws;
+  TapeWatcher watcher;
   const double *dloss; /* what the gradient of every token's nll will be, where that is known before, in the device's
                         * memory; NULL: it is seeded */
   TapeNode *last;

@@ -29,6 +29,7 @@ struct Tensor {
   bool needs_grad;
   Tensor *grad;                   /* NULL until asked for (tape_grad); a parameter's is permanent */
   bool unset;                     /* a gradient that nothing was added to yet: the memory holds no zeros, either */
+  int n_asked;                    /* a gradient: how often a rule asked for it, to add to it */
   ColumnRuns *written;            /* of an unset gradient: what views of it have written nevertheless; NULL: nothing */
   Tensor *base;                   /* of a view: whose memory and gradient it shares; else NULL */
   int64_t base_offset, base_step; /* of a view: first element in the base, rows of the base per row of the view */

@@ -71,13 +71,14 @@ typedef struct Options {
 } Options;
 
 /* Runs the chain and its backward; the sum of the outputs is the loss. *peak: bytes of the step arena. */
-static Tensor *run(Subject *s, Options o, size_t *peak) {
+static Tensor *run_watched(Subject *s, Options o, TapeWatcher watcher, size_t *peak) {
   Arena *arena = &s->device.step;
   arena_rewind(arena, 0);
   arena->peak_bytes = 0;
   tensor_zero(s->x->grad);
   for (int i = 0; i < N_LAYERS; i++) tensor_zero(s->w_in[i]->grad), tensor_zero(s->w_out[i]->grad);
   Tape tape = tape_make(&s->device, F32, true);
+  tape.watcher = watcher;
   Tensor *side = op_linear(&tape, s->x, s->w_out[2], NULL, F32);
   Tensor *h = op_linear(&tape, s->x, s->w_out[0], NULL, F32);
   tape_grad(&tape, h);
@@ -92,6 +93,8 @@ static Tensor *run(Subject *s, Options o, size_t *peak) {
   *peak = arena->peak_bytes;
   return y;
 }
+
+static Tensor *run(Subject *s, Options o, size_t *peak) { return run_watched(s, o, (TapeWatcher){0}, peak); }
 
 /* All gradients behind each other. */
 enum { N_GRADS = N_T * WIDTH + N_LAYERS * 3 * WIDTH * WIDTH };
@@ -122,6 +125,47 @@ Test(scopes, change_no_bit_of_any_gradient) {
                      KIND_NAMES[outer], bypass ? ", with a bypass" : "");
       }
   }
+  device_close(&s.device);
+}
+
+/* Keeps each weight's gradient as it is when it was asked for as often as in the pass before. */
+typedef struct Counting {
+  Tensor *weight[2 * N_LAYERS];
+  int expected[2 * N_LAYERS], n_complete;
+  float kept[2 * N_LAYERS][2 * WIDTH * WIDTH];
+  bool complete[2 * N_LAYERS];
+} Counting;
+
+static void keep_complete(void *user) {
+  Counting *c = user;
+  for (int i = 0; i < 2 * N_LAYERS; i++) {
+    const Tensor *grad = c->weight[i]->grad;
+    if (c->complete[i] || grad->n_asked < c->expected[i]) continue;
+    c->complete[i] = true, c->n_complete++;
+    memcpy(c->kept[i], grad->data, tensor_bytes(grad));
+  }
+}
+
+Test(scopes, let_a_watcher_know_when_a_gradient_is_complete) {
+  Subject s = subject_open();
+  size_t peak;
+  for (int outer = SCOPE_OPEN; outer <= SCOPE_REPLAY; outer++)
+    for (int inner = SCOPE_OPEN; inner <= SCOPE_REPLAY; inner++) {
+      const Options o = {(ScopeKind)outer, (ScopeKind)inner, N_LAYERS + 1, true}; /* some weights are used twice */
+      Counting c = {0};
+      for (int i = 0; i < N_LAYERS; i++) c.weight[2 * i] = s.w_in[i], c.weight[2 * i + 1] = s.w_out[i];
+      for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < 2 * N_LAYERS; i++) c.weight[i]->grad->n_asked = 0;
+        run_watched(&s, o, pass == 1 ? (TapeWatcher){keep_complete, &c} : (TapeWatcher){0}, &peak);
+        for (int i = 0; i < 2 * N_LAYERS && pass == 0; i++) c.expected[i] = c.weight[i]->grad->n_asked;
+      }
+      cr_assert_eq(c.n_complete, 2 * N_LAYERS, "%s in %s: %d of %d gradients complete", KIND_NAMES[inner],
+                   KIND_NAMES[outer], c.n_complete, 2 * N_LAYERS);
+      for (int i = 0; i < 2 * N_LAYERS; i++)
+        cr_assert_eq(memcmp(c.kept[i], c.weight[i]->grad->data, tensor_bytes(c.weight[i]->grad)), 0,
+                     "%s in %s: weight %d's gradient was added to after it had been called complete", KIND_NAMES[inner],
+                     KIND_NAMES[outer], i);
+    }
   device_close(&s.device);
 }
 

@@ -142,7 +142,7 @@ static double by_parts(Subject *s, const Batch *batch, int n_parts, float **part
     losses[p] = 0;
     for (int row = 0; row < N_SEQ / n_parts; row++) {
       Batch micro = batch_rows(batch, &s->model->config, p * (N_SEQ / n_parts) + row, 1);
-      gradient_micro_batch(s->model, &s->device, s->act, &micro, 0, scale, NULL, &losses[p]);
+      gradient_micro_batch(s->model, &s->device, s->act, &micro, 0, scale, NULL, &losses[p], (TapeWatcher){0});
     }
     parts[p] = copy_grads(s);
   }

@@ -135,9 +135,12 @@ static Status read_cluster(const Command *command, Cluster *cluster) {
 }
 
 static RanksShape ranks_shape(const Config *config, const Plan *plan) {
+  const double pass = (double)plan->gradient.micro_batch_size * (double)sequence_length(config);
   return (RanksShape){.flops_per_token = plan->flops_per_token,
                       .gradient_bytes = 4.0 * (double)plan->n_params,
-                      .n_layers = config->model.n_layer};
+                      .tokens_per_pass = pass,
+                      .n_layers = config->model.n_layer,
+                      .n_buckets = buckets_most(4 * plan->n_params, 1e6 * config->train.bucket_mb)};
 }
 
 /* Two ways to use more ranks: the config's batch cut finer, or a batch that grows with them, a part of it for each. */
@@ -153,7 +156,7 @@ static void print_ranks(const Config *config, const Plan *plan, const Cluster *c
     printf("               the batch of %d sequences, cut finer           a batch of n parts of %d sequences\n",
            plan->gradient.batch_size, plan->gradient.batch_size / plan->gradient.virtual_ranks);
     printf("%6s %10s %10s %10s %7s %9s %12s %12s %7s %9s\n", "ranks", "sum ms", "compute ms", "step ms", "effic.",
-           "if hidden", "compute ms", "tokens/s", "effic.", "if hidden");
+           "at once", "compute ms", "tokens/s", "effic.", "at once");
   }
   for (int n = 1; n <= n_ranks; n *= 2) {
     const bool fits = n <= plan->gradient.batch_size;
@@ -161,20 +164,20 @@ static void print_ranks(const Config *config, const Plan *plan, const Cluster *c
     if (json) {
       printf("%s{\"ranks\": %d, \"sum_ms\": %.6g, ", n > 1 ? ", " : "", n, 1e3 * grown.sum);
       if (fits)
-        printf("\"batch\": {\"step_ms\": %.6g, \"efficiency\": %.4f, \"efficiency_hidden\": %.4f}, ", 1e3 * cut.step,
-               cut.compute / cut.step, cut.compute / cut.overlapped);
-      printf("\"part_each\": {\"step_ms\": %.6g, \"tok_per_s\": %.6g, \"efficiency\": %.4f, \"efficiency_hidden\": "
+        printf("\"batch\": {\"step_ms\": %.6g, \"efficiency\": %.4f, \"efficiency_at_once\": %.4f}, ", 1e3 * cut.step,
+               cut.compute / cut.step, cut.compute / cut.at_once);
+      printf("\"part_each\": {\"step_ms\": %.6g, \"tok_per_s\": %.6g, \"efficiency\": %.4f, \"efficiency_at_once\": "
              "%.4f}}",
-             1e3 * grown.step, n * part / grown.step, grown.compute / grown.step, grown.compute / grown.overlapped);
+             1e3 * grown.step, n * part / grown.step, grown.compute / grown.step, grown.compute / grown.at_once);
       continue;
     }
     printf("%6d %10.3f ", n, 1e3 * grown.sum);
     if (fits)
       printf("%10.2f %10.2f %6.1f%% %8.1f%% ", 1e3 * cut.compute, 1e3 * cut.step, 100 * cut.compute / cut.step,
-             100 * cut.compute / cut.overlapped);
+             100 * cut.compute / cut.at_once);
     else printf("%10s %10s %7s %9s ", "-", "-", "-", "-");
     printf("%12.2f %12.4g %6.1f%% %8.1f%%\n", 1e3 * grown.compute, n * part / grown.step,
-           100 * grown.compute / grown.step, 100 * grown.compute / grown.overlapped);
+           100 * grown.compute / grown.step, 100 * grown.compute / grown.at_once);
   }
 }
 

@@ -13,6 +13,8 @@ typedef enum NonfinitePolicy { NONFINITE_STOP, NONFINITE_SKIP } NonfinitePolicy;
 
 typedef enum GraphPolicy { GRAPH_AUTO, GRAPH_OFF } GraphPolicy;
 
+#define TRAIN_BUCKET_MB 1.0 /* the default, which checkpoints name */
+
 typedef struct TrainConfig {
   int64_t steps;
   double epochs;        /* > 0: steps follow from it */
@@ -29,6 +31,7 @@ typedef struct TrainConfig {
   GraphPolicy graph;   /* of a GPU (tensor/replay.h) */
   int zero;            /* 1: the optimiser's state is split over ranks (train/zero.h) */
   Transport transport; /* of several ranks with GPUs (train/dist_gpu.h) */
+  double bucket_mb;    /* of several ranks (train/buckets.h); 0: no buckets */
 } TrainConfig;
 
 typedef struct Config {

@@ -4,16 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/tree.h"
-#include "train/zero.h"
-
-static int n_own_parts(const GradientShape *shape) {
+int gradient_n_parts(const GradientShape *shape) {
   return shape->virtual_ranks / (shape->n_ranks ? shape->n_ranks : 1);
 }
 
 int gradient_n_spare(const GradientShape *shape) {
   int n = 0;
-  while ((1 << n) < n_own_parts(shape)) n++;
+  while ((1 << n) < gradient_n_parts(shape)) n++;
   return n == 0 && shape->n_ranks > 1 ? 1 : n;
 }
 
@@ -39,9 +36,10 @@ static void seed(Device *device, const Tensor *dloss, double value) {
 }
 
 void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *batch, int64_t row, double grad_scale,
-                          Carry *carry, double *sum) {
+                          Carry *carry, double *sum, TapeWatcher watcher) {
   size_t mark = arena_mark(&device->step);
   Tape tape = tape_make(device, act, true);
+  tape.watcher = watcher;
   const StepNumbers *numbers = params_numbers(&model->params);
   tape.dloss = &numbers->loss_scale;
   if (model->config.task != TASK_LM)
@@ -72,24 +70,24 @@ StepNumbers gradient_numbers(const Batch *batch) {
   return (StepNumbers){.loss_scale = gradient_scale(batch), .first_sample = batch->first};
 }
 
-/* Rows of one micro-batch, segment by segment where gradients are cut between. */
+/* Rows of one micro-batch, segment by segment where gradients are cut between; `last` of all of the rank's. */
 static void rows_gradient(Model *model, Device *device, Dtype act, const Batch *rows, int64_t row, double scale,
-                          int segment, Carry *carry, double *loss) {
-  if (segment == 0 || segment == rows->length) {
-    gradient_micro_batch(model, device, act, rows, row, scale, carry, loss);
-    return;
-  }
-  for (int64_t at = 0; at < rows->length; at += segment) {
-    Batch part = batch_segment(rows, at, segment);
-    gradient_micro_batch(model, device, act, &part, row, scale, carry, loss);
-    batch_release(&part);
+                          int segment, Carry *carry, double *loss, Buckets *buckets, bool last) {
+  const int64_t length = segment ? segment : rows->length;
+  for (int64_t at = 0; at < rows->length; at += length) {
+    const bool whole = length == rows->length, ends = last && at + length == rows->length;
+    Batch part = whole ? *rows : batch_segment(rows, at, segment);
+    const TapeWatcher watcher = buckets_begin(buckets, ends);
+    gradient_micro_batch(model, device, act, &part, row, scale, carry, loss, watcher);
+    buckets_end(buckets, ends);
+    if (!whole) batch_release(&part);
   }
 }
 
 int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
-                   Carry *carry) {
+                   Carry *carry, Buckets *buckets) {
   ParamTable *params = &model->params;
-  const int n_parts = n_own_parts(shape), part_size = shape->batch_size / shape->virtual_ranks;
+  const int n_parts = gradient_n_parts(shape), part_size = shape->batch_size / shape->virtual_ranks;
   CHECK(batch->n_seq == shape->batch_size && part_size * shape->virtual_ranks == shape->batch_size &&
             part_size % shape->micro_batch_size == 0,
         "batch of %lld as %d parts of micro-batches of %d", (long long)batch->n_seq, shape->virtual_ranks,
@@ -103,27 +101,25 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
   device_zero(device, &params->losses);
   params_home_grads(params); /* so that a step finds the memory that the one before found */
   for (int part = 0; part < n_parts; part++) {
+    const bool last = part == n_parts - 1;
     params_unset_grads(params);
     for (int i = 0; i < part_size; i += shape->micro_batch_size) {
       const int64_t row = first + (int64_t)part * part_size + i;
       Batch micro = batch_rows(batch, &model->config, row, shape->micro_batch_size);
-      rows_gradient(model, device, act, &micro, row, scale, shape->segment, carry, losses + part);
+      rows_gradient(model, device, act, &micro, row, scale, shape->segment, carry, losses + part, buckets,
+                    last && i + shape->micro_batch_size == part_size);
     }
+    if (last && buckets) break; /* which set the gradients and climb the tree themselves, each as soon as it can */
     params_set_grads(params);
     tree_push(params, device, part, n_parts);
   }
+  buckets_complete(buckets);
   return n_parts;
 }
 
-int gradient_reduce(ParamTable *params, Device *device, Dist *dist, int n_losses) {
+int gradient_reduce(ParamTable *params, Device *device, Dist *dist, Buckets *buckets, int n_losses) {
   if (dist->size == 1) return n_losses;
-  CHECK(params->grads_flat.dtype == F32, "ranks that add %s", dtype_name(params->grads_flat.dtype));
-  int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
-  params_bounds(tensor_count(&params->grads_flat), dist->size, bounds);
-  tree_reduce_scatter(dist, device, &params->grads_flat, &params->spare_grads[0], bounds);
-  tree_wait(dist, device);
-  free(bounds);
-  if (!params_split(params)) zero_gather(params, dist, &params->grads_flat);
+  buckets_finish(buckets);
   Tensor losses = device_pull(device, &params->losses);
   tensor_set(&losses, 0, dist_sum(dist, sum_by_pairs(losses.data, n_losses)));
   device_push(device, &params->losses);
@@ -135,7 +131,7 @@ double gradient_step(Model *model, Device *device, Dtype act, const GradientShap
   CHECK(shape->n_ranks <= 1, "a whole step by one of %d ranks", shape->n_ranks);
   const StepNumbers numbers = gradient_numbers(batch);
   params_tell_numbers(&model->params, &numbers);
-  const int n_losses = gradient_parts(model, device, act, shape, batch, carry);
+  const int n_losses = gradient_parts(model, device, act, shape, batch, carry, NULL);
   const Tensor losses = device_pull(device, &model->params.losses);
   return sum_by_pairs(losses.data, n_losses) * gradient_scale(batch);
 }

@@ -62,10 +62,11 @@ static void do_step(void *user) {
   ParamTable *params = &run->model->params;
   run_enter(run, PHASE_GRADIENT);
   params_tell_numbers(params, step->numbers);
-  int n_losses = gradient_parts(run->model, &run->device, config->dtype, &run->plan.gradient, &run->batch, run->carry);
+  int n_losses = gradient_parts(run->model, &run->device, config->dtype, &run->plan.gradient, &run->batch, run->carry,
+                                run->buckets);
   plant_nan(run);
   run_enter(run, PHASE_REDUCE);
-  n_losses = gradient_reduce(params, &run->device, run->dist, n_losses);
+  n_losses = gradient_reduce(params, &run->device, run->dist, run->buckets, n_losses);
   run_enter(run, PHASE_UPDATE);
   zero_judge(params, run->dist,
              &(StepEvidence){.n_losses = n_losses,
@@ -162,12 +163,20 @@ static Status save(Run *run, bool best, bool last, int *failures) {
   return STATUS_OK;
 }
 
-/* After step 2 the high-water marks must not move (a curriculum's lengths excepted): --verbose shows them. */
-static void tell_arenas(Run *run) {
+/* What --verbose shows: after step 2 the high-water marks must not move (a curriculum's lengths excepted), and of the sum over
+ * ranks most is to be done when backward is (buckets.h). */
+static void tell_inner_figures(Run *run) {
   if (!run->verbose || !run->log || (run->step != 2 && run->step != run->config->train.steps)) return;
   const Device *d = &run->device;
   runlog_note(run->log, "arenas at step %lld: weights %zu, step %zu, scratch %zu bytes at most", (long long)run->step,
               d->weights.peak_bytes, d->step.peak_bytes, d->scratch.peak_bytes);
+  const BucketsFigures f = buckets_figures(run->buckets);
+  if (f.n_steps == 0) return;
+  runlog_note(run->log,
+              "gradients at step %lld: %.0f bytes a step in %d buckets; their sum was begun for %.1f %% and done for "
+              "%.1f %% of the bytes when backward ended (%d steps)",
+              (long long)run->step, f.bytes / f.n_steps, f.n, 100 * f.begun / f.bytes, 100 * f.hidden / f.bytes,
+              f.n_steps);
 }
 
 Status loop_train(Run *run) {
@@ -194,7 +203,7 @@ Status loop_train(Run *run) {
     }
     bool best = due_or_last(run->step, train->eval_every, train->steps) && evaluate(run);
     if (dist_is_first(run->dist) && due(run->step, train->sample_every, train->steps)) sample_write(run);
-    tell_arenas(run);
+    tell_inner_figures(run);
     if (due(run->step, train->compare_every, train->steps)) TRY(run_compare(run));
     const int stopping =
         (int)dist_max(run->dist, stop_requested()); /* a signal to one rank stops all after this step */

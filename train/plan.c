@@ -42,7 +42,8 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     batch.dry_pieces = batch.n_seq;
     do {
       device.flops = 0;
-      gradient_micro_batch(model, &device, config->dtype, &batch, 0, 1, shape->train_rows > 0 ? &carry : NULL, NULL);
+      gradient_micro_batch(model, &device, config->dtype, &batch, 0, 1, shape->train_rows > 0 ? &carry : NULL, NULL,
+                           (TapeWatcher){0});
     } while (next_pieces(&batch));
     plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
     optim_judge(&model->params, &device, &(StepEvidence){.n_losses = 1});

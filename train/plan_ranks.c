@@ -3,16 +3,23 @@
 
 #include <math.h>
 
-RanksTime plan_ranks(const RanksShape *shape, const Cluster *cluster, int n, double tokens_per_rank) {
+static double sum_of(const RanksShape *shape, const Cluster *cluster, int n, int n_buckets) {
   enum { SMALL_EXCHANGES = 3 };
-  RanksTime t = {.compute = shape->flops_per_token * tokens_per_rank / cluster->rate};
-  double bytes = shape->gradient_bytes;
+  double bytes = shape->gradient_bytes, sum = 0;
   for (int width = 1; width < n; width *= 2) {
     bytes /= 2;
     const double bandwidth = width < cluster->ranks_per_host ? cluster->host_bytes : cluster->net_bytes;
-    t.sum += 2 * (bytes / bandwidth + cluster->latency) + SMALL_EXCHANGES * cluster->latency;
+    sum += 2 * (bytes / bandwidth + n_buckets * cluster->latency) + SMALL_EXCHANGES * cluster->latency;
   }
-  t.step = t.compute + t.sum;
-  t.overlapped = t.compute + fmax(t.sum / shape->n_layers, t.sum - t.compute * 2 / 3);
+  return sum;
+}
+
+RanksTime plan_ranks(const RanksShape *shape, const Cluster *cluster, int n, double tokens_per_rank) {
+  RanksTime t = {.compute = shape->flops_per_token * tokens_per_rank / cluster->rate,
+                 .sum = sum_of(shape, cluster, n, shape->n_buckets)};
+  const double last_pass = shape->flops_per_token * fmin(tokens_per_rank, shape->tokens_per_pass) / cluster->rate;
+  const double last = t.sum / (double)min_i64(shape->n_buckets, shape->n_layers);
+  t.step = t.compute + (shape->n_buckets > 1 ? fmax(last, t.sum - last_pass * 2 / 3) : t.sum);
+  t.at_once = t.compute + sum_of(shape, cluster, n, 1);
   return t;
 }

@@ -2,12 +2,13 @@
  * and how fast it moves. On paper: nothing is measured here but the model.
  *
  *   compute(n) = FLOPs a token * tokens of a rank / rate
- *   sum(n)     = sum over levels l = 1 .. log2 n of 2 (bytes / 2^l / bandwidth_l + latency): halves exchanged on the way up,
- *                and again on the way down; the levels below ranks-per-host within a host, the others over the network;
+ *   sum(n)     = sum over levels l = 1 .. log2 n of 2 (bytes / 2^l / bandwidth_l + buckets * latency): halves exchanged on the way
+ *                up, and again on the way down; the levels below ranks-per-host within a host, the others over the network;
  *                and three exchanges of a few bytes a level (loss, signals, comparison)
- *   step       = compute + sum: the sum begins when the gradient is whole
- *   overlapped = compute + max(last, sum - 2/3 compute): a layer's gradient is summed while backward, two thirds of the
- *                work, goes on; the last layer's sum has nothing to hide behind */
+ *   step       = compute + max(sum / pieces, sum - 2/3 compute of the last pass): buckets (buckets.h) are summed while the last
+ *                backward pass, two thirds of its pass's work, goes on below; the last piece, a bucket or what the first
+ *                layer has, whichever is more, has nothing to hide behind. One bucket: compute + sum
+ *   at_once    = the same with one bucket (train.bucket_mb: 0) */
 #pragma once
 
 #include "tensor/base.h"
@@ -23,11 +24,12 @@ typedef struct Cluster {
 typedef struct RanksShape {
   double flops_per_token;
   double gradient_bytes;
-  int n_layers; /* pieces that the gradient comes in */
+  double tokens_per_pass; /* at most: of a micro-batch */
+  int n_layers, n_buckets;
 } RanksShape;
 
 typedef struct RanksTime {
-  double compute, sum, step, overlapped; /* seconds */
+  double compute, sum, step, at_once; /* seconds */
 } RanksTime;
 
 /* n: a power of two. tokens_per_rank of each. */

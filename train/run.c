@@ -285,6 +285,9 @@ static Status open_all(Run *run, const RunOptions *options) {
     status = dist_agree(dist, open_state(run));
   }
   if (status.code == CODE_OK) status = dist_open_gpu(dist, &run->device, train->transport);
+  if (status.code == CODE_OK)
+    run->buckets = buckets_open(&run->model->params, &run->device, dist, gradient_n_parts(&run->plan.gradient),
+                                1e6 * train->bucket_mb);
   if (status.code == CODE_OK) status = replicas_compare(dist, &run->model->params, run->step, run->step);
   if (status.code == CODE_OK) status = dist_agree(dist, open_record(run, options, message));
   free(message);
@@ -317,6 +320,7 @@ void run_enter(Run *run, Phase phase) {
 
 void run_close(Run *run) {
   watch_close(run->watch);
+  buckets_close(run->buckets);
   runlog_close(run->log);
   replay_close(run->replay);
   if (run->model) model_free(run->model);
@@ -374,6 +378,7 @@ static Status write_checkpoint(Run *run, bool best) {
   Config kept = *run->config;
   /* how its state lies on ranks, goes between them and is launched is no part of a run: any number continues it, any way */
   kept.train.zero = 0, kept.train.graph = GRAPH_AUTO, kept.train.transport = TRANSPORT_AUTO;
+  kept.train.bucket_mb = TRAIN_BUCKET_MB;
   char *yaml = config_to_yaml(&kept), *json = model_config_to_json(&run->config->model);
   const char *tokenizer = dataset_tokenizer_json(run->dataset);
   CheckpointInfo info = {.step = run->step,

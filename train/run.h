@@ -2,8 +2,8 @@
 #pragma once
 
 #include "tensor/replay.h"
+#include "train/buckets.h"
 #include "train/config.h"
-#include "train/dist.h"
 #include "train/evaluate.h"
 #include "train/fault.h"
 #include "train/plan.h"
@@ -21,6 +21,7 @@ typedef struct Run {
   RunLog *log;         /* rank 0's; NULL elsewhere */
   Dist *dist;          /* the caller's */
   Watch *watch;
+  Buckets *buckets; /* NULL: a rank alone */
   Fault fault;
   int64_t settled;                        /* step up to which the verdicts were read (settle.h) */
   int64_t tokens_before[PARAMS_VERDICTS]; /* tokens seen before each step that was not settled */

@@ -45,6 +45,24 @@ counts=2 variant shards small.yaml --set data.kind=shards --set data.shards=[sha
 fi
 counts=2 variant forecaster series.yaml
 
+# The sum over ranks in pieces that go while backward does, or in one behind it: the same bytes. How much is summed when
+# backward ends is the machine's affair; how much was handed on by then is not.
+for n in ${ASPIS_FEW:-2 4}; do
+  launch "$n" small.yaml --verbose ${short#--quiet} --out pieces-$n --set train.bucket_mb=0.004 >/dev/null 2>err.txt || fail "pieces on $n ranks: $(cat err.txt)"
+  same mamba3-1 pieces-$n "pieces on $n ranks"
+  read -r pieces percent < <(sed -nE 's/^gradients at step 12: .* in ([0-9]+) buckets; their sum was begun for ([0-9]+).*/\1 \2/p' err.txt) ||
+    fail "pieces on $n ranks: not told: $(cat err.txt)"
+  [ "$pieces" -ge 8 ] && [ "$percent" -ge 80 ] || fail "pieces on $n ranks: $pieces, $percent % of the bytes handed on before backward ended"
+done
+launch 2 small.yaml $short --out at-once --set train.bucket_mb=0 >/dev/null
+same mamba3-1 at-once "all at once"
+launch 2 small.yaml $short --out pieces-zero --set train.bucket_mb=0.004 --set train.zero=1 >/dev/null
+same mamba3-1 pieces-zero "pieces, state split"
+"$aspis" train small.yaml $short --out again-1 --set train.recompute=block >/dev/null
+launch 2 small.yaml $short --out again-2 --set train.recompute=block --set train.bucket_mb=0.004 >/dev/null
+same again-1 again-2 "pieces, layers made again"
+echo "ok: gradients summed in pieces during backward: the same bytes, and most of them go before it ends"
+
 # The optimiser's state split over ranks, in a run that is also resumed with it whole and split.
 for type in f32 bf16; do
   [ $type = f32 ] && whole=mamba3-1 || whole=mamba3-bf16-1

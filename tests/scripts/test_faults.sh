@@ -9,7 +9,7 @@ export OMP_NUM_THREADS=1
 repeats=${ASPIS_FAULTS:-1}
 watchdog=2
 
-sed -i "s/^train: .*/train: {steps: 12, batch_size: 8, virtual_ranks: 4, eval_every: 6, eval_batches: 2, save_every: 3, log_every: 1, watchdog: $watchdog.0}/" small.yaml
+sed -i "s/^train: .*/train: {steps: 12, batch_size: 8, virtual_ranks: 4, eval_every: 6, eval_batches: 2, save_every: 3, log_every: 1, watchdog: $watchdog.0, bucket_mb: 0.004}/" small.yaml
 last=checkpoints/step-00000012.h5
 "$aspis" train small.yaml --quiet --out whole >/dev/null
 

@@ -45,12 +45,13 @@ same() { # DIR DIR WHAT
 for type in f32 bf16; do "$aspis" train tiny.yaml --quiet --out $type-1 --set dtype=$type >/dev/null; done
 over_tcp 2 f32-2 --set train.transport=nccl
 same f32-1 f32-2 "two ranks"
-over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1
-same bf16-1 bf16-4 "four ranks, bf16, state split"
+over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1 --set train.bucket_mb=0.001
+same bf16-1 bf16-4 "four ranks, bf16, state split, in pieces on the second stream"
 over_tcp 2 host --set train.transport=host
 same f32-1 host "two ranks through the host's memory"
 if command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ]; then
-  "$aspis" launch -n 4 -- train tiny.yaml --out mpi --set train.transport=nccl >/dev/null 2>mpi.err || fail "mpi: $(cat mpi.err)"
+  "$aspis" launch -n 4 -- train tiny.yaml --verbose --out mpi --set train.transport=nccl --set train.bucket_mb=0.001 >/dev/null 2>mpi.err || fail "mpi: $(cat mpi.err)"
+  grep -qE 'gradients at step 4: .* in 5 buckets; their sum was begun for 8[0-9]' mpi.err || fail "mpi: gradients wait for backward's end: $(cat mpi.err)"
   grep -q 'on each of 4 ranks (mpi, nccl)' mpi.err || fail "mpi: not told how the ranks are joined: $(cat mpi.err)"
   same f32-1 mpi "four ranks of mpirun's"
 fi

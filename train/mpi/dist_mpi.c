@@ -1,15 +1,17 @@
 /* dist_mpi: the backend "mpi" of train/dist.h, over memory of the host; a plug-in of its own (libaspis_mpi.so).
  *
- * Only the main thread calls MPI. Errors return, because the watch has the better message. */
+ * One thread at a time calls MPI: the main one, or the one that sums gradients meanwhile (train/buckets.h). Errors return,
+ * because the watch has the better message. */
 #include <limits.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "train/dist.h"
 
 static Status mpi_start(int *rank, int *size, int *local_rank, int *local_size) {
   int level;
-  if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS || level < MPI_THREAD_FUNNELED)
+  if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS || level < MPI_THREAD_SERIALIZED)
     return status_fail(CODE_USAGE,
                        "MPI cannot be started beside threads; start with the mpirun of the Open MPI that this "
                        "program was built with");
@@ -29,11 +31,25 @@ static int piece(size_t bytes, size_t at) {
   return at >= bytes ? 0 : bytes - at < MOST_BYTES ? (int)(bytes - at) : MOST_BYTES;
 }
 
+/* MPI's own waiting takes a core, which gradients are being made on. */
+static bool wait_asleep(MPI_Request requests[2]) {
+  enum { TESTS = 64, NAP_NS = 50000 };
+  for (int n = 0, done = 0;; n++) {
+    if (MPI_Testall(2, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) return false;
+    if (done) return true;
+    if (n >= TESTS) nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+  }
+}
+
 static bool mpi_exchange(int peer, const void *out, size_t out_bytes, void *in, size_t in_bytes) {
   size_t at = 0;
   do {
-    if (MPI_Sendrecv((const char *)out + at, piece(out_bytes, at), MPI_BYTE, peer, 0, (char *)in + at,
-                     piece(in_bytes, at), MPI_BYTE, peer, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+    MPI_Request requests[2];
+    if (MPI_Irecv((char *)in + at, piece(in_bytes, at), MPI_BYTE, peer, 0, MPI_COMM_WORLD, &requests[0]) !=
+            MPI_SUCCESS ||
+        MPI_Isend((const char *)out + at, piece(out_bytes, at), MPI_BYTE, peer, 0, MPI_COMM_WORLD, &requests[1]) !=
+            MPI_SUCCESS ||
+        !wait_asleep(requests))
       return false;
     at += MOST_BYTES;
   } while (at < out_bytes || at < in_bytes);

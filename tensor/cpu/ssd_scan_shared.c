@@ -49,6 +49,15 @@ static void norm_backward(const Scan *s, const Tensor *B, const real *weight, co
   row_add(&own, t, n_n, sum);
 }
 
+/* The rows of token t that scan_backward_shared reads and adds to. */
+enum { AHEAD = 4 };
+static void prefetch_rows(const Scan *s, int64_t t) {
+  const SsdScan *p = s->p;
+  const Tensor *wide[] = {p->B, p->C, p->dB, p->dC};
+  for (int i = 0; i < 4; i++) row_prefetch(wide[i], t, 0, s->shared_width);
+  if (s->n_s > 0) row_prefetch(p->dangle, t, 0, s->n_s);
+}
+
 void scan_backward_shared(const Scan *s, int64_t n_rows) {
   const SsdScan *p = s->p;
   int64_t n_blocks = sum_blocks(n_rows), n_n = s->n_n;
@@ -57,6 +66,7 @@ void scan_backward_shared(const Scan *s, int64_t n_rows) {
     real *rows = s->rows + b * max_i64(3 * n_n, s->n_s), *dnorm = s->dnorm + b * 2 * n_n;
     for (int64_t row = sum_block_start(n_rows, b); row < sum_block_start(n_rows, b + 1); row++) {
       int64_t t = s->slab_token[row];
+      if (row + AHEAD < n_rows) prefetch_rows(s, s->slab_token[row + AHEAD]);
       for (int64_t col = 0; col < s->shared_width; col += n_n) {
         const real *B_norm = p->B_norm ? row_load(p->B_norm, 0, n_n, rows + 2 * n_n) : NULL;
         norm_backward(s, p->B, B_norm, s->dB, row, p->dB, dnorm, t, col, rows);

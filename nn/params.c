@@ -71,6 +71,29 @@ static Tensor block_part(const Tensor *block, int64_t offset, const Tensor *valu
   return tensor_over(data, block->dtype, value->n_dim, value->dim);
 }
 
+/* n elements of a block (or of a tensor) from `first` on. */
+static Tensor vector_of(const Tensor *block, int64_t first, int64_t n) {
+  return tensor_over((char *)block->data + (size_t)first * dtype_bytes(block->dtype), block->dtype, 1, &n);
+}
+
+/* The own elements of a parameter: [*first, *first + n) of the flat blocks; returns n. */
+static int64_t own_elements(const ParamTable *table, const Param *param, int64_t *first) {
+  const int64_t end = param->flat + tensor_count(&param->value);
+  *first = max_i64(param->flat, table->bounds[table->first_range]);
+  return max_i64(0, min_i64(end, table->bounds[table->first_range + table->n_own]) - *first);
+}
+
+/* Whether the value is the upper half of a master. */
+static bool has_low(const Param *param) { return param->grad.data && param->value.dtype != param->grad.dtype; }
+
+static void take_own_low(const ParamTable *table, Param *param) {
+  int64_t first;
+  const int64_t n = own_elements(table, param, &first);
+  if (!has_low(param)) return;
+  param->low = (int16_t *)table->lows_flat.data + (n > 0 ? first - table->bounds[table->first_range] : 0);
+  param->first_low = n > 0 ? first - param->flat : 0, param->n_low = n;
+}
+
 void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, int n_spare) {
   const Dtype real = device->backend->real;
   free(table->device);
@@ -107,7 +130,7 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
   table->lows_flat = (Tensor){0};
   if (act != real) {
     CHECK(act == BF16 && real == F32, "%s values with a master in %s", dtype_name(act), dtype_name(real));
-    table->lows_flat = block_new(device, BF16, n_flat);
+    table->lows_flat = block_new(device, BF16, n_own);
   }
   for (int i = 0; i < table->n_params; i++) {
     Param *param = table->params[i];
@@ -116,7 +139,7 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
       param->m = block_part(&table->m_flat, param->flat, &param->value);
       param->v = block_part(&table->v_flat, param->flat, &param->value);
     }
-    if (param->value.dtype != real) param->low = (int16_t *)table->lows_flat.data + param->flat;
+    take_own_low(table, param);
     param->value.grad = &param->grad;
     param->value.needs_grad = true;
   }
@@ -143,18 +166,6 @@ void params_bounds(int64_t n, int n_ranges, int64_t *bounds) {
     }
 }
 
-/* n elements of a block (or of a tensor) from `first` on. */
-static Tensor vector_of(const Tensor *block, int64_t first, int64_t n) {
-  return tensor_over((char *)block->data + (size_t)first * dtype_bytes(block->dtype), block->dtype, 1, &n);
-}
-
-/* The own elements of a parameter: [*first, *first + n) of the flat blocks; returns n. */
-static int64_t own_elements(const ParamTable *table, const Param *param, int64_t *first) {
-  const int64_t end = param->flat + tensor_count(&param->value);
-  *first = max_i64(param->flat, table->bounds[table->first_range]);
-  return max_i64(0, min_i64(end, table->bounds[table->first_range + table->n_own]) - *first);
-}
-
 bool params_own_part(const ParamTable *table, int i, ParamPart *part) {
   const Param *param = table->params[i];
   int64_t first;
@@ -164,7 +175,7 @@ bool params_own_part(const ParamTable *table, int i, ParamPart *part) {
                       .grad = vector_of(&table->grads_flat, first, n),
                       .m = vector_of(&table->m_flat, first - own, n),
                       .v = vector_of(&table->v_flat, first - own, n),
-                      .low = param->low ? param->low + (first - param->flat) : NULL};
+                      .low = has_low(param) ? (int16_t *)table->lows_flat.data + (first - own) : NULL};
   return true;
 }
 
@@ -195,6 +206,16 @@ int64_t params_value_place(const ParamTable *table, int64_t flat) {
   return (int64_t)tensor_bytes(&table->values_flat);
 }
 
+/* Copies the own elements from where they are kept to where they lie in a block of all, or with `back` the other way. */
+static void copy_own(const ParamTable *table, const Tensor *own, const Tensor *all, bool back) {
+  if (tensor_count(own) == 0) return;
+  const Tensor there = vector_of(all, table->bounds[table->first_range], tensor_count(own));
+  const Tensor from = device_pull(table->device, back ? &there : own);
+  const Tensor to = device_mirror(table->device, back ? own : &there);
+  memcpy(to.data, from.data, tensor_bytes(&from));
+  device_push(table->device, back ? own : &there);
+}
+
 void params_show_moment(ParamTable *table, bool second, bool back) {
   CHECK(params_split(table) && table->n_spare > 0, "moments of a table that is not split");
   const Tensor *spare = &table->spare_grads[0], *own = second ? &table->v_flat : &table->m_flat;
@@ -203,12 +224,24 @@ void params_show_moment(ParamTable *table, bool second, bool back) {
     Tensor *moment = second ? &param->v : &param->m;
     *moment = block_part(spare, param->flat, &param->value);
   }
-  if (tensor_count(own) == 0) return;
-  const Tensor there = vector_of(spare, table->bounds[table->first_range], tensor_count(own));
-  const Tensor from = device_pull(table->device, back ? &there : own);
-  const Tensor to = device_mirror(table->device, back ? own : &there);
-  memcpy(to.data, from.data, tensor_bytes(&from));
-  device_push(table->device, back ? own : &there);
+  copy_own(table, own, spare, back);
+}
+
+Tensor params_show_lows(ParamTable *table, bool all) {
+  CHECK(params_split(table) && table->n_spare > 0 && table->lows_flat.data,
+        "lower halves of a table that is not split");
+  const int64_t n_flat = tensor_count(&table->grads_flat);
+  const Tensor spare = tensor_over(table->spare_grads[0].data, BF16, 1, &n_flat);
+  for (int i = 0; i < table->n_params; i++) {
+    Param *param = table->params[i];
+    if (!all) take_own_low(table, param);
+    else if (has_low(param)) {
+      param->low = (int16_t *)spare.data + param->flat;
+      param->first_low = 0, param->n_low = tensor_count(&param->value);
+    }
+  }
+  if (all) copy_own(table, &table->lows_flat, &spare, false);
+  return spare;
 }
 
 static double init_draw(const Init *init, Rng *rng) {
@@ -293,29 +326,37 @@ void params_home_grads(ParamTable *table) {
     }
 }
 
-/* The host's copy of the lower halves, as a tensor of their size. */
-static Tensor low_of(const Param *param) { return tensor_over(param->low, BF16, param->value.n_dim, param->value.dim); }
+/* The lower halves that are here, as a tensor. */
+static Tensor low_of(const Param *param) { return tensor_over(param->low, BF16, 1, &param->n_low); }
 
 Tensor *param_exact(Param *param) {
   param->exact = device_pull(param->device, &param->value);
-  if (!param->low) return param->device->backend->memory ? &param->exact : &param->value;
-  const Tensor lower = low_of(param), low = device_pull(param->device, &lower);
+  if (!has_low(param)) return param->device->backend->memory ? &param->exact : &param->value;
   const uint16_t *high = param->exact.data;
   param->exact = device_mirror(param->device, &param->grad);
   float *exact = param->exact.data;
   const int64_t n = tensor_count(&param->value);
-  for (int64_t i = 0; i < n; i++) exact[i] = bf16_join(high[i], ((const int16_t *)low.data)[i]);
+  for (int64_t i = 0; i < n; i++) exact[i] = bf16_to_float(high[i]);
+  if (param->n_low == 0) return &param->exact;
+  const Tensor lower = low_of(param), low = device_pull(param->device, &lower);
+  for (int64_t i = 0; i < param->n_low; i++)
+    exact[param->first_low + i] = bf16_join(high[param->first_low + i], ((const int16_t *)low.data)[i]);
   return &param->exact;
 }
 
 void param_refresh(Param *param) {
-  if (param->low) {
-    const Tensor lower = low_of(param), low = device_mirror(param->device, &lower);
+  if (has_low(param)) {
+    const Tensor lower = low_of(param);
+    int16_t *low = param->n_low > 0 ? device_mirror(param->device, &lower).data : NULL;
     uint16_t *high = device_mirror(param->device, &param->value).data;
     const float *exact = param->exact.data;
     const int64_t n = tensor_count(&param->value);
-    for (int64_t i = 0; i < n; i++) high[i] = bf16_split(exact[i], &((int16_t *)low.data)[i]);
-    device_push(param->device, &lower);
+    for (int64_t i = 0; i < n; i++) {
+      int16_t other;
+      const int64_t at = i - param->first_low;
+      high[i] = bf16_split(exact[i], at >= 0 && at < param->n_low ? &low[at] : &other);
+    }
+    if (param->n_low > 0) device_push(param->device, &lower);
   }
   device_push(param->device, &param->value);
 }

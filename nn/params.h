@@ -33,10 +33,11 @@ typedef struct Param {
   Tensor value;   /* act or real; value.grad points at grad */
   Tensor grad;    /* real */
   Tensor m, v;    /* real; AdamW */
-  int16_t *low;   /* of a BF16 value in training: what it lacks of its float32 master (bf16_split); else NULL */
-  int64_t flat;   /* where it begins in the flat blocks, in elements */
-  Device *device; /* the table's */
-  Tensor exact;   /* the header of what the host was given of it last (param_exact) */
+  int16_t *low;   /* of a BF16 value in training: what its elements lack of their float32 masters (bf16_split) ... */
+  int64_t first_low, n_low; /* ... [first_low, first_low + n_low): all, of a split table the own ones */
+  int64_t flat;             /* where it begins in the flat blocks, in elements */
+  Device *device;           /* the table's */
+  Tensor exact;             /* the header of what the host was given of it last (param_exact) */
 } Param;
 
 typedef struct ParamTable {
@@ -45,8 +46,8 @@ typedef struct ParamTable {
   Tensor grads_flat;   /* all gradients as one (n) real tensor */
   Tensor *spare_grads; /* n_spare more like it: the tree of the virtual ranks */
   int n_spare;
-  Tensor values_flat, lows_flat; /* all values as bytes; all lower halves, BF16 (no data: none) */
-  Tensor m_flat, v_flat;         /* the moments of the own elements */
+  Tensor values_flat;               /* all values as bytes */
+  Tensor m_flat, v_flat, lows_flat; /* of the own elements: moments; lower halves, BF16 (no data: values are real) */
   /* What a step is judged by, F64: the losses of its parts (2^n_spare), the squares of the ranges' gradients (n_ranges);
    * the verdicts on the last PARAMS_VERDICTS steps, step s at s % PARAMS_VERDICTS, and behind them the last one; and the
    * StepNumbers that the step goes by. */
@@ -75,7 +76,8 @@ Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name,
                         Init init);
 #define INIT_VALUE(value) ((Init){.kind = INIT_CONSTANT, .a = (value)})
 /* Before params_alloc: which ranges there are and which of them this table updates (n_ranges a power of two). Where that is
- * not all, there are moments for these alone, and n_spare is at least 1. Without it there is one range, its own. */
+ * not all, there are moments and lower halves for these alone, and n_spare is at least 1. Without it there is one range, its
+ * own. */
 void params_share(ParamTable *table, int n_ranges, int first_range, int n_own);
 static inline bool params_split(const ParamTable *table) { return table->n_own < table->n_ranges; }
 /* n elements cut into n_ranges (a power of two) ranges by halves, at multiples of PARAMS_FLAT_STEP: range i is [bounds[i],
@@ -115,9 +117,14 @@ int64_t params_value_place(const ParamTable *table, int64_t flat);
 /* Of a split table: lets each parameter's m (or v) be a tensor in spare block 0, which must be free, and copies the own part
  * there or, with `back`, from there. */
 void params_show_moment(ParamTable *table, bool second, bool back);
+/* Of a split table with lower halves: lets each parameter have all of its, in spare block 0, which must be free, and copies
+ * the own ones there; the rest of what is returned, as long as the gradients, the caller brings. Without `all`: back to the
+ * own ones alone. */
+Tensor params_show_lows(ParamTable *table, bool all);
 /* The exact value as one tensor of the host: the value itself, unless it has lower halves. Then both are put together in
  * the gradient's place, which must be free, as it is between steps; valid until the next gradient. On another device than
- * the CPU it is the host's copy. */
+ * the CPU it is the host's copy. Elements of others than the own are only BF16 there, unless params_show_lows brought the
+ * rest. */
 Tensor *param_exact(Param *param);
 /* The way back, after writing to what param_exact returned. */
 void param_refresh(Param *param);

@@ -80,17 +80,20 @@ typedef struct Subject {
 } Subject;
 
 /* A matrix (n, 3) that decays, a vector (n) that does not, a real vector (5). */
-static Subject subject_open(Dtype act, int64_t n) {
+static Subject subject_open_share(Dtype act, int64_t n, int n_ranges, int first_range, int n_own) {
   Subject s = {0};
   Status status = device_open(&s.device, "cpu", act == F64 ? F64 : F32, SIZES);
   cr_assert_eq(status.code, CODE_OK, "device: %s", status.line);
   params_add_linear(&s.params, "", "matrix", n, 3, 1);
   params_add_vector(&s.params, "", "vector", n, INIT_VALUE(1));
   params_add_real(&s.params, "", "real", 1, (const int64_t[]){5}, INIT_VALUE(1));
-  params_alloc(&s.params, &s.device, act, true, 0);
+  params_share(&s.params, n_ranges, first_range, n_own);
+  params_alloc(&s.params, &s.device, act, true, n_own < n_ranges);
   params_init(&s.params, 3);
   return s;
 }
+
+static Subject subject_open(Dtype act, int64_t n) { return subject_open_share(act, n, 1, 0, 1); }
 
 static void subject_close(Subject *s) {
   params_free(&s->params);
@@ -212,6 +215,59 @@ Test(adamw, keeps_in_the_master_what_bf16_cannot_hold) {
     cr_assert_eq(tensor_get(&matrix->value, i), (double)bf16_to_float(bf16_from_float((float)tensor_get(exact, i))),
                  "element %lld: the value is not the rounded master", (long long)i);
   subject_close(&s);
+}
+
+Test(split, keeps_lower_halves_of_the_own_elements_and_shows_all_when_they_are_brought) {
+  enum { RANGES = 4, N = 700 }; /* the bounds cut the matrix twice; the last range also has what stays real */
+  Subject whole = subject_open(BF16, N), share[RANGES];
+  const int64_t n_flat = tensor_count(&whole.params.grads_flat);
+  int64_t n_kept = 0;
+  for (int r = 0; r < RANGES; r++) {
+    share[r] = subject_open_share(BF16, N, RANGES, r, 1);
+    const int64_t *bounds = share[r].params.bounds, kept = tensor_count(&share[r].params.lows_flat);
+    cr_assert_eq(kept, bounds[r + 1] - bounds[r], "range %d keeps %lld lower halves", r, (long long)kept);
+    n_kept += kept;
+  }
+  cr_assert_eq(n_kept, n_flat, "%lld lower halves of %lld are kept", (long long)n_kept, (long long)n_flat);
+  for (int r = 0; r < RANGES; r++) {
+    ParamTable *params = &share[r].params;
+    for (int shown = 0; shown < 2; shown++) {
+      if (shown) {
+        Tensor all = params_show_lows(params, true);
+        for (int o = 0; o < RANGES; o++) { /* as gathering does */
+          const Tensor *lows = &share[o].params.lows_flat;
+          memcpy((int16_t *)all.data + params->bounds[o], lows->data, tensor_bytes(lows));
+        }
+      }
+      for (int i = 0; i < params->n_params; i++) {
+        const Param *param = params->params[i];
+        const Tensor *exact = param_exact(params->params[i]), *expected = param_exact(whole.params.params[i]);
+        for (int64_t j = 0; j < tensor_count(exact); j++) {
+          const int64_t at = param->flat + j;
+          const bool known =
+              shown || param->value.dtype == F32 || (at >= params->bounds[r] && at < params->bounds[r + 1]);
+          const double value = tensor_get(exact, j), wanted = tensor_get(known ? expected : &param->value, j);
+          cr_assert_eq(value, wanted, "range %d, %s, element %lld%s: %.9g, expected %.9g", r, param->name, (long long)j,
+                       shown ? ", all shown" : "", value, wanted);
+        }
+      }
+    }
+    params_show_lows(params, false);
+  }
+  for (int r = 0; r < RANGES; r++) {
+    ParamTable *params = &share[r].params;
+    for (int i = 0; i < params->n_params; i++) { /* a new value reaches the own lower halves */
+      Tensor *exact = param_exact(params->params[i]);
+      for (int64_t j = 0; j < tensor_count(exact); j++) tensor_set(exact, j, 1.0 / 3);
+      param_refresh(params->params[i]);
+      ParamPart part;
+      for (int64_t j = 0; params_own_part(params, i, &part) && part.low && j < tensor_count(&part.value); j++)
+        cr_assert_eq(bf16_join(((const uint16_t *)part.value.data)[j], part.low[j]), 1.0f / 3,
+                     "range %d, %s, own element %lld", r, params->params[i]->name, (long long)j);
+    }
+  }
+  for (int r = 0; r < RANGES; r++) subject_close(&share[r]);
+  subject_close(&whole);
 }
 
 /* ---- decay */

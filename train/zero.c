@@ -72,10 +72,14 @@ void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
 }
 
 void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set) {
+  const bool has_lows = params->lows_flat.data;
   if (set == ZERO_LOWS) {
-    if (params->lows_flat.data) zero_gather(params, dist, &params->lows_flat);
+    if (!has_lows) return;
+    Tensor all = params_show_lows(params, true);
+    zero_gather(params, dist, &all);
     return;
   }
+  if (has_lows) params_show_lows(params, false);
   params_show_moment(params, set == ZERO_V, false);
   zero_gather(params, dist, &params->spare_grads[0]);
 }

@@ -1,5 +1,6 @@
 /* zero: the optimiser's state split over the ranks (train.zero: 1, as in ZeRO stage 1). Gradients are summed as ever, but
- * each rank keeps the range that it has the sum of, has moments for it alone, updates its values, and all gather the values.
+ * each rank keeps the range that it has the sum of, has moments (and of BF16 values the masters' lower halves) for it alone,
+ * updates its values, and all gather the values.
  * The ranges are whole numbers of the virtual ranks' (params_share), and so is what the norm is summed in: no bit changes. */
 #pragma once
 
@@ -16,6 +17,6 @@ void zero_gather_values(ParamTable *params, Dist *dist);
 void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *evidence);
 
 /* Collective, while rank 0 saves: the lower halves, the first and the second moment become whole, one after the other, in
- * place and in spare block 0. */
+ * spare block 0. */
 typedef enum ZeroSet { ZERO_LOWS, ZERO_M, ZERO_V, N_ZERO_SETS } ZeroSet;
 void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set);

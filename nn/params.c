@@ -144,7 +144,7 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
     param->value.needs_grad = true;
   }
   table->n_spare = n_spare;
-  table->losses = block_new(device, F64, (int64_t)1 << n_spare);
+  table->losses = block_new(device, F64, max_i64((int64_t)1 << n_spare, table->n_ranges));
   table->squares = block_new(device, F64, table->n_ranges);
   table->verdicts = block_new(device, F64, (PARAMS_VERDICTS + 1) * (int64_t)(sizeof(Verdict) / sizeof(double)));
   table->numbers = block_new(device, F64, (int64_t)(sizeof(StepNumbers) / sizeof(double)));

@@ -48,7 +48,8 @@ typedef struct ParamTable {
   int n_spare;
   Tensor values_flat;               /* all values as bytes */
   Tensor m_flat, v_flat, lows_flat; /* of the own elements: moments; lower halves, BF16 (no data: values are real) */
-  /* What a step is judged by, F64: the losses of its parts (2^n_spare), the squares of the ranges' gradients (n_ranges);
+  /* What a step is judged by, F64: the losses of the parts, all ranks' (at least n_ranges and
+   * 2^n_spare), the squares of the ranges' gradients (n_ranges);
    * the verdicts on the last PARAMS_VERDICTS steps, step s at s % PARAMS_VERDICTS, and behind them the last one; and the
    * StepNumbers that the step goes by. */
   Tensor losses, squares, verdicts, numbers;

@@ -364,6 +364,12 @@ typedef struct Judge {
   int n_history;
 } Judge;
 
+/* y = x where the verdict held the step, else nothing: what a held step must leave as it was. */
+typedef struct Hold {
+  const Verdict *verdict; /* in the device's memory */
+  Tensor *x, *y;          /* contiguous, of one dtype of at least 4 bytes */
+} Hold;
+
 /* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip), or as a verdict says.
  * The exact value is `value` itself where that is real, else value and low together (bf16_split in tensor/tensor.h). */
 typedef struct Adamw {

@@ -322,6 +322,21 @@ static void run_peak(Machine *m, int number) {
 
 /* ---- the table */
 
+/* Held, and then not. */
+static void run_hold(Machine *m, int number) {
+  Tensor *x = VECTOR(m, F32, SIZES[number], 0, 1, 1),
+         *y[] = {VECTOR(m, F32, SIZES[number], 0, 1, 2), VECTOR(m, F32, SIZES[number], 0, 1, 3)};
+  const int64_t n = 2 * (int64_t)(sizeof(Verdict) / sizeof(double));
+  Tensor *verdicts = tensor_new(&m->device.weights, F64, 1, &n);
+  Verdict *host = device_mirror(&m->device, verdicts).data;
+  host[0] = (Verdict){.held = 1}, host[1] = (Verdict){.held = 0};
+  device_push(&m->device, verdicts);
+  for (int i = 0; i < 2; i++) {
+    hold_fwd(&m->device, &(Hold){.verdict = (const Verdict *)verdicts->data + i, .x = x, .y = y[i]});
+    keep(m, y[i]);
+  }
+}
+
 typedef struct Row {
   Run *run;
   int n_cases;
@@ -330,6 +345,7 @@ typedef struct Row {
 } Row;
 /* AdamW divides by the root of v: a few roundings more, and a BF16 value is told to 2^-8 of it. */
 static const Row ROW_add = {run_add, N_SIZES, false, FEW_ROUNDINGS, 0}, ROW_sum = {run_sum, N_SIZES, false, 1e-12, 0},
+                 ROW_hold = {run_hold, N_SIZES, false, FEW_ROUNDINGS, 0},
                  ROW_judge = {run_judge, N_TRIALS, false, FEW_ROUNDINGS, 0},
                  ROW_sum_squares = {run_sum_squares, N_SIZES, false, 1e-12, 0},
                  ROW_adamw = {run_adamw, N_SIZES, true, FEW_ROUNDINGS, 1.0 / 256},

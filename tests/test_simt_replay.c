@@ -159,3 +159,25 @@ Test(simt_replay, decodes_the_same_tokens_and_logits) {
               hybrid ? "hybrid" : "mamba3", (long long)counts.replayed, (long long)counts.captured);
   }
 }
+
+/* What is large goes out in pieces, on another stream than what made it. */
+Test(simt_replay, reads_large_tensors_behind_what_makes_them) {
+  const int64_t n = (5 << 20) / sizeof(float) + 3;
+  Device device;
+  setenv("ASPIS_PLUGINS", ASPIS_BINARY_DIR, 1);
+  const Status status = device_open(&device, "simt", F32, (DeviceSizes){16 << 20, 1 << 20, 1 << 20});
+  cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+  Tensor *x = tensor_new1(&device.weights, F32, n), *y = tensor_new1(&device.weights, F32, n);
+  const Tensor host = device_mirror(&device, x);
+  for (int64_t i = 0; i < n; i++) ((float *)host.data)[i] = (float)i;
+  for (int time = 0; time < 3; time++) {
+    device_push(&device, x);
+    device_zero(&device, y);
+    add_fwd(&device, &(Add){.x = x, .y = y});
+    const Tensor found = device_pull(&device, y);
+    for (int64_t i = 0; i < n; i++)
+      cr_assert_eq(((const float *)found.data)[i], (float)i, "element %lld is %g", (long long)i,
+                   (double)((const float *)found.data)[i]);
+  }
+  device_close(&device);
+}

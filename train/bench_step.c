@@ -2,6 +2,7 @@
  * backward, clipping, update) on random data. */
 #include <stdlib.h>
 
+#include "tensor/replay.h"
 #include "train/bench.h"
 #include "train/gradient.h"
 #include "train/plan.h"
@@ -12,6 +13,7 @@ typedef struct Trainee {
   Device device;
   Model *model;
   Batch batch;
+  Replay *replay; /* of whole steps */
 } Trainee;
 
 static Status trainee_open(Trainee *t, const Bench *bench) {
@@ -24,24 +26,55 @@ static Status trainee_open(Trainee *t, const Bench *bench) {
   t->model->recompute = config->train.recompute;
   params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(&t->plan.gradient));
   params_init(&t->model->params, config->seed);
+  t->replay = replay_open(&t->device, config->train.graph == GRAPH_AUTO);
   t->batch = batch_random(&config->model, bench->n_seq, bench->length, config->seed);
   return STATUS_OK;
 }
 
 static void trainee_close(Trainee *t) {
+  replay_close(t->replay);
   batch_release(&t->batch);
   model_free(t->model);
   device_close(&t->device);
 }
 
-/* The clock is right behind it. */
-static void update(Trainee *t, const OptimConfig *optim, int64_t step) {
-  StepNumbers numbers = optim_numbers(optim, optim->lr, step);
-  numbers.loss_scale = gradient_scale(&t->batch);
-  params_tell_numbers(&t->model->params, &numbers);
-  optim_judge(&t->model->params, &t->device, &(StepEvidence){.n_losses = 1, .clip = optim->clip});
+/* A step, or the update alone, as the loop has it (train/loop.c). */
+typedef struct Step {
+  Trainee *trainee;
+  const Config *config;
+  int64_t number;
+} Step;
+
+static void tell_numbers(const Step *step) {
+  const OptimConfig *optim = &step->config->optim;
+  StepNumbers numbers = optim_numbers(optim, optim->lr, step->number);
+  numbers.loss_scale = gradient_scale(&step->trainee->batch);
+  params_tell_numbers(&step->trainee->model->params, &numbers);
+}
+
+static void update(const Step *step, int n_losses) {
+  Trainee *t = step->trainee;
+  const OptimConfig *optim = &step->config->optim;
+  optim_judge(&t->model->params, &t->device, &(StepEvidence){.n_losses = n_losses, .clip = optim->clip});
   optim_update_judged(&t->model->params, &t->device, optim);
-  device_wait(&t->device);
+}
+
+static void update_alone(void *user) {
+  tell_numbers(user);
+  update(user, 1);
+}
+
+static void whole_step(void *user) {
+  const Step *step = user;
+  Trainee *t = step->trainee;
+  tell_numbers(step);
+  update(step, gradient_parts(t->model, &t->device, step->config->dtype, &t->plan.gradient, &t->batch, NULL, NULL));
+}
+
+/* The clock is right behind it. */
+static void run(ReplayWork *work, Step step) {
+  replay_run(step.trainee->replay, work, &step);
+  device_wait(&step.trainee->device);
 }
 
 static char *describe(const Trainee *t, const Config *config) {
@@ -58,7 +91,7 @@ static Status bench_update(const Bench *bench, const BenchCase *self) {
   params_zero_grads(&t.model->params);
   for (int64_t step = 1; !samples_enough(&samples, bench->seconds); step++) {
     const double start = base_seconds();
-    update(&t, &bench->config->optim, step);
+    run(update_alone, (Step){&t, bench->config, step});
     samples_add(&samples, base_seconds() - start, bench->seconds);
   }
   double bytes = 0;
@@ -83,8 +116,7 @@ static Status bench_step(const Bench *bench, const BenchCase *self) {
   Samples samples = {0};
   for (int64_t step = 1; !samples_enough(&samples, bench->seconds); step++) {
     const double start = base_seconds();
-    gradient_step(t.model, &t.device, config->dtype, &t.plan.gradient, &t.batch, NULL);
-    update(&t, &config->optim, step);
+    run(whole_step, (Step){&t, config, step});
     samples_add(&samples, base_seconds() - start, bench->seconds);
   }
   const double n_t = (double)(bench->n_seq * bench->length);

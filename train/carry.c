@@ -78,6 +78,16 @@ void carry_pass(Carry *carry, const Model *model, Tape *tape, const Batch *batch
   end->length = NULL; /* counted above */
 }
 
+void carry_hold(Carry *carry, const Model *model, Device *device) {
+  const Verdict *verdict = params_verdict(&model->params);
+  for (int i = 0; i < model->config.n_layer; i++)
+    for (int f = 0; f < STATE_N_FIELDS; f++) {
+      Tensor *from = *state_field(&carry->now.layers[i], f), *to = *state_field(&carry->next.layers[i], f);
+      if (from) hold_fwd(device, &(Hold){.verdict = verdict, .x = from, .y = to});
+    }
+  if (carry->now.length) hold_fwd(device, &(Hold){.verdict = verdict, .x = carry->now.length, .y = carry->next.length});
+}
+
 void carry_commit(Carry *carry) {
   const ModelState now = carry->now;
   carry->now = carry->next, carry->next = now;

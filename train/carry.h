@@ -1,8 +1,9 @@
 /* carry: the states of a batch's rows, carried from training step to training step and from segment to segment
  * (data.tbptt). Gradients do not go back into a carried state, but into what sequences start from (model.learn_init_state).
  *
- * There are two of each: `now` is what the last good step left, `next` what this one leaves, so that a step that is refused
- * changes nothing. Both lie in the device's weights arena. */
+ * There are two of each: `now` is what the last step left, `next` what this one leaves. A step that the device held must change
+ * nothing, and the host need not know of it: on the device `next` becomes `now` again (carry_hold), and then they change places
+ * all the same. Both lie in the device's weights arena. */
 #pragma once
 
 #include "train/batch.h"
@@ -21,7 +22,9 @@ Carry carry_open(const Model *model, Device *device, int64_t n_rows, int64_t roo
  * step arena. Nothing of the batch but its shape is read on a dry device. */
 void carry_pass(Carry *carry, const Model *model, Tape *tape, const Batch *batch, const Tensor *cu_seqlens,
                 ModelState *start, ModelState *end);
-/* The step was good: what it left is what the next one starts from. */
+/* Behind a step that was judged: where it was held (params_verdict), it leaves what it found. */
+void carry_hold(Carry *carry, const Model *model, Device *device);
+/* What the step left is what the next one starts from. Where it is the first to leave anything (lost), only if it was good. */
 void carry_commit(Carry *carry);
 
 /* Collective: every rank's rows of `now` become known to all, as a checkpoint has them. Ranks have equal numbers of rows, in

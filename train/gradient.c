@@ -92,12 +92,12 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
             part_size % shape->micro_batch_size == 0,
         "batch of %lld as %d parts of micro-batches of %d", (long long)batch->n_seq, shape->virtual_ranks,
         shape->micro_batch_size);
-  CHECK(params->n_spare >= gradient_n_spare(shape) && tensor_count(&params->losses) >= n_parts,
+  CHECK(params->n_spare >= gradient_n_spare(shape) && tensor_count(&params->losses) >= (shape->rank + 1) * n_parts,
         "%d spare gradients and %lld losses for %d parts", params->n_spare, (long long)tensor_count(&params->losses),
         n_parts);
   const double scale = gradient_scale(batch);
   const int64_t first = (int64_t)shape->rank * n_parts * part_size;
-  double *losses = params->losses.data;
+  double *losses = (double *)params->losses.data + shape->rank * n_parts;
   device_zero(device, &params->losses);
   params_home_grads(params); /* so that a step finds the memory that the one before found */
   for (int part = 0; part < n_parts; part++) {
@@ -121,7 +121,7 @@ int gradient_reduce(ParamTable *params, Device *device, Dist *dist, Buckets *buc
   if (dist->size == 1) return n_losses;
   buckets_finish(buckets);
   Tensor losses = device_pull(device, &params->losses);
-  tensor_set(&losses, 0, dist_sum(dist, sum_by_pairs(losses.data, n_losses)));
+  tensor_set(&losses, 0, dist_sum(dist, sum_by_pairs((const double *)losses.data + dist->rank * n_losses, n_losses)));
   device_push(device, &params->losses);
   return 1;
 }

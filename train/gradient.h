@@ -31,7 +31,7 @@ StepNumbers gradient_numbers(const Batch *batch);
 
 /* This rank's share of a step that goes by the numbers of params_tell_numbers: the gradient of its parts of the mean loss over
  * the batch's targets is left in model->params (of which `buckets`, NULL for a rank alone, already passes on what is whole),
- * and what each adds to that loss's sum in its losses; returns how many they are. Nobody waits for the device. Whether what it
+ * and what each adds to that loss's sum in its losses, behind the places of the ranks before; returns how many they are. Nobody waits for the device. Whether what it
  * leaves in `carry` (or NULL) is taken is the caller's to say (carry_commit). */
 int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
                    Carry *carry, Buckets *buckets);

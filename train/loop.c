@@ -31,7 +31,7 @@ static void plant_nan(Run *run) {
   if (fault_is(&run->fault, FAULT_NAN_LOSS, rank, run->step + 1)) {
     const Tensor *losses = &run->model->params.losses;
     Tensor host = device_pull(&run->device, losses);
-    tensor_set(&host, 0, NAN);
+    for (int64_t i = 0; i < tensor_count(losses); i++) tensor_set(&host, i, NAN); /* its own among them */
     device_push(&run->device, losses);
   }
   if (!fault_is(&run->fault, FAULT_NAN_GRAD, rank, run->step + 1)) return;
@@ -74,6 +74,7 @@ static void do_step(void *user) {
                              .follows = config->train.nonfinite != NONFINITE_SKIP,
                              .numbers = step->numbers});
   optim_update_judged(params, &run->device, &config->optim);
+  if (run->carry) carry_hold(run->carry, run->model, &run->device);
   zero_gather_values(params, run->dist);
 }
 
@@ -195,7 +196,7 @@ Status loop_train(Run *run) {
     run->cursor += run->batch.n_seq;
     run->tokens += run->batch.n_seq * run->batch.length;
     if (settle_must(run) || somebody_looks(run)) TRY(settle(run, &verdict));
-    if (run->carry && !verdict.held) carry_commit(run->carry);
+    if (run->carry && !(run->carry->lost && verdict.held)) carry_commit(run->carry);
     if (run->step == 1 || due(run->step, train->log_every, train->steps)) {
       double now = base_seconds();
       log_step(run, verdict.loss, verdict.norm, lr, run->tokens - logged_tokens, now - logged_at, now - start);

@@ -29,7 +29,7 @@ static Status refuse(Run *run, int64_t step, const Verdict *verdict) {
 }
 
 bool settle_must(const Run *run) {
-  return !run->device.backend->memory || run->dist->size > 1 || run->carry ||
+  return !run->device.backend->memory || run->dist->size > 1 || (run->carry && run->carry->lost) ||
          run->step - run->settled == PARAMS_VERDICTS - 1;
 }
 

@@ -75,3 +75,30 @@ echo "ok: planted faults"
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do head -c $((6 + i * 3)) text.txt >"document$i.txt"; done
 pair pack tiny.yaml "graphs made" \
   --set 'data.path=[document*.txt]' --set data.pack=true --set train.steps=24 --set train.eval_every=0 --set train.save_every=24
+
+# States are carried and nobody looks: a bad step leaves them as they were, whenever the host learns of it.
+for every in 1 100; do
+  for graph in off auto; do
+    "$aspis" train tiny.yaml --quiet --out "bad-$every-$graph" --set data.tbptt.segment=6 --set train.steps=5 --set train.eval_every=0 \
+      --set train.save_every=5 --set train.log_every=$every --set train.graph=$graph --set train.nonfinite=skip \
+      --set debug.allow=true --set 'debug.fault="nan_grad@3"' >/dev/null 2>"bad-$every-$graph.txt" || fail "$(cat "bad-$every-$graph.txt")"
+    [ "$(grep -c 'step 3 skipped' "bad-$every-$graph.txt")" = 1 ] || fail "not told: $(cat "bad-$every-$graph.txt")"
+    "$aspis" train tiny.yaml --quiet --out "bad-$every-$graph" --set data.tbptt.segment=6 --set train.steps=6 --set train.eval_every=0 \
+      --set train.save_every=6 --resume auto >/dev/null
+    cmp bad-1-off/checkpoints/step-00000006.h5 "bad-$every-$graph/checkpoints/step-00000006.h5" ||
+      fail "a skipped step among carried states: other bytes (log_every $every, graph $graph)"
+  done
+done
+echo "ok: carried states, a bad step"
+
+# No step waits for the device: a run of more steps waits no more often (both have made their graphs).
+for how in "" "--set train.graph=off" "--set data.tbptt.segment=6"; do
+  for steps in 6 12; do
+    # shellcheck disable=SC2086
+    ASPIS_SIMT_WAITS=1 "$aspis" train tiny.yaml --quiet --out "waits-$steps" --resume never --set train.eval_every=0 --set train.save_every=0 \
+      --set train.log_every=100 --set train.steps=$steps $how 2>"waits-$steps.txt" >/dev/null
+    grep -o '[0-9]* waits' "waits-$steps.txt" >"waits-$steps.n"
+  done
+  cmp waits-6.n waits-12.n || fail "$how: $(cat waits-6.n) in 6 steps, $(cat waits-12.n) in 12"
+done
+echo "ok: no step waits"

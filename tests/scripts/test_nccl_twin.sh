@@ -45,6 +45,15 @@ same() { # DIR DIR WHAT
 for type in f32 bf16; do "$aspis" train tiny.yaml --quiet --out $type-1 --set dtype=$type >/dev/null; done
 over_tcp 2 f32-2 --set train.transport=nccl
 same f32-1 f32-2 "two ranks"
+# A bad step of one rank is skipped by all, whenever the host learns of it.
+for every in 1 100; do
+  over_tcp 2 bad-$every --set train.log_every=$every --set train.eval_every=0 --set train.save_every=4 --set train.nonfinite=skip \
+    --set debug.allow=true --set 'debug.fault="nan_grad@2,rank=1"'
+  [ "$(grep -c 'step 2 skipped' bad-$every.0.err)" = 1 ] || fail "a bad step of two ranks: $(cat bad-$every.0.err)"
+  over_tcp 2 bad-$every --set train.steps=5 --set train.eval_every=0 --set train.save_every=5 --resume auto
+done
+cmp bad-1/checkpoints/step-00000005.h5 bad-100/checkpoints/step-00000005.h5 || fail "a bad step of two ranks: other bytes where the host looked late"
+echo "ok: a bad step of two ranks"
 over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1 --set train.bucket_mb=0.001
 same bf16-1 bf16-4 "four ranks, bf16, state split, in pieces on the second stream"
 over_tcp 2 host --set train.transport=host

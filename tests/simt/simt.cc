@@ -355,6 +355,18 @@ static std::recursive_mutex running;
 static Draw turn;
 static SimtStream *capturing; /* one at a time */
 
+/* ASPIS_SIMT_WAITS=1: tells at the end how often the host waited for a stream. Asking again and again is one wait. */
+namespace {
+struct Waits {
+  long n = 0;
+  bool asking = false;
+  ~Waits() {
+    const char *wanted = getenv("ASPIS_SIMT_WAITS");
+    if (wanted && *wanted == '1') fprintf(stderr, "simt: %ld waits\n", n);
+  }
+} waits;
+} /* namespace */
+
 /* A call that is forbidden while something is captured. */
 static bool forbidden() {
   const std::lock_guard<std::recursive_mutex> lock(running);
@@ -386,6 +398,7 @@ static void nap() {
 
 void simt_enqueue(cudaStream_t stream, std::function<bool()> work) {
   std::unique_lock<std::recursive_mutex> lock(running);
+  waits.asking = false;
   if (stream && stream->capture) {
     stream->capture->work.push_back(std::move(work));
     return;
@@ -641,12 +654,15 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (stream->capture) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
+  if (!waits.asking) waits.n++;
+  waits.asking = true;
   if (!stream->work.empty()) step_some();
   return stream->work.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (stream && stream->capture) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
+  waits.n++;
   while (stream && !stream->work.empty())
     if (!step_some()) nap();
   return cudaSuccess;

@@ -25,7 +25,10 @@ struct Replay {
 Replay *replay_open(Device *device, bool on) {
   Replay *replay = base_zalloc(sizeof *replay);
   replay->device = device;
-  if (on && !device->dry) replay->graphs = device->backend->graphs;
+  const BackendMemory *memory = device->backend->memory;
+  /* a graph works where its walk has been, and arenas under AddressSanitizer take that back at once (arena_open_over) */
+  const bool works_later = memory && (memory->out_of_reach || memory->delayed);
+  if (on && !device->dry && works_later) replay->graphs = device->backend->graphs;
   return replay;
 }
 

@@ -116,8 +116,8 @@ static cudaStream_t capture_stream() {
 bool fault_capture(CaptureFault fault) {
   static float there[4];
   float here[4] = {};
-  cudaEvent_t outside;
-  cudaEventCreateWithFlags(&outside, cudaEventDisableTiming);
+  static cudaEvent_t outside;
+  if (!outside) cudaEventCreateWithFlags(&outside, cudaEventDisableTiming);
   const cudaStream_t stream = capture_stream();
   if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return false;
   void *memory = nullptr;

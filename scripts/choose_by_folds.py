@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Chooses a forecaster by rolling folds through time, without sight of a test part (docs/forecasting.md).
 
-    choose_by_folds.py ETTh1.csv --aspis build/aspis --out runs/folds [--ablate] [--rows 11520] [--draws 30]
+    choose_by_folds.py ETTh1.csv --aspis build/aspis --out runs/folds [--ablate] [--rows 11520] [--draws 60]
 
 Fold k trains on the first rows of the file and is scored on the `--window` rows behind them. Settings are drawn from SPACE and
 scored by the mean over folds of MSE / MSE of ridge regression on the same windows:
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 
 FOLDS, FIRST_HALF = 4, (1, 3)
@@ -57,14 +58,16 @@ class Search:
                     self.scores[run["setting"], run["fold"], run["seed"]] = run["score"]
         with open(args.csv) as f:
             self.lines = f.readlines()[: args.rows + 1]
-        self.settings = draw(args.draws)
+        self.settings, self.written = draw(args.draws), set()
 
     def fold(self, k):
         """-> rows to train on, and the file with them and those to score."""
         n_train = self.args.rows - (FOLDS - k) * self.args.window
         path = os.path.join(self.args.out, f"fold{k}.csv")
-        with open(path, "w") as f:
-            f.writelines(self.lines[: n_train + self.args.window + 1])
+        if k not in self.written:
+            with open(path, "w") as f:
+                f.writelines(self.lines[: n_train + self.args.window + 1])
+            self.written.add(k)
         return n_train, path
 
     def score(self, i, k, seed):
@@ -74,7 +77,7 @@ class Search:
         n_all = n_train + self.args.window
         steps = 3 * (n_train - self.args.context - HORIZON + 1) // 32
         out = os.path.join(self.args.out, f"{i}-{k}-{seed}")
-        subprocess.run(["rm", "-rf", out], check=True)
+        shutil.rmtree(out, ignore_errors=True)
         keys = sets(self.settings[i]) + [
             f"model.context={self.args.context}", f"data.path=[{path}]", "data.borders=[]", f"seed={seed}", f"train.steps={steps}",
             f"data.split={{train: {n_train / n_all!r}, val: {1 - n_train / n_all!r}, test: 0}}",
@@ -85,7 +88,7 @@ class Search:
         subprocess.run(command + [a for key in keys for a in ("--set", key)], check=True, stdout=subprocess.DEVNULL)
         told = subprocess.run([self.args.aspis, "eval", out, "--part", "val", "--json"], check=True, capture_output=True)
         told = json.loads(told.stdout.splitlines()[-1])
-        subprocess.run(["rm", "-rf", out], check=True)
+        shutil.rmtree(out)
         self.scores[i, k, seed] = told["mse"] / told["linear_mse"]
         with open(self.path, "a") as f:
             run = {"setting": i, "fold": k, "seed": seed, "score": self.scores[i, k, seed], "mse": told["mse"]}

@@ -140,7 +140,15 @@ Status cut_lay(Cut *cut, const DataConfig *config, const char *what, int64_t n_r
 
 void cut_free(Cut *cut) { pack_free(cut->part[PART_TRAIN].pack), pack_free(cut->part[PART_VAL].pack); }
 
-void cut_count_bytes(const Cut *cut, DataPart number, const Tokenizer *tokenizer, double *bytes, int64_t *n) {
+static bool holds(const int32_t *ids, int n, int32_t id) {
+  for (int i = 0; i < n; i++)
+    if (ids[i] == id) return true;
+  return false;
+}
+
+void cut_count_bytes(const Cut *cut, DataPart number, const Tokenizer *tokenizer, bool special_tokens, double *bytes,
+                     int64_t *n) {
+  const TokenTemplate around = special_tokens ? tokenizer_template(tokenizer) : (TokenTemplate){0};
   const CutPart *part = &cut->part[number];
   int32_t token[1024];
   int64_t sum = 0;
@@ -151,6 +159,8 @@ void cut_count_bytes(const Cut *cut, DataPart number, const Tokenizer *tokenizer
       cut->copy(cut->row, part->first + at, got, token);
       for (int64_t t = 0; t < got; t++) {
         int piece = 0;
+        if (holds(around.before, around.n_before, token[t]) || holds(around.behind, around.n_behind, token[t]))
+          continue;
         if (tokenizer_piece(tokenizer, token[t], &piece)) sum += piece;
       }
     }

@@ -48,5 +48,7 @@ Status cut_lay(Cut *cut, const DataConfig *config, const char *what, int64_t n_r
 void cut_free(Cut *cut);
 /* Sample `index` of a part; training samples number through all epochs. */
 void cut_sample(const Cut *cut, uint64_t seed, DataPart part, int64_t index, const Batch *sample);
-/* Adds the bytes of text behind the targets of a part, and their number: every token but the first, or that of each document. */
-void cut_count_bytes(const Cut *cut, DataPart part, const Tokenizer *tokenizer, double *bytes, int64_t *n);
+/* Adds the bytes of text behind the targets of a part, and their number: every token but the first, or that of each document.
+ * special_tokens: those of the tokenizer's template stand for no text. */
+void cut_count_bytes(const Cut *cut, DataPart part, const Tokenizer *tokenizer, bool special_tokens, double *bytes,
+                     int64_t *n);

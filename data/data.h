@@ -55,8 +55,10 @@ typedef struct DataConfig {
   int n_shards;
   double weights[DATA_MAX_SHARDS]; /* of their samples in training; none given: by their size */
   int n_weights;
-  bool pack;          /* text: rows of several documents, whose states do not meet */
-  char *document_end; /* pack: what documents end with, in a file; NULL: a file is a document */
+  bool pack;           /* text: rows of several documents, whose states do not meet */
+  char *document_end;  /* pack: what documents end with, in a file; NULL: a file is a document */
+  bool special_tokens; /* text: around each document what the tokenizer puts around a text (TokenTemplate); shards: were
+                          prepared so */
   /* text: the rows of a batch go on from step to step, their states with them. */
   int tbptt_segment; /* tokens that gradients go back over when only states are carried, a divisor of seq_len; 0: off */
   TbpttCarry tbptt_carry; /* from segment to segment of a step: the state, or the gradient, too */
@@ -197,6 +199,17 @@ int tokenizer_vocab_size(const Tokenizer *tokenizer);
 /* Tokens of a text, malloc'ed. What the vocabulary has no token for is CODE_DATA: bytes that are no UTF-8 (byte-level ones take
  * any), a character. Threads may share a tokenizer. */
 Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t bytes, int32_t **tokens, int64_t *n);
+/* What the post_processor of a tokenizer.json puts around a text: add_special_tokens of the `tokenizers` package. Nothing, of
+ * other tokenizers. Owned by the tokenizer. */
+typedef struct TokenTemplate {
+  const int32_t *before, *behind;
+  int n_before, n_behind;
+} TokenTemplate;
+TokenTemplate tokenizer_template(const Tokenizer *tokenizer);
+/* As tokenizer_encode, of a text that is to be gone on with from nothing: behind what the template puts before it, n_before
+ * tokens. What it puts behind would end the text and is left away. */
+Status tokenizer_encode_prompt(const Tokenizer *tokenizer, const char *text, size_t bytes, int32_t **tokens, int64_t *n,
+                               int *n_before);
 /* The text of tokens, malloc'ed, with a zero behind it that *bytes does not count. A token that is none is CODE_DATA. */
 Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *tokens, int64_t n, char **text, size_t *bytes);
 /* Bytes of one token (not NUL-terminated); NULL when there is no such token. */

@@ -68,6 +68,8 @@ static Status read_manifest(Shards *shards, const json_t *root) {
   if (!whole(next, "file", 0, &next_file) || !whole(next, "offset", 0, &shards->next_offset))
     return refuse(shards, "next", "a file and an offset");
   shards->complete = json_is_true(json_object_get(root, "complete"));
+  shards->special_tokens = json_is_true(json_object_get(root, "special_tokens"));
+  shards->next_within = json_is_true(json_object_get(next, "within"));
   shards->width = (int)width, shards->vocab_size = (int)vocab, shards->next_file = (int)next_file;
   shards->sources = json_dumps(json_object_get(root, "made_from"), JSON_COMPACT | JSON_ENCODE_ANY);
   for (size_t i = 0; i < json_array_size(files); i++) TRY(read_file(shards, json_array_get(files, i)));
@@ -229,11 +231,12 @@ void shards_copy(const Shards *shards, int64_t first, int64_t n, int32_t *to) {
 }
 
 Status shards_write_manifest(const Shards *shards) {
-  json_t *root = json_pack("{s:i, s:b, s:i, s:i, s:I, s:I, s:I, s:o, s:{s:i, s:I}, s:[]}", "format", FORMAT, "complete",
-                           shards->complete, "width", shards->width, "vocab_size", shards->vocab_size, "tokens",
-                           (json_int_t)shards->n_tokens, "text_bytes", (json_int_t)shards->n_text_bytes, "documents",
-                           (json_int_t)shards->n_documents, "made_from", json_loads(shards->sources, 0, NULL), "next",
-                           "file", shards->next_file, "offset", (json_int_t)shards->next_offset, "shards");
+  json_t *root = json_pack("{s:i, s:b, s:i, s:i, s:b, s:I, s:I, s:I, s:o, s:{s:i, s:I, s:b}, s:[]}", "format", FORMAT,
+                           "complete", shards->complete, "width", shards->width, "vocab_size", shards->vocab_size,
+                           "special_tokens", shards->special_tokens, "tokens", (json_int_t)shards->n_tokens,
+                           "text_bytes", (json_int_t)shards->n_text_bytes, "documents", (json_int_t)shards->n_documents,
+                           "made_from", json_loads(shards->sources, 0, NULL), "next", "file", shards->next_file,
+                           "offset", (json_int_t)shards->next_offset, "within", shards->next_within, "shards");
   CHECK(root, "json_pack: out of memory");
   for (int i = 0; i < shards->n_files; i++) {
     const ShardFile *file = &shards->file[i];

@@ -17,6 +17,7 @@ typedef struct Shards {
   char *folder, *tokenizer_json;
   int vocab_size, width;
   bool complete;
+  bool special_tokens; /* each document stands within what the tokenizer puts around a text */
   int64_t n_tokens, n_text_bytes, n_documents;
   ShardFile *file;
   int n_files;
@@ -26,6 +27,7 @@ typedef struct Shards {
   char *sources; /* the JSON of the list of texts and their sizes, and of the options */
   int next_file;
   int64_t next_offset;
+  bool next_within; /* a document that has begun */
 } Shards;
 
 /* Reads the manifest and the tokenizer alone. What is no such folder, or does not fit together, is CODE_DATA. */
@@ -48,10 +50,11 @@ typedef struct PrepareOptions {
   const char *out;
   const char *document_end; /* what documents end with, in a file; NULL: a file is a document */
   int32_t end_token;        /* put behind every document; -1: none */
-  int64_t shard_bytes;      /* of text in a shard, about */
-  int64_t block_bytes;      /* a document longer than this is cut where it may be */
-  bool force;               /* begin anew where there is something */
-  int stop_after;           /* shards, then stop as if killed; 0: go on to the end */
+  bool special_tokens; /* put around every document what the tokenizer puts around a text; the end token behind that */
+  int64_t shard_bytes; /* of text in a shard, about */
+  int64_t block_bytes; /* a document longer than this is cut where it may be */
+  bool force;          /* begin anew where there is something */
+  int stop_after;      /* shards, then stop as if killed; 0: go on to the end */
 } PrepareOptions;
 /* Text to shards: read in blocks, encoded by all threads; the files do not depend on their number. What was begun and not ended
  * is gone on with behind its last whole shard. *shards: what is there at the end, to be closed. */

@@ -126,7 +126,7 @@ static void count_bytes(Mix *mix, const Tokenizer *tokenizer) {
   for (int s = 0; s < mix->n_sources; s++) {
     const Source *source = &mix->source[s];
     all_bytes += (double)source->shards.n_text_bytes, all += (double)source->shards.n_tokens;
-    cut_count_bytes(&source->cut, PART_VAL, tokenizer, &bytes, &n);
+    cut_count_bytes(&source->cut, PART_VAL, tokenizer, source->shards.special_tokens, &bytes, &n);
   }
   mix->base.bytes_per_token[PART_VAL] = n ? bytes / (double)n : 0;
   mix->base.bytes_per_token[PART_TRAIN] = all_bytes / all;
@@ -158,6 +158,10 @@ static Status open_sources(const DataConfig *config, const char *vocabulary, Mix
     if (other && strcmp(other, shards->tokenizer_json) != 0)
       return status_fail(CODE_DATA, "%s: was made with another tokenizer than %s: expected the same", shards->folder,
                          s > 0 ? mix->source[0].shards.folder : "the model");
+    if (shards->special_tokens != config->special_tokens)
+      return status_fail(CODE_DATA, "%s: was prepared with%s --special-tokens, expected data.special_tokens: %s",
+                         shards->folder, shards->special_tokens ? "" : "out",
+                         shards->special_tokens ? "true" : "false");
   }
   TRY(share(config, mix));
   for (int s = 0; s < mix->n_sources; s++) TRY(cut_source(config, &mix->source[s]));

@@ -23,7 +23,7 @@ typedef struct Piece {
   char *text;
   size_t bytes;
   int file;
-  bool ends; /* a document */
+  bool begins, ends; /* a document */
   TokenRow row;
   Status status;
 } Piece;
@@ -37,6 +37,7 @@ typedef struct Reader {
   size_t at, n, capacity; /* the text in buffer[at, n) is next */
   int64_t offset;         /* of buffer[at] in the file */
   bool at_end;            /* the file has nothing behind buffer[n) */
+  bool within;            /* a document that has begun */
 } Reader;
 
 static Status unreadable(const char *path) {
@@ -93,7 +94,8 @@ static Status next_piece(Reader *r, Piece *piece) {
     bool ends = false;
     size_t n = r->fd >= 0 ? find_end(r, &ends) : 0;
     if (n > 0) {
-      *piece = (Piece){.text = base_alloc(n), .bytes = n, .file = r->file, .ends = ends};
+      *piece = (Piece){.text = base_alloc(n), .bytes = n, .file = r->file, .begins = !r->within, .ends = ends};
+      r->within = !ends;
       memcpy(piece->text, r->buffer + r->at, n);
       r->at += n, r->offset += (int64_t)n;
       return STATUS_OK;
@@ -123,6 +125,7 @@ typedef struct Writer {
 static void encode_pieces(Writer *w) {
   const Tokenizer *tokenizer = w->options->tokenizer;
   const Bpe *bpe = tokenizer_bpe(tokenizer);
+  const TokenTemplate around = w->options->special_tokens ? tokenizer_template(tokenizer) : (TokenTemplate){0};
 #pragma omp parallel
   {
     BpeEncoder *encoder = bpe ? bpe_encoder_new(bpe) : NULL;
@@ -130,8 +133,10 @@ static void encode_pieces(Writer *w) {
     for (int i = 0; i < w->n_pieces; i++) {
       Piece *p = &w->piece[i];
       p->row = (TokenRow){.width = w->shards->width};
+      if (p->begins) token_row_add_all(&p->row, around.before, around.n_before);
       p->status = encoder ? bpe_encode(encoder, "text", p->text, p->bytes, &p->row)
                           : tokenizer_encode_to(tokenizer, "text", p->text, p->bytes, &p->row);
+      if (p->ends) token_row_add_all(&p->row, around.behind, around.n_behind);
       if (p->ends && w->options->end_token >= 0) token_row_add(&p->row, (uint32_t)w->options->end_token);
     }
     bpe_encoder_free(encoder);
@@ -199,7 +204,7 @@ static Status end_shard(Writer *w, const Reader *r, bool last) {
                                     .n_documents = w->n_ends,
                                     .ends_hash = XXH3_64bits(w->end, n_bytes)};
   s->n_files++, s->n_tokens += w->n_tokens;
-  s->next_file = r->file, s->next_offset = r->offset;
+  s->next_file = r->file, s->next_offset = r->offset, s->next_within = r->within;
   s->complete = last;
   return shards_write_manifest(s);
 }
@@ -230,7 +235,8 @@ static Status write_all(const PrepareOptions *options, const SourceText *list, S
                    .file = shards->next_file,
                    .fd = -1,
                    .capacity = (size_t)options->block_bytes + 256,
-                   .offset = shards->next_offset};
+                   .offset = shards->next_offset,
+                   .within = shards->next_within};
   Writer writer = {.options = options,
                    .shards = shards,
                    .hash = XXH3_createState(),
@@ -256,9 +262,10 @@ static char *describe(const PrepareOptions *options, const SourceText *list) {
   for (int i = 0; i < list->n_files; i++)
     json_array_append_new(
         texts, json_pack("[s, I]", list->file[i].path, (json_int_t)(list->file[i].end - list->file[i].begin)));
-  json_t *root = json_pack("{s:o, s:s?, s:i, s:I, s:I}", "texts", texts, "document_end", options->document_end,
-                           "end_token", (int)options->end_token, "shard_bytes", (json_int_t)options->shard_bytes,
-                           "block_bytes", (json_int_t)options->block_bytes);
+  json_t *root =
+      json_pack("{s:o, s:s?, s:i, s:b, s:I, s:I}", "texts", texts, "document_end", options->document_end, "end_token",
+                (int)options->end_token, "special_tokens", options->special_tokens, "shard_bytes",
+                (json_int_t)options->shard_bytes, "block_bytes", (json_int_t)options->block_bytes);
   CHECK(root, "json_pack: a name that is no UTF-8, or out of memory");
   char *text = json_dumps(root, JSON_COMPACT);
   json_decref(root);
@@ -285,8 +292,11 @@ static Status begin(const PrepareOptions *options, const SourceText *list, Shard
     if (status.code != CODE_OK) shards_close(shards);
   } else {
     const int n = tokenizer_vocab_size(options->tokenizer), width = token_width(n);
-    *shards = (Shards){
-        .folder = base_strdup(options->out), .tokenizer_json = json, .vocab_size = n, .width = width < 2 ? 2 : width};
+    *shards = (Shards){.folder = base_strdup(options->out),
+                       .tokenizer_json = json,
+                       .vocab_size = n,
+                       .width = width < 2 ? 2 : width,
+                       .special_tokens = options->special_tokens};
     shards->sources = sources;
     json = sources = NULL;
     if (mkdir(options->out, 0777) != 0 && errno != EEXIST)

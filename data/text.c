@@ -14,6 +14,7 @@ typedef struct Text {
   Dataset base;
   Tokenizer *tokenizer;
   char *json;
+  bool special_tokens;
   TokenRow tokens;
   int64_t doc_capacity;
   Cut cut;
@@ -100,6 +101,17 @@ static void add_document(Text *text) {
   cut->doc_end[cut->n_docs++] = text->tokens.n;
 }
 
+static Status encode_document(Text *text, const SourceFile *file, const char *from, size_t bytes) {
+  const TokenTemplate around = text->special_tokens ? tokenizer_template(text->tokenizer) : (TokenTemplate){0};
+  TokenRow *tokens = &text->tokens;
+  const int64_t before = tokens->n;
+  token_row_add_all(tokens, around.before, around.n_before);
+  TRY(tokenizer_encode_to(text->tokenizer, file->path, from, bytes, tokens));
+  token_row_add_all(tokens, around.behind, around.n_behind);
+  if (tokens->n > before) add_document(text);
+  return STATUS_OK;
+}
+
 /* File by file and document by document, so that a message can name the file and no token spans two. */
 static Status encode(const DataConfig *config, Text *text, const SourceText *source) {
   TokenRow *tokens = &text->tokens;
@@ -111,10 +123,8 @@ static Status encode(const DataConfig *config, Text *text, const SourceText *sou
   for (int i = 0; i < source->n_files; i++) {
     const SourceFile *file = &source->file[i];
     for (size_t at = file->begin, end; at < file->end; at = end) {
-      const int64_t before = tokens->n;
       end = document_end(config, source, file, at);
-      TRY(tokenizer_encode_to(text->tokenizer, file->path, source->text + at, end - at, tokens));
-      if (tokens->n > before) add_document(text);
+      TRY(encode_document(text, file, source->text + at, end - at));
     }
   }
   tokens->token = base_realloc(tokens->token, (size_t)tokens->width * (size_t)max_i64(1, tokens->n));
@@ -125,7 +135,7 @@ static double bytes_per_target(const Text *text, DataPart part) {
   double bytes = 0;
   int64_t n = 0;
   if (strcmp(tokenizer_kind(text->tokenizer), "byte") == 0) return 1.0;
-  cut_count_bytes(&text->cut, part, text->tokenizer, &bytes, &n);
+  cut_count_bytes(&text->cut, part, text->tokenizer, text->special_tokens, &bytes, &n);
   return n ? bytes / (double)n : 0;
 }
 
@@ -134,6 +144,7 @@ static Status prepare(const DataConfig *config, const char *vocabulary, const So
   TRY(build_tokenizer(config, vocabulary, source, &text->tokenizer));
   base->vocab_size = tokenizer_vocab_size(text->tokenizer);
   base->tokenizer_json = text->json = tokenizer_to_json(text->tokenizer);
+  text->special_tokens = config->special_tokens;
   TRY(encode(config, text, source));
   text->cut.copy = copy_tokens, text->cut.row = &text->tokens, text->cut.n_tokens = text->tokens.n;
   char *what = base_format("%s: the text", config->paths[0]);

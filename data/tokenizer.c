@@ -126,6 +126,10 @@ void token_row_grow(TokenRow *row) {
   row->token = base_realloc(row->token, (size_t)row->width * (size_t)row->capacity);
 }
 
+void token_row_add_all(TokenRow *row, const int32_t *ids, int n) {
+  for (int i = 0; i < n; i++) token_row_add(row, (uint32_t)ids[i]);
+}
+
 static Status encode_bpe(const Tokenizer *t, const char *where, const char *text, size_t bytes, TokenRow *row) {
   _Atomic(BpeEncoder *) *place = (_Atomic(BpeEncoder *) *)(uintptr_t)&t->encoder;
   BpeEncoder *encoder = atomic_exchange(place, NULL);
@@ -153,13 +157,26 @@ Status tokenizer_encode_to(const Tokenizer *t, const char *where, const char *te
   return STATUS_OK;
 }
 
-Status tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
+static Status encode_behind(const Tokenizer *t, const int32_t *before, int n_before, const char *text, size_t bytes,
+                            int32_t **tokens, int64_t *n) {
   TokenRow row = {.width = sizeof(int32_t)};
   token_row_grow(&row);
+  token_row_add_all(&row, before, n_before);
   TRY_OR(tokenizer_encode_to(t, "text", text, bytes, &row), free(row.token));
   *tokens = row.token;
   *n = row.n;
   return STATUS_OK;
+}
+
+Status tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
+  return encode_behind(t, NULL, 0, text, bytes, tokens, n);
+}
+
+Status tokenizer_encode_prompt(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n,
+                               int *n_before) {
+  const TokenTemplate around = tokenizer_template(t);
+  *n_before = around.n_before;
+  return encode_behind(t, around.before, around.n_before, text, bytes, tokens, n);
 }
 
 const char *tokenizer_piece(const Tokenizer *t, int32_t token, int *bytes) {
@@ -195,6 +212,12 @@ bool tokenizer_is_file(const char *tokenizer) {
 }
 
 const Bpe *tokenizer_bpe(const Tokenizer *t) { return t->bpe; }
+
+TokenTemplate tokenizer_template(const Tokenizer *t) {
+  TokenTemplate around = {0};
+  if (t->bpe) bpe_template(t->bpe, &around.before, &around.n_before, &around.behind, &around.n_behind);
+  return around;
+}
 
 int tokenizer_vocab_size(const Tokenizer *t) { return t->vocab_size; }
 

@@ -29,6 +29,7 @@ static inline void token_row_add(TokenRow *row, uint32_t id) {
   default: ((uint32_t *)row->token)[row->n++] = id; break;
   }
 }
+void token_row_add_all(TokenRow *row, const int32_t *ids, int n);
 static inline uint32_t token_row_get(const TokenRow *row, int64_t i) {
   switch (row->width) {
   case 1: return ((const uint8_t *)row->token)[i];

@@ -8,6 +8,7 @@
 #include "data/bpe.h"
 #include "tensor/rng.h"
 #include "tests/support/dataset.h"
+#include "tests/support/store.h"
 
 TestSuite(bpe, .init = workplace_enter, .fini = workplace_leave);
 
@@ -74,6 +75,40 @@ Test(bpe, encoding_equals_the_tokenizers_package) {
     }
     tokenizer_free(tokenizer);
   }
+  json_decref(cases);
+}
+
+/* add_special_tokens=True; a prompt goes on, so that what stands behind it is left away. */
+Test(bpe, a_prompt_begins_as_the_tokenizers_package_begins_a_text) {
+  json_t *cases = read_json("cases"), *texts = json_object_get(cases, "texts");
+  int n_longer = 0;
+  for (int k = 0; k < N_KINDS; k++) {
+    Tokenizer *tokenizer = open_kind(KINDS[k]);
+    const TokenTemplate around = tokenizer_template(tokenizer);
+    const json_t *all = json_object_get(json_object_get(cases, "special"), KINDS[k]);
+    cr_assert(json_array_size(all) >= 8, "%s: cases", KINDS[k]);
+    for (size_t i = 0; i < json_array_size(all); i++) {
+      const json_t *text = json_array_get(texts, i), *ids = json_array_get(all, i);
+      int32_t *tokens;
+      int64_t n;
+      int n_before;
+      store_ok(
+          tokenizer_encode_prompt(tokenizer, json_string_value(text), json_string_length(text), &tokens, &n, &n_before),
+          KINDS[k]);
+      cr_assert(n + around.n_behind == (int64_t)json_array_size(ids) && n_before == around.n_before,
+                "%s, text %zu: %lld tokens, of them %d before it, and %d behind it, expected %zu", KINDS[k], i,
+                (long long)n, n_before, around.n_behind, json_array_size(ids));
+      for (int64_t t = 0; t < n + around.n_behind; t++) {
+        const int32_t token = t < n ? tokens[t] : around.behind[t - n];
+        cr_assert(token == json_integer_value(json_array_get(ids, (size_t)t)), "%s, text %zu, token %lld: %d", KINDS[k],
+                  i, (long long)t, token);
+      }
+      n_longer += n_before > 0;
+      free(tokens);
+    }
+    tokenizer_free(tokenizer);
+  }
+  cr_assert(n_longer >= 24, "%d texts with something before them", n_longer);
   json_decref(cases);
 }
 

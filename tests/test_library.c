@@ -171,3 +171,23 @@ Test(library, tells_mistakes_in_a_line_with_a_code) {
   aspis_state_free(state), aspis_state_free(other);
   aspis_close(model);
 }
+
+Test(library, begins_a_prompt_with_what_the_tokenizer_puts_before_a_text) {
+  int32_t tokens[N_TOKENS], *ids;
+  float logits[N_TOKENS * N_LOGITS];
+  int64_t n;
+  write_model(0, tokens, logits);
+  write_text("weights/tokenizer.json",
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"<s>\":2,\"</s>\":3},\"merges\":[]},"
+             "\"decoder\":{\"type\":\"Fuse\"},\"added_tokens\":[{\"id\":2,\"content\":\"<s>\",\"special\":true}],"
+             "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"<s>\",2],\"sep\":[\"</s>\",3]}}");
+  AspisModel *model;
+  ok(aspis_open("weights", NULL, &model), "open");
+  ok(aspis_encode(model, "ba", 2, &ids, &n), "encode");
+  cr_assert(n == 2 && ids[0] == 1 && ids[1] == 0, "a text: %lld tokens", (long long)n);
+  aspis_free(ids);
+  ok(aspis_encode_prompt(model, "ba", 2, &ids, &n), "prompt");
+  cr_assert(n == 3 && ids[0] == 2 && ids[1] == 1 && ids[2] == 0, "a prompt: %lld tokens", (long long)n);
+  aspis_free(ids);
+  aspis_close(model);
+}

@@ -1,6 +1,7 @@
 /* shards: prepared in blocks by any number of threads or in two goes they are the tokens of the whole text; a mixture takes every
  * sample once an epoch and each folder by its weight; what does not fit together is refused. */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -304,6 +305,96 @@ Test(shards, rows_of_a_batch_stay_with_their_folder_and_go_on_in_it) {
               (long long)n_val);
     dataset_close(dataset);
   }
+}
+
+/* What data.special_tokens and prepare --special-tokens promise: each document as add_special_tokens has it. */
+static void append_document(const Tokenizer *tokenizer, const char *text, size_t bytes, TokenRow *row) {
+  const TokenTemplate around = tokenizer_template(tokenizer);
+  for (int i = 0; i < around.n_before; i++) token_row_add(row, (uint32_t)around.before[i]);
+  store_ok(tokenizer_encode_to(tokenizer, "document", text, bytes, row), "document");
+  for (int i = 0; i < around.n_behind; i++) token_row_add(row, (uint32_t)around.behind[i]);
+}
+
+/* The documents of the sources of data/, most of them longer than a block, and of two files. */
+static void documents_of(const Tokenizer *tokenizer, const char *end, TokenRow *row) {
+  size_t bytes;
+  char *text = make_text(&bytes);
+  write_file("1.txt", text, bytes), write_text("2.txt", "a file that no mark ends");
+  for (size_t at = 0, next; at < bytes; at = next) {
+    const char *found = memmem(text + at, bytes - at, end, strlen(end));
+    next = found ? (size_t)(found - text) + strlen(end) : bytes;
+    append_document(tokenizer, text + at, next - at, row);
+  }
+  append_document(tokenizer, "a file that no mark ends", 24, row);
+  free(text);
+}
+
+static Tokenizer *open_tokenizer(const char *kind) {
+  Tokenizer *tokenizer = NULL;
+  char *path = base_format("%s/tests/tokenizers/%s.json", ASPIS_SOURCE_DIR, kind);
+  store_ok(tokenizer_read(path, &tokenizer), kind);
+  free(path);
+  return tokenizer;
+}
+
+Test(shards, documents_stand_within_what_the_tokenizer_puts_around_a_text) {
+  static const char *const KINDS[] = {"gpt2", "llama3",
+                                      "mistral"}; /* with nothing, something before, and on both sides */
+  char *both[] = {"1.txt", "2.txt"};
+  for (int k = 0; k < 3; k++) {
+    const char *kind = KINDS[k];
+    Tokenizer *tokenizer = open_tokenizer(kind);
+    TokenRow want = {.width = 4};
+    documents_of(tokenizer, "\n\n", &want);
+    PrepareOptions options = options_of("1.txt", tokenizer, kind);
+    options.paths = both, options.n_paths = 2;
+    options.document_end = "\n\n", options.special_tokens = true, options.block_bytes = 100, options.shard_bytes = 2000;
+    for (options.stop_after = 1; access("stop", F_OK) != 0;
+         options.stop_after++) { /* begun anew where a document is cut */
+      Shards some;
+      store_ok(shards_prepare(&options, &some), kind);
+      if (some.complete) write_text("stop", "");
+      shards_close(&some);
+    }
+    unlink("stop");
+    Shards shards;
+    store_ok(shards_open(kind, true, &shards), kind);
+    cr_assert(shards.special_tokens && shards.n_files > 3, "%s: %d files", kind, shards.n_files);
+    cr_assert(shards.n_tokens == want.n, "%s: %lld tokens, expected %lld", kind, (long long)shards.n_tokens,
+              (long long)want.n);
+    for (int64_t t = 0; t < want.n; t++) {
+      int32_t token;
+      shards_copy(&shards, t, 1, &token);
+      cr_assert(token == (int32_t)token_row_get(&want, t), "%s: token %lld is %d, expected %u", kind, (long long)t,
+                token, token_row_get(&want, t));
+    }
+    shards_close(&shards);
+
+    /* The same as texts; and of neither's bytes do tokens that are no text count. */
+    char *name = base_format("%s/tests/tokenizers/%s.json", ASPIS_SOURCE_DIR, kind);
+    DataConfig of_text = text_config(name, 0.8, 0.2, L), of_shards = of_text;
+    of_text.paths = both, of_text.n_paths = 2, of_text.pack = true, of_text.document_end = "\n\n";
+    of_text.special_tokens = true;
+    folders[0] = (char *)(uintptr_t)kind;
+    of_shards.kind = DATA_SHARDS, of_shards.shards = folders, of_shards.n_shards = 1, of_shards.pack = true;
+    assert_refused(&of_shards, NULL, CODE_DATA,
+                   "was prepared with --special-tokens, expected data.special_tokens: true", kind);
+    of_shards.special_tokens = true;
+    Dataset *text = open_or_fail(&of_text, 7, NULL, "text"), *folder = open_or_fail(&of_shards, 7, NULL, "shards");
+    const int64_t n = dataset_n_samples(text, PART_VAL);
+    cr_assert(n > 10 && dataset_n_samples(folder, PART_VAL) == n, "%s: %lld samples", kind, (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+      const Sample found = sample_of(folder, PART_VAL, i, L), expected = sample_of(text, PART_VAL, i, L);
+      cr_assert(memcmp(&found, &expected, sizeof found) == 0, "%s: sample %lld", kind, (long long)i);
+    }
+    const double bytes = dataset_bytes_per_token(text, PART_TRAIN), all = dataset_bytes_per_token(folder, PART_TRAIN);
+    cr_assert(dataset_bytes_per_token(folder, PART_VAL) == dataset_bytes_per_token(text, PART_VAL), "%s: bytes", kind);
+    cr_assert(fabs(bytes - all) < 0.1 * all, "%s: %g bytes a token, expected about %g", kind, bytes, all);
+    dataset_close(text), dataset_close(folder);
+    free(name), free(want.token);
+    tokenizer_free(tokenizer);
+  }
+  folders[0] = "a";
 }
 
 Test(shards, documents_that_cannot_be_told_are_refused) {

@@ -38,30 +38,38 @@ typedef struct Job {
   const Command *command;
   int32_t **prompt;
   int64_t *n_prompt;
+  int *n_special; /* of each prompt's first tokens: those that are no text */
   int n_prompts;
   int64_t n_samples, n_new, longest;
   SampleOptions sample;
   const char **stops;
   int n_stops;
-  bool json, cached, echo;
+  bool json, cached, echo, special;
 } Job;
 
 static int64_t n_sequences(const Job *job) { return job->n_prompts * job->n_samples; }
 
 static void job_free(Job *job) {
   for (int i = 0; i < job->n_prompts; i++) free(job->prompt[i]);
-  free(job->prompt), free(job->n_prompt), free(job->stops);
+  free(job->prompt), free(job->n_prompt), free(job->n_special), free(job->stops);
+}
+
+static Status encode_prompt(const Job *job, const char *text, size_t bytes, int32_t **tokens, int64_t *n,
+                            int *n_special) {
+  return job->special ? tokenizer_encode_prompt(job->tokenizer, text, bytes, tokens, n, n_special)
+                      : tokenizer_encode(job->tokenizer, text, bytes, tokens, n);
 }
 
 /* A prompt as tokens: kind says whether the text is ids, a text or a file's name. */
-static Status read_prompt(const Job *job, const char *kind, const char *text, int32_t **tokens, int64_t *n) {
+static Status read_prompt(const Job *job, const char *kind, const char *text, int32_t **tokens, int64_t *n,
+                          int *n_special) {
   if (strcmp(kind, "prompt-tokens") == 0) return parse_tokens(text, tokens, n);
   if (!job->tokenizer)
     return status_fail(CODE_USAGE, "%s: has no tokenizer: give the prompt as --prompt-tokens 1,2,3", job->open->path);
-  if (strcmp(kind, "prompt") == 0) return tokenizer_encode(job->tokenizer, text, strlen(text), tokens, n);
+  if (strcmp(kind, "prompt") == 0) return encode_prompt(job, text, strlen(text), tokens, n, n_special);
   StrBuf contents = {0};
   TRY(strbuf_load(&contents, text));
-  Status status = tokenizer_encode(job->tokenizer, contents.data ? contents.data : "", contents.n, tokens, n);
+  Status status = encode_prompt(job, contents.data ? contents.data : "", contents.n, tokens, n, n_special);
   free(contents.data);
   return status;
 }
@@ -86,10 +94,12 @@ static Status read_prompts(Job *job) {
   else kind = job->tokenizer ? "prompt" : "prompt-tokens", n = 1;
   job->prompt = base_zalloc((size_t)n * sizeof *job->prompt);
   job->n_prompt = base_zalloc((size_t)n * sizeof *job->n_prompt);
+  job->n_special = base_zalloc((size_t)n * sizeof *job->n_special);
   Status status = STATUS_OK;
   for (int i = 0; i < n && status.code == CODE_OK; i++) {
     job->n_prompts = i + 1;
-    status = read_prompt(job, kind, texts ? texts[i] : otherwise, &job->prompt[i], &job->n_prompt[i]);
+    status =
+        read_prompt(job, kind, texts ? texts[i] : otherwise, &job->prompt[i], &job->n_prompt[i], &job->n_special[i]);
     if (status.code == CODE_OK)
       status = check_prompt(job->prompt[i], job->n_prompt[i], job->open->config.model.vocab_size);
     job->longest = max_i64(job->longest, job->n_prompt[i]);
@@ -111,6 +121,10 @@ static Status read_options(Job *job) {
   TRY(command_real(command, "top-p", 0, 1, &job->sample.top_p));
   TRY(command_int(command, "seed", 0, INT64_MAX, &seed));
   job->sample.top_k = (int)top_k, job->sample.seed = (uint64_t)seed;
+  /* A state is of a text that has begun. */
+  int special = job->open->config.data.special_tokens && !command_has(command, "state-in");
+  TRY(command_choice(command, "special-tokens", (const char *const[]){"no", "yes", NULL}, &special));
+  job->special = special;
   job->n_stops = command_all(command, "stop", &job->stops);
   for (int i = 0; i < job->n_stops; i++)
     if (!*job->stops[i]) return status_fail(CODE_USAGE, "--stop: found an empty text");
@@ -185,7 +199,7 @@ static Output *outputs_new(const Job *job) {
     out->stream = (TextStream){.n_stops = 0, .write = write_text, .user = out};
     if (job->json && n == 1) printf("{\"tokens\": [");
     const int64_t at = s / job->n_samples;
-    for (int64_t i = 0; i < job->n_prompt[at] && job->echo; i++) put_token(out, job->prompt[at][i]);
+    for (int64_t i = job->n_special[at]; i < job->n_prompt[at] && job->echo; i++) put_token(out, job->prompt[at][i]);
     /* Stop strings are looked for behind the prompt. */
     out->stream.stops = job->stops, out->stream.n_stops = job->n_stops;
     if (job->json) out->stream.write = write_nowhere;
@@ -331,6 +345,10 @@ const CommandSpec command_generate = {
             {"prompt", "TEXT", "text to continue (default: a newline); several are continued together", true},
             {"prompt-file", "FILE", "the same, from a file", true},
             {"prompt-tokens", "1,2,3", "the same, as token ids; needs no tokenizer", true},
+            {"special-tokens", "yes|no",
+             "begin a text with what its tokenizer.json puts before one, such as <s> (default: as the run's texts had "
+             "them, data.special_tokens; of a weights directory yes; behind --state-in no)",
+             false},
             {"max-tokens", "N", "tokens to make (default 200)", false},
             {"samples", "N", "continue each prompt N times (default 1)", false},
             {"temperature", "T", "0 is greedy (default 1)", false},

@@ -58,6 +58,7 @@ static Status prepare(const Command *command, Tokenizer *tokenizer) {
                             .document_end = command_text(command, "document-end", NULL),
                             .end_token = -1,
                             .block_bytes = 4 << 20,
+                            .special_tokens = command_has(command, "special-tokens"),
                             .force = command_has(command, "force")};
   if (!options.out) return status_fail(CODE_USAGE, "prepare: --out: found nothing, expected a folder for the shards");
   TRY(command_int(command, "shard-mib", 1, 1 << 20, &shard_mib));
@@ -99,6 +100,10 @@ const CommandSpec command_prepare = {
              false},
             {"document-end", "TEXT", "what documents end with in a file; else a file is a document", false},
             {"end-token", "TEXT", "an added token to be put behind every document", false},
+            {"special-tokens", NULL,
+             "put around every document what the tokenizer.json puts around a text (its post_processor); for "
+             "data.special_tokens",
+             false},
             {"shard-mib", "N", "text of one shard in MiB (256)", false},
             {"force", NULL, "make the folder anew", false},
             {0}},

@@ -80,6 +80,12 @@ static void check_pack(const Checker *c) {
           data->document_end);
 }
 
+static void check_special_tokens(const Checker *c) {
+  const DataConfig *data = &c->config->data;
+  if (data->special_tokens && data->kind == DATA_TEXT && !tokenizer_is_file(data->tokenizer))
+    WRONG(c, "data.special_tokens", "found true beside data.tokenizer: %s, expected a tokenizer.json", data->tokenizer);
+}
+
 static void check_shards(const Checker *c) {
   const DataConfig *data = &c->config->data;
   if (data->n_shards > DATA_MAX_SHARDS)
@@ -103,6 +109,7 @@ static void check_tbptt(const Checker *c) {
 static void check_data(const Checker *c) {
   const DataConfig *data = &c->config->data;
   check_pack(c);
+  check_special_tokens(c);
   check_tbptt(c);
   check_shards(c);
   if (data->kind == DATA_TEXT || data->kind == DATA_SHARDS) {

@@ -282,6 +282,17 @@ EXPORT int aspis_encode(const AspisModel *model, const char *text, size_t bytes,
   return tell(encode(model, text, bytes, tokens, n));
 }
 
+static Status encode_prompt(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
+  int n_before;
+  TRY(need_tokenizer(model));
+  if (!model->open.config.data.special_tokens) return tokenizer_encode(model->tokenizer, text, bytes, tokens, n);
+  return tokenizer_encode_prompt(model->tokenizer, text, bytes, tokens, n, &n_before);
+}
+
+EXPORT int aspis_encode_prompt(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
+  return tell(encode_prompt(model, text, bytes, tokens, n));
+}
+
 static Status decode(const AspisModel *model, const int32_t *tokens, int64_t n, char **text, size_t *bytes) {
   TRY(need_tokenizer(model));
   return tokenizer_decode(model->tokenizer, tokens, n, text, bytes);

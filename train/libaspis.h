@@ -60,6 +60,9 @@ int aspis_hidden(AspisModel *model, const int32_t *tokens, int64_t n, float *hid
 /* Text to tokens and back, of models with a tokenizer; freed by aspis_free. The text ends with a zero that `bytes` does not
  * count. */
 int aspis_encode(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n);
+/* The same of a text that a state begins with: behind what its tokenizer puts before a text (such as <s>), where the model's texts
+ * had that: a run's by data.special_tokens, a weights directory's as transformers does. */
+int aspis_encode_prompt(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n);
 int aspis_decode(const AspisModel *model, const int32_t *tokens, int64_t n, char **text, size_t *bytes);
 void aspis_free(void *memory);
 

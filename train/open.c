@@ -48,6 +48,7 @@ static Status find_weights(OpenModel *open, const char *config_path, const char 
   else
     TRY(config_parse("name: weights\ndata: {kind: synthetic, task: parity}\n", "defaults", sets, n_sets,
                      &open->config));
+  if (!config_path) open->config.data.special_tokens = true; /* as transformers reads a text */
   TRY(weights_read_config(open->path, &open->config.model));
   open->config.vocab_size_auto = false;
   return STATUS_OK;

@@ -130,7 +130,7 @@ def planes(seed, n, length, known):
 def golden(folder):
     os.makedirs(folder, exist_ok=True)
     texts = FIXED + TRAINING[:4] + planes(7, 12, 60, known=True)
-    cases = {"texts": texts, "ids": {}, "decoded": {}}
+    cases = {"texts": texts, "ids": {}, "special": {}, "decoded": {}}
     for name, make in KINDS.items():
         t = make()
         text = json.loads(t.to_str())
@@ -140,6 +140,7 @@ def golden(folder):
         t = Tokenizer.from_str(json.dumps(text))
         ids = [t.encode(x, add_special_tokens=False).ids for x in texts]
         cases["ids"][name] = ids
+        cases["special"][name] = [t.encode(x, add_special_tokens=True).ids for x in texts[:8]]
         cases["decoded"][name] = [t.decode(i, skip_special_tokens=False) for i in ids]
         if name == "neox":  # the package reads an added token's é as GPT-2's sign for the byte 0xE9
             cases["decoded"][name] = [d.replace("caf\ufffd", "café") for d in cases["decoded"][name]]

@@ -63,6 +63,30 @@ refused() { # CODE PHRASE COMMAND...
 "$aspis" convert whole weights >/dev/null || fail "convert"
 [ "$("$aspis" generate whole --prompt "static Status" --max-tokens 8)" = "$("$aspis" generate weights --prompt "static Status" --max-tokens 8)" ] ||
   fail "the tokenizer beside the weights is another one"
+# What a tokenizer.json puts before a text: from a weights directory as transformers does, from a run as its texts had it.
+greedy() { "$aspis" generate "$@" --max-tokens 8 --temperature 0; }
+sed 's/"post_processor":{[^}]*}/"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<|endoftext|>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{"<|endoftext|>":{"id":"<|endoftext|>","ids":[0],"tokens":["<|endoftext|>"]}}}/' \
+  elsewhere.json >begins.json
+cp begins.json weights/tokenizer.json
+ids=$("$aspis" generate weights --prompt-tokens 0 --state-out s.h5 --max-tokens 0 --json && greedy weights --state-in s.h5 --prompt "static Status" --json)
+with=$(greedy weights --prompt "static Status") without=$(greedy weights --prompt "static Status" --special-tokens no)
+[ "$with" != "$without" ] && [ "$without" = "$(greedy whole --prompt "static Status")" ] || fail "special tokens: '$with' and '$without'"
+[[ $with == "static Status"* ]] || fail "special tokens are told: $with"
+[[ $ids == *"$(greedy weights --prompt "static Status" --json)" ]] || fail "special tokens: $ids, expected those behind the state of token 0"
+[ "$(greedy weights --prompt "static Status" --state-in s.h5 --special-tokens no)" = "$(greedy weights --prompt "static Status" --state-in s.h5)" ] ||
+  fail "special tokens in the middle of a text"
+"$aspis" prepare code.txt --tokenizer begins.json --out begins --special-tokens >/dev/null
+"$aspis" train c.yaml --quiet --out begins-run --set data.shards=[begins] --set data.weights=[] --set data.special_tokens=true --set train.steps=1 >/dev/null
+for said in yes no; do
+  "$aspis" generate begins-run --prompt "static" --max-tokens 0 --state-out $said.h5 --special-tokens $said >/dev/null
+done
+"$aspis" generate begins-run --prompt "static" --max-tokens 0 --state-out unsaid.h5 >/dev/null
+cmp -s unsaid.h5 yes.h5 || fail "a run of texts with special tokens"
+cmp -s unsaid.h5 no.h5 && fail "--special-tokens no"
+refused 3 "begins: was prepared with --special-tokens" "$aspis" train c.yaml --out y --set data.shards=[begins] --set data.weights=[]
+refused 2 "expected a tokenizer.json" "$aspis" plan c.yaml --set data.kind=text --set data.path=[code.txt] --set data.special_tokens=true
+refused 2 "--special-tokens: found \"maybe\"" "$aspis" generate weights --special-tokens maybe
+echo "ok: special tokens"
 "$aspis" prepare code.txt --train-bpe 700 --out weights/tokenizer.json >/dev/null
 refused 4 "has 700 tokens, the model 600 rows" "$aspis" generate weights --prompt x
 refused 2 "expected one of them" "$aspis" prepare code.txt --train-bpe 300 --tokenizer byte --out z.json

@@ -3,15 +3,6 @@
 # on from; JSON stays JSON; what cannot be done is said in one line.
 source "$(dirname "$0")/common.sh"
 
-# refused CODE PHRASE COMMAND...: exit code, one line on stderr with the phrase.
-refused() {
-  local code=0 wanted=$1 phrase=$2
-  shift 2
-  "$@" >out.txt 2>err.txt || code=$?
-  [ $code = "$wanted" ] || fail "$*: exit $code, expected $wanted: $(cat err.txt)"
-  [ "$(wc -l <err.txt)" = 1 ] && grep -qF -- "$phrase" err.txt || fail "$*: expected \"$phrase\", found: $(cat err.txt)"
-  echo "ok: $code: $(cut -c1-150 err.txt)"
-}
 same() { [ "$2" = "$3" ] || fail "$1: \"$2\" and \"$3\""; }
 last=checkpoints/step-00000030.h5
 

@@ -7,31 +7,15 @@ export ASPIS_CUDA=${ASPIS_CUDA:-simt} ASPIS_SIMT_GUARD=1 # tests/gpu/run.sh: cud
 steps=${ASPIS_TWIN_STEPS:-50} # fewer under sanitizers, which are after memory and not after curves
 
 cat >tiny.yaml <<EOF
-name: tiny
-seed: 5
-model:
-  d_model: 16
-  n_layer: 2
-  ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 16}
-data: {kind: text, path: [text.txt], tokenizer: char, seq_len: 20}
-optim: {lr: 3.0e-3, warmup_steps: 5}
-train: {steps: $steps, batch_size: 2, virtual_ranks: 2, eval_every: $steps, eval_batches: 1, save_every: $((steps / 2)), log_every: 1}
+include: tiny_lm.yaml
+optim: {warmup_steps: 5}
+train: {steps: $steps, batch_size: 2, eval_every: $steps, save_every: $((steps / 2))}
 EOF
 cat >series.yaml <<EOF
-name: series
-seed: 5
-model:
-  task: forecast
-  d_model: 16
-  n_layer: 1
-  context: 12
-  horizon: 4
-  ssm_cfg: {layer: Mamba2, d_state: 8, headdim: 8, chunk_size: 16}
-data: {kind: series, generate: {task: sine, rows: 120}}
-optim: {lr: 3.0e-3, warmup_steps: 5}
-train: {steps: $steps, batch_size: 4, virtual_ranks: 2, eval_every: $steps, eval_batches: 1, save_every: $steps, log_every: 1}
+include: tiny_series.yaml
+optim: {warmup_steps: 5}
+train: {steps: $steps, eval_every: $steps, save_every: $steps}
 EOF
-head -c 3000 text.txt >short.txt && mv short.txt text.txt
 
 losses() { sed -nE 's/.*"loss": ?([0-9.e+-]+).*/\1/p' "$1/metrics.jsonl"; }
 

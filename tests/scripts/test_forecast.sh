@@ -3,13 +3,7 @@
 # ends with its best, a score that repeats training's, the next rows of a CSV and of a stream, and what is refused.
 source "$(dirname "$0")/common.sh"
 
-# Hours, two columns, 900 rows.
-rows() {
-  awk -v n="$1" -v from="${2:-0}" 'BEGIN { print "date,load,heat"; for (t = from; t < from + n; t++)
-    printf "%s,%.4f,%.4f\n", strftime("%Y-%m-%d %H:00:00", 1577836800 + 3600 * t, 1),
-      100 + 20 * sin(0.2617993878 * t) + 3 * sin(1.7 * t * t), -5 + 4 * sin(0.2617993878 * t + 1) + 0.5 * sin(2.3 * t * t) }'
-}
-rows 900 >series.csv
+hours 900 >series.csv
 
 cat >f.yaml <<'EOF'
 name: f
@@ -99,11 +93,11 @@ cp -r whole anew
 
 # ---- the next rows
 
-rows 60 2000 >new.csv
+hours 60 2000 >new.csv
 "$aspis" forecast whole --input new.csv --out next.csv
 [ "$(wc -l <next.csv)" = 13 ] || fail "$(wc -l <next.csv) lines, expected a header and 12 rows"
 [ "$(head -1 next.csv)" = "date,load,heat" ] || fail "header $(head -1 next.csv)"
-after=$(rows 1 2060 | tail -1 | cut -d, -f1)
+after=$(hours 1 2060 | tail -1 | cut -d, -f1)
 [ "$(sed -n 2p next.csv | cut -d, -f1)" = "$after" ] || fail "the first date is $(sed -n 2p next.csv), expected $after"
 "$aspis" forecast whole --input new.csv --json | grep >/dev/null '"columns": {"load": \[' || fail "forecast --json"
 
@@ -125,17 +119,12 @@ paste -d, streamed.csv windowed.csv | awk -F, '{ d = $2 - $5; e = $3 - $6; n++
 
 # ---- every option trains, scores, draws and forecasts
 
-cat >plain.yaml <<'EOF'
-name: plain
-model: {task: forecast, context: 24, horizon: 6, d_model: 8, n_layer: 1, ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 8}}
-data: {kind: series, path: [series.csv], split: {train: 0.6, val: 0.2, test: 0.2}}
-train: {steps: 2, batch_size: 4, eval_every: 2}
-EOF
+cp series.csv hours.csv
 while read -r options; do
   set=()
   for option in $options; do set+=(--set "$option"); done
   rm -rf option
-  "$aspis" train plain.yaml --quiet --out option "${set[@]}" >/dev/null && "$aspis" eval option --part test >/dev/null &&
+  "$aspis" train hours.yaml --quiet --out option --set train.steps=2 --set train.eval_every=2 "${set[@]}" >/dev/null && "$aspis" eval option --part test >/dev/null &&
     "$aspis" report option >/dev/null && [ -s option/forecast-1.svg ] &&
     [ "$("$aspis" forecast option --input new.csv | wc -l)" = 7 ] || fail "a forecaster with $options"
 done <<'EOF'
@@ -174,14 +163,14 @@ prices() { # rows from to, columns
 prices 0 600 1 >sales.csv
 prices 590 607 0 >prices.csv
 prices 600 607 1 | tail -7 | cut -d, -f1,2 >truth.csv
-cat >sales.yaml <<'EOF2'
+cat >sales.yaml <<'EOF'
 name: sales
 seed: 2
 model: {task: forecast, context: 14, horizon: 7, d_model: 16, n_layer: 1, known_future: true, head: rows, ssm_cfg: {layer: Mamba2, d_state: 8, headdim: 8, chunk_size: 8}}
 data: {kind: series, path: [sales.csv], known_columns: [price], calendar: [day_of_week], split: {train: 0.7, val: 0.15, test: 0.15}}
 optim: {lr: 1.0e-2}
 train: {steps: 150, batch_size: 16, eval_every: 0}
-EOF2
+EOF
 mse() { "$aspis" eval "$1" --part test --json | grep -o '"mse": [0-9.e-]*' | head -1 | cut -d' ' -f2; }
 "$aspis" train sales.yaml --quiet --out told >/dev/null
 "$aspis" train sales.yaml --quiet --out untold --set model.known_future=false --set model.head=last >/dev/null
@@ -197,28 +186,22 @@ used=$("$aspis" train sales.yaml --verbose --out told-verbose --set train.steps=
 
 # ---- what is refused
 
-refused() { # code, phrase, command...
-  code=0
-  "$aspis" "${@:3}" </dev/null >out.txt 2>err.txt || code=$?
-  [ "$code" = "$1" ] || fail "${*:3}: exit $code, expected $1: $(cat err.txt)"
-  grep -q -- "$2" err.txt || fail "${*:3}: \"$(cat err.txt)\" does not say \"$2\""
-}
 sed 's/heat/cold/' new.csv >other.csv
-refused 3 "lacks heat" forecast whole --input other.csv
+refused 3 "lacks heat" "$aspis" forecast whole --input other.csv
 head -20 new.csv >short.csv
-refused 3 "expected at least model.context = 48" forecast whole --input short.csv
-refused 2 "model.revin" forecast whole --stream
-refused 2 "expected --input" forecast whole
+refused 3 "expected at least model.context = 48" "$aspis" forecast whole --input short.csv
+refused 2 "model.revin" "$aspis" forecast whole --stream
+refused 2 "expected --input" "$aspis" forecast whole
 "$aspis" train small.yaml --quiet --out lm --set train.steps=5 >/dev/null
-refused 4 "expected a forecaster" forecast lm --input new.csv
-refused 2 "data.kind: found series beside model.task: lm" train f.yaml --out x --set model.task=lm
-refused 2 "model.input_dim: found 5, expected the data's 2 columns" train f.yaml --out x --set model.input_dim=5
-refused 2 "expected --future FILE.csv with them: price, day_of_week" forecast told --input sales.csv
-refused 2 "reads nothing of the rows to forecast" forecast untold --input sales.csv --future prices.csv
-refused 3 "found 0 rows after the last of sales.csv, expected 7" forecast told --input sales.csv --future sales.csv
-refused 2 "model.known_future" forecast told --stream
-refused 2 "model.known_future: found no known column" train f.yaml --out x --set model.known_future=true
-refused 2 "model.head: found rows with known_future: true, patch_len: 2" train sales.yaml --out x --set model.patch_len=2
-refused 3 "found no windows" eval whole --part test --set data.split.test=0
+refused 4 "expected a forecaster" "$aspis" forecast lm --input new.csv
+refused 2 "data.kind: found series beside model.task: lm" "$aspis" train f.yaml --out x --set model.task=lm
+refused 2 "model.input_dim: found 5, expected the data's 2 columns" "$aspis" train f.yaml --out x --set model.input_dim=5
+refused 2 "expected --future FILE.csv with them: price, day_of_week" "$aspis" forecast told --input sales.csv
+refused 2 "reads nothing of the rows to forecast" "$aspis" forecast untold --input sales.csv --future prices.csv
+refused 3 "found 0 rows after the last of sales.csv, expected 7" "$aspis" forecast told --input sales.csv --future sales.csv
+refused 2 "model.known_future" "$aspis" forecast told --stream
+refused 2 "model.known_future: found no known column" "$aspis" train f.yaml --out x --set model.known_future=true
+refused 2 "model.head: found rows with known_future: true, patch_len: 2" "$aspis" train sales.yaml --out x --set model.patch_len=2
+refused 3 "found no windows" "$aspis" eval whole --part test --set data.split.test=0
 
 echo "ok: forecasts train, score and stream"

@@ -31,24 +31,15 @@ before=${text%%"$stop"*}
   fail "--stop '$stop' of '$text' (first at '$before')"
 echo "ok: stop strings"
 
-# refused CODE PHRASE ARGUMENT...
-refused() {
-  local wanted=$1 phrase=$2 code=0
-  shift 2
-  "$aspis" generate "$@" >out.txt 2>err.txt || code=$?
-  [ $code = "$wanted" ] || fail "generate $*: exit $code, expected $wanted: $(cat err.txt)"
-  [ "$(wc -l <err.txt)" = 1 ] || fail "generate $*: expected one line: $(cat err.txt)"
-  grep -qF -- "$phrase" err.txt || fail "generate $*: expected \"$phrase\": $(cat err.txt)"
-}
 "$aspis" train small.yaml --out other --quiet --set train.steps=6 --set model.ssm_cfg.d_state=8 >/dev/null
 "$aspis" generate other --max-tokens 1 --state-out other.h5 >/dev/null
-refused 3 'the state of another model' run --state-in other.h5
-refused 3 'nowhere.h5' run --state-in nowhere.h5
-refused 2 '--state-out: found 2 sequences' run --samples 2 --state-out s2.h5
-refused 2 '--no-cache' run --samples 2 --no-cache
-refused 2 '--stop: found an empty text' run --stop ''
-refused 3 'outside the vocabulary' run --prompt-tokens 5,4000
-refused 2 'dtype' run --dtype f16
+refused 3 'the state of another model' "$aspis" generate run --state-in other.h5
+refused 3 'nowhere.h5' "$aspis" generate run --state-in nowhere.h5
+refused 2 '--state-out: found 2 sequences' "$aspis" generate run --samples 2 --state-out s2.h5
+refused 2 '--no-cache' "$aspis" generate run --samples 2 --no-cache
+refused 2 '--stop: found an empty text' "$aspis" generate run --stop ''
+refused 3 'outside the vocabulary' "$aspis" generate run --prompt-tokens 5,4000
+refused 2 'dtype' "$aspis" generate run --dtype f16
 echo "ok: refused"
 
 # The examples do what their heads say.

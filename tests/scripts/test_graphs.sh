@@ -4,37 +4,19 @@
 # host's reach.
 source "$(dirname "$0")/common.sh"
 export ASPIS_CUDA=simt ASPIS_SIMT_GUARD=1 ASPIS_SIMT_STREAMS=1
-head -c 3000 text.txt >short.txt && mv short.txt text.txt
 
-cat >tiny.yaml <<'EOF2'
-name: tiny
-seed: 5
+cat >tiny.yaml <<'EOF'
+include: tiny_lm.yaml
 device: cuda
-model:
-  d_model: 16
-  n_layer: 2
-  ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 16}
-data: {kind: text, path: [text.txt], tokenizer: char, seq_len: 12}
-optim: {lr: 3.0e-3, warmup_steps: 2}
-train: {steps: 4, batch_size: 4, virtual_ranks: 2, micro_batch_size: 1, eval_every: 3, eval_batches: 1, save_every: 4, log_every: 2}
-EOF2
-cat >series.yaml <<'EOF2'
-name: series
-seed: 5
+data: {seq_len: 12}
+train: {micro_batch_size: 1, eval_every: 3, save_every: 4, log_every: 2}
+EOF
+cat >series.yaml <<'EOF'
+include: tiny_series.yaml
 device: cuda
-model:
-  task: forecast
-  d_model: 16
-  n_layer: 1
-  context: 12
-  horizon: 4
-  cycle: 5
-  dropout: 0.2
-  ssm_cfg: {layer: Mamba2, d_state: 8, headdim: 8, chunk_size: 16}
-data: {kind: series, generate: {task: sine, rows: 120}}
-optim: {lr: 3.0e-3, warmup_steps: 2}
-train: {steps: 4, batch_size: 4, virtual_ranks: 4, eval_every: 3, eval_batches: 1, save_every: 4, log_every: 2}
-EOF2
+model: {cycle: 5, dropout: 0.2}
+train: {virtual_ranks: 4, eval_every: 3, save_every: 4, log_every: 2}
+EOF
 
 # NAME CONFIG WANTED [--set ...]: WANTED is what the run tells of its graphs.
 pair() {

@@ -5,36 +5,16 @@
 source "$(dirname "$0")/common.sh"
 export ASPIS_CUDA=simt ASPIS_SIMT_GUARD=1 ASPIS_SIMT_STREAMS=1 OMP_NUM_THREADS=1
 export ASAN_OPTIONS=detect_leaks=0 # Open MPI's own
-head -c 3000 text.txt >short.txt && mv short.txt text.txt
 
-cat >tiny.yaml <<'EOF2'
-name: tiny
-seed: 5
+cat >tiny.yaml <<'EOF'
+include: tiny_lm.yaml
 device: cuda
-model:
-  d_model: 16
-  n_layer: 2
-  ssm_cfg: {layer: Mamba3, d_state: 8, headdim: 8, chunk_size: 16}
-data: {kind: text, path: [text.txt], tokenizer: char, seq_len: 20}
-optim: {lr: 3.0e-3, warmup_steps: 2}
-train: {steps: 4, batch_size: 4, virtual_ranks: 4, eval_every: 4, eval_batches: 1, save_every: 2, log_every: 1}
-EOF2
+train: {virtual_ranks: 4, eval_every: 4, save_every: 2}
+EOF
 last=checkpoints/step-00000004.h5
 
-port=$((20000 + RANDOM % 20000))
-over_tcp() { # N DIR ARGS...: each rank's code and words in DIR.<rank>.code and .err
-  local n=$1 out=$2 rank pids=()
-  shift 2
-  port=$((port + 1))
-  for rank in $(seq 0 $((n - 1))); do
-    ASPIS_RANK=$rank ASPIS_WORLD=$n ASPIS_MASTER=127.0.0.1:$port "$aspis" train tiny.yaml --quiet --out "$out" "$@" >/dev/null 2>"$out.$rank.err" &
-    pids+=($!)
-  done
-  for rank in $(seq 0 $((n - 1))); do
-    local code=0
-    wait "${pids[$rank]}" || code=$?
-    echo $code >"$out.$rank.code"
-  done 2>/dev/null
+over_tcp() { # N DIR ARGS...
+  together "$2" "$1" by_aspis tiny.yaml "${@:3}"
 }
 same() { # DIR DIR WHAT
   cmp "$1/$last" "$2/$last" || fail "$3: the final checkpoints differ: $(cat "$2".*err)"
@@ -79,17 +59,17 @@ done
 echo "ok: a lost rank ends the others, and what is left is whole"
 
 # NCCL asked for where there is none.
-refused() { # MESSAGE
+both_refused() { # MESSAGE
   [ "$(cat refused.0.code)" = 2 ] && [ "$(cat refused.1.code)" = 2 ] && [ "$(cat refused.0.err refused.1.err | wc -l)" = 1 ] &&
     grep -q "$1" refused.0.err || fail "expected \"$1\" and exit 2: $(cat refused.0.err refused.1.err)"
 }
 over_tcp 2 refused --set train.transport=nccl --set device=cpu
-refused 'train.transport: found nccl, expected auto or host where device is not cuda'
+both_refused 'train.transport: found nccl, expected auto or host where device is not cuda'
 mkdir alone
 cp "$aspis" "$(dirname "$aspis")/libaspis_simt.so" alone/
 built=$aspis aspis=$PWD/alone/aspis
 over_tcp 2 refused --set train.transport=nccl
-refused 'train.transport: nccl: this build has no libaspis_simt_nccl.so'
+both_refused 'train.transport: nccl: this build has no libaspis_simt_nccl.so'
 over_tcp 2 auto
 aspis=$built
 same f32-1 auto "built without NCCL, transport left to itself"

@@ -1,13 +1,7 @@
 #!/usr/bin/env bash
 # From text to a trained model and back to text: a tokenizer trained, shards made of two texts, a mixture of them trained (packed and in
 # rows that go on, too), scored and resumed to the same bytes; kill -9 in the middle of prepare; and what is refused.
-set -euo pipefail
-aspis=$1
-source_dir=$2
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-fail() { echo "FAILED: $*"; exit 1; }
+source "$(dirname "$0")/common.sh"
 
 cat "$source_dir"/data/*.c >code.txt
 cat "$source_dir"/docs/*.md >prose.txt
@@ -53,13 +47,6 @@ for delay in 0.01 0.03 0.06; do
 done
 echo "ok: kill -9"
 
-refused() { # CODE PHRASE COMMAND...
-  local code=$1 phrase=$2 got=0
-  shift 2
-  "$@" >/dev/null 2>told.txt || got=$?
-  [ $got = "$code" ] && [[ $(cat told.txt) == *"$phrase"* ]] && [ "$(wc -l <told.txt)" = 1 ] ||
-    fail "$*: exit $got, $(cat told.txt): expected $code, $phrase"
-}
 "$aspis" convert whole weights >/dev/null || fail "convert"
 [ "$("$aspis" generate whole --prompt "static Status" --max-tokens 8)" = "$("$aspis" generate weights --prompt "static Status" --max-tokens 8)" ] ||
   fail "the tokenizer beside the weights is another one"

@@ -29,9 +29,13 @@ typedef struct BackendLanes {
   void (*follow)(int lane, int other); /* what comes on `lane` begins when all that is on `other` so far is done */
   bool (*idle)(void);                  /* whether all on the lane in use is done */
   void (*mark)(int i);                 /* notes when the lane in use comes to here; i < LANES_MARKS */
+  bool (*passed)(int i);               /* whether it has; true of a mark that was never made */
   double (*seconds)(int from, int to); /* between two marks that were passed */
 } BackendLanes;
-enum { LANES_MARKS = 258 };
+enum {
+  LANES_MARKS = 260,
+  LANES_PACE = LANES_MARKS - 2
+}; /* LANES_PACE and the one behind: of two steps (train/tree.h) */
 
 /* Work that is put together once and then launched as a whole, as often as wanted. Its host code is gone through every time,
  * but as a walk: nothing is launched; all that the device would be told is folded into a number, and what would be written is

@@ -130,7 +130,7 @@ static void wait_for_thread(Buckets *b) {
 
 /* ---- opening */
 
-enum { MOST_BUCKETS = LANES_MARKS - 2 };
+enum { MOST_BUCKETS = LANES_PACE - 1 }; /* and backward's end is marked, too */
 
 int buckets_most(int64_t gradient_bytes, double bucket_bytes) {
   if (bucket_bytes <= 0) return 1;
@@ -268,9 +268,12 @@ void buckets_finish(Buckets *b) {
     else sum(b, &b->bucket[i]);
   }
   if (b->dist->gpu) b->device->backend->lanes->follow(0, 1);
-  tree_wait(b->dist, b->device);
-  take_figures(b);
+  else take_figures(b);
   b->n_whole = b->n_given = 0;
+}
+
+void buckets_settle(Buckets *b) {
+  if (b && b->dist->gpu) take_figures(b);
 }
 
 BucketsFigures buckets_figures(const Buckets *b) { return b ? b->figures : (BucketsFigures){0}; }

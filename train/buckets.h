@@ -28,10 +28,13 @@ TapeWatcher buckets_begin(Buckets *buckets, bool last);
 void buckets_end(Buckets *buckets, bool last);
 /* Once the last pass has ended: what stands in the gradients is this rank's share, but for buckets that are handed on. */
 void buckets_complete(Buckets *buckets);
-/* Collective: the gradients become the ranks' sum: of a split table (zero.h) in the own ranges. */
+/* Collective: the gradients become the ranks' sum: of a split table (zero.h) in the own ranges. On a GPU they do once its work is
+ * done, for which nobody waits here. */
 void buckets_finish(Buckets *buckets);
+/* The device is known to have done the last step: its figures are taken, where they are a GPU's. */
+void buckets_settle(Buckets *buckets);
 
-/* Bytes of gradients in the steps so far that knew what to expect: all, those handed on before backward ended, and those
+/* Bytes of gradients in the steps so far that knew what to expect (on a GPU, in those that somebody waited for): all, those handed on before backward ended, and those
  * that were the ranks' sum by then. */
 typedef struct BucketsFigures {
   int n, n_steps;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/tree.h"
+
 int gradient_n_parts(const GradientShape *shape) {
   return shape->virtual_ranks / (shape->n_ranks ? shape->n_ranks : 1);
 }
@@ -120,6 +122,10 @@ int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape 
 int gradient_reduce(ParamTable *params, Device *device, Dist *dist, Buckets *buckets, int n_losses) {
   if (dist->size == 1) return n_losses;
   buckets_finish(buckets);
+  if (dist->gpu) {
+    tree_collect(dist, device, &params->losses, n_losses * (int64_t)sizeof(double));
+    return dist->size * n_losses;
+  }
   Tensor losses = device_pull(device, &params->losses);
   tensor_set(&losses, 0, dist_sum(dist, sum_by_pairs((const double *)losses.data + dist->rank * n_losses, n_losses)));
   device_push(device, &params->losses);

@@ -35,7 +35,9 @@ StepNumbers gradient_numbers(const Batch *batch);
  * leaves in `carry` (or NULL) is taken is the caller's to say (carry_commit). */
 int gradient_parts(Model *model, Device *device, Dtype act, const GradientShape *shape, const Batch *batch,
                    Carry *carry, Buckets *buckets);
-/* Collective: the losses become the one of all ranks (1 is returned; n_losses by a rank alone), and so do the gradients: of a split table (zero.h) in the own ranges. */
+/* Collective: the gradients become those of all ranks, of a split table (zero.h) in the own ranges, and so do the losses: their
+ * number is returned, which is 1, their sum, where ranks pass vectors through the host's memory. Ranks that pass them between
+ * GPUs do not wait for these. */
 int gradient_reduce(ParamTable *params, Device *device, Dist *dist, Buckets *buckets, int n_losses);
 /* What turns the sum of losses into the mean. */
 double gradient_scale(const Batch *batch);

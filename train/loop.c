@@ -14,6 +14,7 @@
 #include "train/sample.h"
 #include "train/settle.h"
 #include "train/stop.h"
+#include "train/tree.h"
 #include "train/zero.h"
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
@@ -189,6 +190,7 @@ Status loop_train(Run *run) {
   run->settled = run->step;
   while (run->step < train->steps && !run_is_stale(run)) {
     const double lr = make_step(run);
+    tree_keep_pace(run->dist, &run->device, run->step);
     plant_difference(run);
 
     run->step++;

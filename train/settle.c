@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "train/tree.h"
+
 static Status refuse(Run *run, int64_t step, const Verdict *verdict) {
   const Param *bad = verdict->bad >= 0 ? params_at(&run->model->params, verdict->bad) : NULL;
   char *what = bad ? base_format("the gradient of %s is not finite (loss %g)", bad->name, verdict->loss)
@@ -28,13 +30,20 @@ static Status refuse(Run *run, int64_t step, const Verdict *verdict) {
   return status;
 }
 
+/* Where ranks speak through the host's memory, or judge by it, it waited already. */
+static bool waits_anyway(const Run *run) {
+  const bool speaks_itself = run->dist->size > 1 && (!run->dist->gpu || params_split(&run->model->params));
+  return !run->device.backend->memory || speaks_itself;
+}
+
 bool settle_must(const Run *run) {
-  return !run->device.backend->memory || run->dist->size > 1 || (run->carry && run->carry->lost) ||
-         run->step - run->settled == PARAMS_VERDICTS - 1;
+  return waits_anyway(run) || (run->carry && run->carry->lost) || run->step - run->settled == PARAMS_VERDICTS - 1;
 }
 
 Status settle(Run *run, Verdict *verdict) {
   if (run->settled == run->step) return STATUS_OK;
+  tree_wait(run->dist, &run->device);
+  buckets_settle(run->buckets);
   const Tensor host = device_pull(&run->device, &run->model->params.verdicts);
   const Verdict *verdicts = host.data;
   while (run->settled < run->step) {

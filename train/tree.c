@@ -80,12 +80,34 @@ void tree_all_gather(Dist *dist, Device *device, const Tensor *x, const int64_t 
   device_push(device, x);
 }
 
+void tree_collect(Dist *dist, Device *device, const Tensor *x, int64_t bytes) {
+  CHECK(dist->gpu, "ranks' own bytes are collected on a GPU");
+  char *data = x->data;
+  for (int64_t bit = 1; bit < dist->size; bit <<= 1) {
+    const int64_t own = dist->rank / bit * bit;
+    exchange(&(Place){dist, device}, dist->rank ^ (int)bit, data + own * bytes, bit * bytes, data + (own ^ bit) * bytes,
+             bit * bytes, "the sum of losses");
+  }
+}
+
+enum { ALL_MARKS = -1 };
+
 /* NCCL's work waits for a lost peer until somebody aborts it, so who waits for the work asks after the peers meanwhile. */
-void tree_wait(Dist *dist, Device *device) {
-  if (!dist->gpu) return;
-  while (!device->backend->lanes->idle()) {
+static void wait_for_mark(Dist *dist, const BackendLanes *lanes, int mark) {
+  while (mark == ALL_MARKS ? !lanes->idle() : !lanes->passed(mark)) {
     if (!dist->gpu->healthy()) break;
     nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
   }
   if (!dist->gpu->healthy()) dist_lost(dist, "the sum of gradients");
+}
+
+void tree_wait(Dist *dist, Device *device) {
+  if (dist->gpu) wait_for_mark(dist, device->backend->lanes, ALL_MARKS);
+}
+
+void tree_keep_pace(Dist *dist, Device *device, int64_t step) {
+  if (!dist->gpu) return;
+  const BackendLanes *lanes = device->backend->lanes;
+  lanes->mark(LANES_PACE + (int)(step % 2));
+  wait_for_mark(dist, lanes, LANES_PACE + (int)((step + 1) % 2));
 }

@@ -13,5 +13,10 @@
 void tree_reduce_scatter(Dist *dist, Device *device, const Tensor *x, const Tensor *spare, const int64_t *bounds);
 /* Each range of x becomes its owner's. bounds: size + 1, in bytes. */
 void tree_all_gather(Dist *dist, Device *device, const Tensor *x, const int64_t *bounds);
+/* Each rank's own `bytes` of x, which lie at its number times that, become known to all. Of a GPU's memory alone. */
+void tree_collect(Dist *dist, Device *device, const Tensor *x, int64_t bytes);
+/* Behind a step that may not be done: waits until the one before it is, so that the host is never far ahead and learns of a lost
+ * peer before it has to wait where it could not ask. */
+void tree_keep_pace(Dist *dist, Device *device, int64_t step);
 /* Waits for the lane in use, and finds out whether what was put there was done. The host's memory: it was. */
 void tree_wait(Dist *dist, Device *device);

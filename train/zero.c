@@ -57,10 +57,11 @@ void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
     optim_judge(params, params->device, e);
     return;
   }
-  CHECK(e->n_losses == 1, "%d losses of reduced gradients", e->n_losses);
+  tree_wait(dist, params->device);
   const Tensor losses = device_pull(params->device, &params->losses);
-  Verdict verdict = {
-      .loss = tensor_get(&losses, 0) * e->numbers->loss_scale, .norm = split_norm(params, dist), .bad = -1};
+  Verdict verdict = {.loss = sum_by_pairs(losses.data, e->n_losses) * e->numbers->loss_scale,
+                     .norm = split_norm(params, dist),
+                     .bad = -1};
   verdict.grad_scale = optim_clip_scale(verdict.norm, e->clip);
   if (!isfinite(verdict.norm)) {
     zero_gather(params, dist, &params->grads_flat);

@@ -115,12 +115,19 @@ static void lanes_mark(int i) {
   if (!marks[i]) CUDA_CHECK(cudaEventCreateWithFlags(&marks[i], cudaEventDefault));
   CUDA_CHECK(cudaEventRecord(marks[i], cuda_device.stream));
 }
+static bool lanes_passed(int i) {
+  if (!marks[i]) return true;
+  const cudaError_t error = cudaEventQuery(marks[i]);
+  if (error != cudaErrorNotReady) CUDA_CHECK(error);
+  return error == cudaSuccess;
+}
 static double lanes_seconds(int from, int to) {
   float ms = 0;
   CUDA_CHECK(cudaEventElapsedTime(&ms, marks[from], marks[to]));
   return 1e-3 * (double)ms;
 }
-static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_idle, lanes_mark, lanes_seconds};
+static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_idle,
+                                   lanes_mark, lanes_passed, lanes_seconds};
 
 #ifdef __CUDACC__
 /* ---- shared memory */

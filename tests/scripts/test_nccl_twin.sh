@@ -34,6 +34,14 @@ for every in 1 100; do
 done
 cmp bad-1/checkpoints/step-00000005.h5 bad-100/checkpoints/step-00000005.h5 || fail "a bad step of two ranks: other bytes where the host looked late"
 echo "ok: a bad step of two ranks"
+# Nobody waits for the device: a run of more steps waits no more often, on any rank.
+for steps in 6 12; do
+  ASPIS_SIMT_WAITS=1 over_tcp 2 waits-$steps --set train.eval_every=0 --set train.save_every=0 --set train.log_every=100 --set train.steps=$steps
+  grep -o '[0-9]* waits' waits-$steps.0.err waits-$steps.1.err | sed 's/^.*\.\([01]\).err/\1/' >waits-$steps.n
+  [ "$(wc -l <waits-$steps.n)" = 2 ] || fail "waits: $(cat waits-$steps.?.err)"
+done
+cmp waits-6.n waits-12.n || fail "waits of two ranks: $(xargs <waits-6.n) in 6 steps, $(xargs <waits-12.n) in 12"
+echo "ok: no step of two ranks waits"
 over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1 --set train.bucket_mb=0.001
 same bf16-1 bf16-4 "four ranks, bf16, state split, in pieces on the second stream"
 over_tcp 2 host --set train.transport=host

@@ -708,6 +708,12 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
   return *ms = (float)(1000 * (to->seconds - from->seconds)), cudaSuccess;
 }
 
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (event->captured) return forbidden(), cudaErrorStreamCaptureUnsupported;
+  if (event->reached < event->recorded) step_some();
+  return event->reached < event->recorded ? cudaErrorNotReady : cudaSuccess;
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (event->captured) return forbidden(), cudaErrorStreamCaptureUnsupported;

@@ -89,9 +89,10 @@ static void forward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t 
   }
 }
 
-KERNEL_FWD(gated_norm, GatedNorm) {
+/* All rows, shared among the threads that come here. */
+static void forward_rows(const GatedNorm *p) {
   const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
-#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
+#pragma omp for schedule(static) nowait
   for (int64_t b = 0; b < n_blocks; b++) {
     Work k = work_begin(p, b);
     real *const sum = k.sum;
@@ -108,6 +109,15 @@ KERNEL_FWD(gated_norm, GatedNorm) {
       }
       row_store(p->out, t, width, k.sum);
     }
+  }
+}
+
+KERNEL_FWD(gated_norm, GatedNorm) {
+  if (parallel_pays(tensor_count(p->x))) {
+#pragma omp parallel
+    forward_rows(p);
+  } else {
+    forward_rows(p);
   }
 }
 

@@ -1,9 +1,10 @@
 /* residual: y = stream + update;  dstream += dy,  dupdate += dy. */
 #include "tensor/cpu/cpu.h"
 
-KERNEL_FWD(residual, Residual) {
+/* All rows, shared among the threads that come here. */
+static void forward_rows(const Residual *p) {
   const int64_t n_t = tensor_rows(p->y), width = tensor_last(p->y);
-#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
+#pragma omp for schedule(static) nowait
   for (int64_t t = 0; t < n_t; t++)
     for (int64_t i = 0; i < width; i += ROW_RUN) {
       const int64_t n = min_i64(ROW_RUN, width - i);
@@ -13,6 +14,15 @@ KERNEL_FWD(residual, Residual) {
       real *restrict y_run = row_out(&y, t, NULL);
       for (int64_t j = 0; j < n; j++) y_run[j] = stream_run[j] + update_run[j];
     }
+}
+
+KERNEL_FWD(residual, Residual) {
+  if (parallel_pays(tensor_count(p->y))) {
+#pragma omp parallel
+    forward_rows(p);
+  } else {
+    forward_rows(p);
+  }
 }
 
 KERNEL_BWD(residual, Residual) {

@@ -48,9 +48,10 @@ static void backward_row(int64_t n, real eps, const real *restrict x, const real
   }
 }
 
-KERNEL_FWD(rms_norm, RmsNorm) {
+/* All rows, shared among the threads that come here. */
+static void forward_rows(const RmsNorm *p) {
   const int64_t n_t = tensor_rows(p->x), width = tensor_last(p->x), n_blocks = sum_blocks(n_t);
-#pragma omp parallel for schedule(static) if (parallel_pays(n_t * width))
+#pragma omp for schedule(static) nowait
   for (int64_t b = 0; b < n_blocks; b++) {
     const Work work = work_of_block(p, b);
     const real *w = row_load(p->weight, 0, width, work.w);
@@ -59,6 +60,15 @@ KERNEL_FWD(rms_norm, RmsNorm) {
       forward_row(width, (real)p->eps, row_load(p->x, t, width, NULL), w, y);
       row_store(p->y, t, width, y);
     }
+  }
+}
+
+KERNEL_FWD(rms_norm, RmsNorm) {
+  if (parallel_pays(tensor_count(p->x))) {
+#pragma omp parallel
+    forward_rows(p);
+  } else {
+    forward_rows(p);
   }
 }
 

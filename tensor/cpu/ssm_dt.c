@@ -38,9 +38,10 @@ static Work work_of_block(const SsmDt *p, int64_t block) {
 
 static Work work_begin(const SsmDt *p, int64_t block) {
   const Work k = work_of_block(p, block);
-  const int64_t n_h = p->dt->dim[1];
+  const int64_t n_t = p->dt->dim[0], n_h = p->dt->dim[1];
+  const int64_t n_rows = min_i64(PANEL, sum_block_start(n_t, block + 1) - sum_block_start(n_t, block));
   const real *dt_bias = p->dt_bias->data, *A_log = p->A_log ? p->A_log->data : NULL;
-  for (int64_t i = 0; i < PANEL * n_h; i++) {
+  for (int64_t i = 0; i < n_rows * n_h; i++) {
     k.dt_bias[i] = dt_bias[i % n_h];
     k.A[i] = A_log ? -real_exp(A_log[i % n_h]) : 0;
     k.zero[i] = 0;
@@ -104,9 +105,10 @@ static inline void forward3(const SsmDt *p, bool softplus, const Work *k, int64_
   }
 }
 
-KERNEL_FWD(ssm_dt, SsmDt) {
+/* All tokens, shared among the threads that come here. */
+static void forward_rows(const SsmDt *p) {
   const int64_t n_t = p->dt->dim[0], n_h = p->dt->dim[1], n_blocks = sum_blocks(n_t);
-#pragma omp parallel for schedule(static) if (parallel_pays(n_t * n_h))
+#pragma omp for schedule(static) nowait
   for (int64_t b = 0; b < n_blocks; b++) {
     const Work k = work_begin(p, b);
     const int64_t end = sum_block_start(n_t, b + 1);
@@ -118,6 +120,15 @@ KERNEL_FWD(ssm_dt, SsmDt) {
       else if (p->A_softplus) forward3(p, true, &k, n, dt, a, lambda);
       else forward3(p, false, &k, n, dt, a, lambda);
     }
+  }
+}
+
+KERNEL_FWD(ssm_dt, SsmDt) {
+  if (parallel_pays(tensor_count(p->dt))) {
+#pragma omp parallel
+    forward_rows(p);
+  } else {
+    forward_rows(p);
   }
 }
 

@@ -3,7 +3,8 @@
  *
  *   h' = exp(a) (h + (1-lambda) dt sum_r v_before,r k_before,r^T) + lambda dt sum_r v_r k_r^T;  y_r = h' q_r + D v_r
  * A row of h is read and written once: all that is added to it and all that is read of it goes along. dt and the gate are
- * those operations' own kernels. A task is one head of one sequence. */
+ * those operations' own kernels. A task is one head of one sequence,
+ * in Mamba-2 with the convolution of its own channels. */
 #include "tensor/cpu/ssd_scan.h"
 
 /* Rows of a state that go through together: they share what is loaded of k and q, and their sums overlap. A state is asked for
@@ -90,26 +91,25 @@ static const real *as_reals(const Tensor *t, int64_t n, real *buffer) {
   return row_load(&flat, 0, n, buffer);
 }
 
-static void mix_channels(const Step *s) {
+/* Mamba-2: channels [first, end) of a sequence's token. */
+static void mix_channels(const Step *s, int64_t seq, int64_t first, int64_t end) {
   const Conv1d *conv = &s->p->conv;
   const int64_t n_c = s->n_x + 2 * s->n_bc, n_w = conv->w->dim[2];
   enum { RUN = 256, MOST_TAPS = 64 };
   CHECK(n_w <= MOST_TAPS, "%lld taps", (long long)n_w);
-#pragma omp parallel for collapse(2) schedule(static) if (parallel_pays(s->n_seq * n_c * n_w))
-  for (int64_t seq = 0; seq < s->n_seq; seq++)
-    for (int64_t c = 0; c < n_c; c += RUN) {
-      const int64_t n = min_i64(RUN, n_c - c);
-      real taps[RUN * MOST_TAPS], biases[RUN], *x = s->mixed + seq * n_c + c;
-      const Tensor in = cols_from(conv->x, c), w_at = cols_from(conv->w, c * n_w);
-      const Tensor bias_at = conv->bias ? cols_from(conv->bias, c) : (Tensor){0};
-      const real *row = row_load(&in, seq, n, x), *w = as_reals(&w_at, n * n_w, taps);
-      const real *bias = conv->bias ? as_reals(&bias_at, n, biases) : NULL;
-      real *window = conv->window_in ? (real *)conv->window_in->data + (seq * n_c + c) * (n_w - 1) : NULL;
-      if (row != x) copy(x, row, n);
-      if (n_w == 4) convolve(n, 4, w, bias, window, x);
-      else convolve(n, n_w, w, bias, window, x);
-      for (int64_t i = 0; i < n; i++) x[i] = real_silu(x[i]);
-    }
+  for (int64_t c = first; c < end; c += RUN) {
+    const int64_t n = min_i64(RUN, end - c);
+    real taps[RUN * MOST_TAPS], biases[RUN], *x = s->mixed + seq * n_c + c;
+    const Tensor in = cols_from(conv->x, c), w_at = cols_from(conv->w, c * n_w);
+    const Tensor bias_at = conv->bias ? cols_from(conv->bias, c) : (Tensor){0};
+    const real *row = row_load(&in, seq, n, x), *w = as_reals(&w_at, n * n_w, taps);
+    const real *bias = conv->bias ? as_reals(&bias_at, n, biases) : NULL;
+    real *window = conv->window_in ? (real *)conv->window_in->data + (seq * n_c + c) * (n_w - 1) : NULL;
+    if (row != x) copy(x, row, n);
+    if (n_w == 4) convolve(n, 4, w, bias, window, x);
+    else convolve(n, n_w, w, bias, window, x);
+    for (int64_t i = 0; i < n; i++) x[i] = real_silu(x[i]);
+  }
 }
 
 /* Mamba-3: x, B and C of the projection; B and C through their norm; the turn. */
@@ -234,6 +234,7 @@ static void step_head(const Step *s, int64_t seq, int64_t h) {
     mamba3_pairs(s, seq, h, alpha, k, c, q, out + n_r * n_p);
     update_state(s, (int)(2 * n_r), alpha, c, k, q, state, out);
   } else {
+    mix_channels(s, seq, h * n_p, (h + 1) * n_p);
     for (int64_t i = 0; i < n_p; i++) c[i] = s->dt[at] * x[i];
     update_state(s, 1, alpha, c, row + s->n_x + g * n_n, row + s->n_x + s->n_bc + g * n_n, state, out);
   }
@@ -253,9 +254,9 @@ KERNEL_FWD(ssm_step, SsmStep) {
   Tensor out[3], y;
   const SsmDt dt = dt_part(&s, out);
   CPU_SYMBOL(ssm_dt_fwd_cpu)(&dt);
-  if (s.mamba3)
-    for (int64_t seq = 0; seq < s.n_seq; seq++) load_token(&s, seq);
-  else mix_channels(&s);
+  for (int64_t seq = 0; seq < s.n_seq; seq++)
+    if (s.mamba3) load_token(&s, seq);
+    else mix_channels(&s, seq, s.n_x, s.n_x + 2 * s.n_bc);
 #pragma omp parallel for collapse(2)                                                                                   \
     schedule(static) if (parallel_pays(2 * tensor_count(p->scan.ssm_in))) /* read and written */
   for (int64_t seq = 0; seq < s.n_seq; seq++)

@@ -41,7 +41,7 @@
 /* Whether a loop over n elements lasts long enough to wake other threads for it: that takes some tens of microseconds
  * where they sleep between loops. For the `if` of a parallel loop; it changes no bit. What a decoding step does in every
  * layer asks before it enters a parallel region, which even for one thread makes a team and drops it (0.7 us). */
-static inline bool parallel_pays(int64_t n) { return n >= 1 << 16; }
+static inline bool parallel_pays(int64_t n) { return n >= 1 << 14; }
 
 /* n reals as the nearest bfloat16, halfway to even. The instruction takes subnormal numbers for zero. */
 static inline void reals_to_bf16(int64_t n, const real *restrict from, uint16_t *restrict to) {

@@ -125,6 +125,18 @@ static inline void lanes_from_bf16(Lanes *to, const uint16_t *from) {
 #endif
 }
 
+/* Copies n floats past the caches where the processor can: for what is read so much later that it would only drive out what
+ * is read now. (An ordinary store first reads the line that it fills.) */
+static inline void copy_past_caches(float *to, const float *from, int64_t n) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i < n && (uintptr_t)(to + i) % LANES_BYTES != 0; i++) to[i] = from[i];
+  for (; i + LANES <= n; i += LANES) _mm512_stream_ps(to + i, _mm512_loadu_ps(from + i));
+  _mm_sfence();
+#endif
+  memcpy(to + i, from + i, (size_t)(n - i) * sizeof *to);
+}
+
 /* sum += x y of 2 LANES bfloat16 numbers, two products a lane. */
 #if defined(__AVX512BF16__)
 #define LANES_MULTIPLY_BF16 1

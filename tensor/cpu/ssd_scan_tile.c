@@ -246,7 +246,14 @@ void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {
   }
 }
 
+/* States of at least so many bytes are out of the caches before backward comes for them. */
+enum { MANY_STATES = 8 << 20 };
+
 void scan_store_state(const Scan *s, Tensor *to, int64_t i, const float *from) {
+  if (to && s->n_cols == s->n_n && tensor_bytes(to) >= MANY_STATES) {
+    copy_past_caches(real_block(to, i * s->n_p, s->n_n), from, s->n_p * s->n_n);
+    return;
+  }
   for (int64_t c = 0; c < s->n_p; c++) store_block(to, i * s->n_p + c, from + c * s->n_cols, s->n_n);
 }
 

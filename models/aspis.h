@@ -181,7 +181,7 @@ typedef struct SampleOptions {
   int top_k;
   uint64_t seed;
 } SampleOptions;
-/* One token from a row of F32 logits (vocab_size of them); -1 when one of them is not finite. The row is the sequence s. */
+/* One token from a row of logits (vocab_size of them); -1 when one of them is not finite. The row is the sequence s. */
 int sample_token(const Tensor *logits, int64_t row, int vocab_size, const SampleOptions *options, uint64_t draw);
 /* The penalty, on logits of a row: each token of before (n) counts once. */
 void sample_penalize(Tensor *logits, int64_t row, double penalty, const int32_t *before, int64_t n);

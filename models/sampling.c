@@ -66,38 +66,48 @@ static int draw_token(Candidate *heap, int n, double best, const SampleOptions *
   return token;
 }
 
-/* The likeliest of n tokens, the first of equals; -1 where a logit is not finite. */
-static int likeliest_token(const float *logit, int n) {
+/* Logits [first, first + n). */
+static void read_logits(const Tensor *logits, int64_t first, int n, double *to) {
+  if (logits->dtype == F32)
+    for (int i = 0; i < n; i++) to[i] = ((const float *)logits->data)[first + i];
+  else
+    for (int i = 0; i < n; i++) to[i] = tensor_get(logits, first + i);
+}
+
+/* The likeliest of n tokens from `first` on, the first of equals; -1 where a logit is not finite. */
+static int likeliest_token(const Tensor *logits, int64_t first, int n) {
   enum { RUN = 256 };
-  float highest = -INFINITY;
+  double run[RUN], highest = -INFINITY;
   int best = 0;
   for (int at = 0; at < n; at += RUN) {
-    const int end = at + RUN < n ? at + RUN : n;
-    float most = -INFINITY, none = 0;
+    const int n_run = at + RUN < n ? RUN : n - at;
+    double most = -INFINITY, none = 0;
+    read_logits(logits, first + at, n_run, run);
 #pragma omp simd reduction(max : most) reduction(+ : none)
-    for (int i = at; i < end; i++) {
-      most = logit[i] > most ? logit[i] : most;
-      none += logit[i] * 0; /* no number for what is not finite */
+    for (int i = 0; i < n_run; i++) {
+      most = run[i] > most ? run[i] : most;
+      none += run[i] * 0; /* no number for what is not finite */
     }
     if (none != 0) return -1;
-    if (most > highest) highest = most, best = at;
+    if (most > highest)
+      for (best = at, highest = most; run[best - at] < most;) best++;
   }
-  while (logit[best] < highest) best++;
   return best;
 }
 
 int sample_token(const Tensor *logits, int64_t row, int vocab_size, const SampleOptions *options, uint64_t draw) {
-  CHECK(logits->dtype == F32 && vocab_size >= 1 && vocab_size <= tensor_last(logits), "vocabulary of %d in logits %s",
-        vocab_size, tensor_shape_text(logits));
-  const float *logit = (const float *)logits->data + row * logits->ld;
-  const int best = likeliest_token(logit, vocab_size);
+  CHECK(vocab_size >= 1 && vocab_size <= tensor_last(logits), "vocabulary of %d in logits %s", vocab_size,
+        tensor_shape_text(logits));
+  const int64_t first = row * tensor_last(logits);
+  const int best = likeliest_token(logits, first, vocab_size);
   if (best < 0 || options->temperature <= 0) return best;
 
   Candidate *heap = base_alloc((size_t)vocab_size * sizeof *heap);
-  for (int i = 0; i < vocab_size; i++) heap[i] = (Candidate){logit[i], i};
+  for (int i = 0; i < vocab_size; i++) heap[i] = (Candidate){tensor_get(logits, first + i), i};
+  const double highest = tensor_get(logits, first + best);
   for (int i = vocab_size / 2 - 1; i >= 0; i--) sift_down(heap, vocab_size, i);
   Rng rng = rng_make(options->seed, RNG_SAMPLE, (uint32_t)row, draw);
-  const int token = draw_token(heap, vocab_size, logit[best], options, rng_uniform(&rng));
+  const int token = draw_token(heap, vocab_size, highest, options, rng_uniform(&rng));
   free(heap);
   return token;
 }

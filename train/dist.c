@@ -18,7 +18,6 @@
 #include "tensor/plugin.h"
 #include "train/dist_tcp.h"
 #include "train/log.h"
-#include "train/rendezvous.h"
 
 /* MPI is one a process, and so are ranks. */
 static Dist world;
@@ -53,13 +52,13 @@ Status dist_open(Dist **dist) {
   char host[DIST_HOST_BYTES] = "";
   gethostname(host, sizeof host - 1);
   StartKind kind;
-  Rendezvous unused;
-  TRY(rendezvous_find(&kind, &unused));
+  Rendezvous rendezvous;
+  TRY(rendezvous_find(&kind, &rendezvous));
   if (kind != START_ALONE) {
     const void *table = &dist_tcp;
     if (kind == START_MPI) TRY(plugin_load("mpi", "several ranks", "aspis_dist", DIST_LAYOUT, &table));
     const DistBackend *backend = table;
-    TRY(backend->start(&world.rank, &world.size, &world.local_rank, &world.local_size));
+    TRY(backend->start(&rendezvous, &world.rank, &world.size, &world.local_rank, &world.local_size));
     world.backend = backend;
     take_threads(&world);
     take_gpu(&world);

@@ -15,12 +15,14 @@
 
 #include "tensor/device.h"
 #include "train/dist_gpu.h"
+#include "train/rendezvous.h"
 
 /* What a plug-in exports as `aspis_dist`. Ranks call in step, one thread of each. A false return: a peer is lost. */
 typedef struct DistBackend {
   uint64_t layout; /* DIST_LAYOUT of its build */
   const char *name;
-  Status (*start)(int *rank, int *size, int *local_rank, int *local_size); /* local: among those on one host */
+  /* Who this process is, as `rendezvous` has it, or as the backend finds out (START_MPI). local: among those on one host. */
+  Status (*start)(const Rendezvous *rendezvous, int *rank, int *size, int *local_rank, int *local_size);
   /* Sends to and receives from `peer` at once, every one as many bytes as the other expects. */
   bool (*exchange)(int peer, const void *out, size_t out_bytes, void *in, size_t in_bytes);
   bool (*broadcast)(void *x, size_t bytes);                      /* rank 0's */
@@ -29,7 +31,7 @@ typedef struct DistBackend {
 } DistBackend;
 
 /* Changes when the above does. */
-#define DIST_LAYOUT (((uint64_t)1 << 32) + ((uint64_t)sizeof(Status) << 16) + sizeof(DistBackend))
+#define DIST_LAYOUT (((uint64_t)2 << 32) + ((uint64_t)sizeof(Status) << 16) + sizeof(DistBackend))
 
 enum { DIST_HOST_BYTES = 64 };
 

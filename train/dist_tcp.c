@@ -14,9 +14,8 @@
 #include <unistd.h>
 
 #include "train/net.h"
-#include "train/rendezvous.h"
 
-enum { LINE_BYTES = 512, DEFAULT_SECONDS = 60, HELLO_SECONDS = 2 };
+enum { LINE_BYTES = 512, HELLO_SECONDS = 2 };
 static const uint64_t KNOCK = 0x6b636f6e6b70736bu;
 
 /* What a rank brings to rank 0 ... */
@@ -44,12 +43,6 @@ static struct {
   int *fd; /* to each rank; -1: not yet */
   NetPlace *places;
 } mesh = {.listener = -1};
-
-static double seconds_to_meet(void) {
-  const char *asked = getenv("ASPIS_MEET_SECONDS");
-  const double seconds = asked && *asked ? strtod(asked, NULL) : 0;
-  return seconds > 0 ? seconds : DEFAULT_SECONDS;
-}
 
 /* ---- rank 0 */
 
@@ -109,7 +102,7 @@ static Status let_in(int fd, const Rendezvous *r) {
 }
 
 static Status gather_ranks(const Rendezvous *r) {
-  const double seconds = seconds_to_meet(), deadline = base_seconds() + seconds;
+  const double deadline = base_seconds() + r->seconds;
   mesh.listener = net_listen(r->port, mesh.size, &mesh.places[0]);
   if (mesh.listener < 0)
     return status_fail(CODE_PEER, "rank 0 cannot listen on port %d, where the ranks are to meet: %s; choose another",
@@ -121,7 +114,7 @@ static Status gather_ranks(const Rendezvous *r) {
       Status status = status_fail(CODE_PEER,
                                   "%s did not come to rank 0 on %s, port %d, within %g s: start as many as %s "
                                   "says, or give them longer with ASPIS_MEET_SECONDS",
-                                  missing, mesh.places[0].host, r->port, seconds, r->world_key);
+                                  missing, mesh.places[0].host, r->port, r->seconds, r->world_key);
       free(missing);
       return status;
     }
@@ -161,7 +154,7 @@ static Status find_master(const Rendezvous *r, uint32_t *address) {
 
 /* Rank 0 may be later than we are. */
 static Status knock(const Rendezvous *r, int *fd) {
-  const double seconds = seconds_to_meet(), deadline = base_seconds() + seconds;
+  const double deadline = base_seconds() + r->seconds;
   uint32_t address;
   TRY(find_master(r, &address));
   for (;;) {
@@ -169,7 +162,7 @@ static Status knock(const Rendezvous *r, int *fd) {
     if (*fd >= 0) return STATUS_OK;
     if (base_seconds() > deadline)
       return status_fail(CODE_PEER, "rank %d of %d: rank 0 does not answer on %s, port %d, within %g s: %s", r->rank,
-                         r->size, r->host, r->port, seconds, strerror(errno));
+                         r->size, r->host, r->port, r->seconds, strerror(errno));
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
   }
 }
@@ -181,14 +174,13 @@ static Status join_ranks(const Rendezvous *r) {
   TRY(knock(r, &mesh.fd[0]));
   Answer answer;
   /* rank 0 waits for the others before it answers, and says so when they do not come */
-  if (!net_send(mesh.fd[0], &hello, sizeof hello) ||
-      !net_receive(mesh.fd[0], &answer, sizeof answer, 2 * seconds_to_meet()))
+  if (!net_send(mesh.fd[0], &hello, sizeof hello) || !net_receive(mesh.fd[0], &answer, sizeof answer, 2 * r->seconds))
     return status_fail(CODE_PEER, "rank %d of %d: what listens on %s, port %d, is no rank 0 of this run, or left",
                        r->rank, r->size, r->host, r->port);
   answer.line[LINE_BYTES - 1] = '\0';
   if (answer.line[0]) return status_fail(CODE_PEER, "rank %d of %d: %s", r->rank, r->size, answer.line);
   mesh.token = answer.token;
-  if (!net_receive(mesh.fd[0], mesh.places, (size_t)mesh.size * sizeof *mesh.places, seconds_to_meet()))
+  if (!net_receive(mesh.fd[0], mesh.places, (size_t)mesh.size * sizeof *mesh.places, r->seconds))
     return status_fail(CODE_PEER, "rank %d of %d: rank 0 left while the ranks met", r->rank, r->size);
   return STATUS_OK;
 }
@@ -203,19 +195,16 @@ static void tcp_finish(void) {
   mesh.fd = NULL, mesh.places = NULL, mesh.size = 0, mesh.listener = -1;
 }
 
-static Status tcp_start(int *rank, int *size, int *local_rank, int *local_size) {
-  StartKind kind;
-  Rendezvous r;
-  TRY(rendezvous_find(&kind, &r));
-  mesh.rank = r.rank, mesh.size = r.size;
-  mesh.fd = base_alloc((size_t)r.size * sizeof *mesh.fd);
-  mesh.places = base_zalloc((size_t)r.size * sizeof *mesh.places);
-  for (int i = 0; i < r.size; i++) mesh.fd[i] = -1;
-  TRY_OR(r.rank == 0 ? receive_ranks(&r) : join_ranks(&r), tcp_finish());
-  *rank = r.rank, *size = r.size, *local_rank = *local_size = 0;
-  for (int i = 0; i < r.size; i++)
-    if (strcmp(mesh.places[i].host, mesh.places[r.rank].host) == 0) ++*local_size, *local_rank += i < r.rank;
-  if (r.local_rank >= 0) *local_rank = r.local_rank;
+static Status tcp_start(const Rendezvous *r, int *rank, int *size, int *local_rank, int *local_size) {
+  mesh.rank = r->rank, mesh.size = r->size;
+  mesh.fd = base_alloc((size_t)r->size * sizeof *mesh.fd);
+  mesh.places = base_zalloc((size_t)r->size * sizeof *mesh.places);
+  for (int i = 0; i < r->size; i++) mesh.fd[i] = -1;
+  TRY_OR(r->rank == 0 ? receive_ranks(r) : join_ranks(r), tcp_finish());
+  *rank = r->rank, *size = r->size, *local_rank = *local_size = 0;
+  for (int i = 0; i < r->size; i++)
+    if (strcmp(mesh.places[i].host, mesh.places[r->rank].host) == 0) ++*local_size, *local_rank += i < r->rank;
+  if (r->local_rank >= 0) *local_rank = r->local_rank;
   return STATUS_OK;
 }
 

@@ -113,9 +113,16 @@ static const struct {
               {by_torchrun, START_TCP, of_torchrun, "LOCAL_RANK"},
               {by_slurm, START_TCP, of_slurm, "SLURM_LOCALID"}};
 
+static double seconds_to_meet(void) {
+  enum { DEFAULT_SECONDS = 60 };
+  const char *asked = variable("ASPIS_MEET_SECONDS");
+  const double seconds = asked ? strtod(asked, NULL) : 0;
+  return seconds > 0 ? seconds : DEFAULT_SECONDS;
+}
+
 Status rendezvous_find(StartKind *kind, Rendezvous *r) {
   *kind = START_ALONE;
-  *r = (Rendezvous){.size = 1, .local_rank = -1};
+  *r = (Rendezvous){.size = 1, .local_rank = -1, .seconds = seconds_to_meet()};
   for (size_t i = 0; i < sizeof STARTS / sizeof *STARTS; i++) {
     if (!STARTS[i].found()) continue;
     if (STARTS[i].read) TRY(STARTS[i].read(r));

@@ -5,7 +5,7 @@
  *   RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT         torchrun; where its agent keeps that port, the next one is ours
  *   SLURM_PROCID, SLURM_STEP_NUM_TASKS                 srun without MPI: rank 0 is on the step's first host
  *
- * ASPIS_MASTER goes before the last two's own meeting place. */
+ * ASPIS_MASTER goes before the last two's own meeting place. ASPIS_MEET_SECONDS (60): how long ranks wait for each other there. */
 #pragma once
 
 #include "tensor/base.h"
@@ -18,6 +18,7 @@ typedef struct Rendezvous {
   int local_rank; /* -1: nobody said */
   char host[256]; /* of rank 0 */
   uint16_t port;
+  double seconds;
   const char *world_key; /* the variable that says how many */
 } Rendezvous;
 

@@ -9,7 +9,8 @@
 
 #include "train/dist.h"
 
-static Status mpi_start(int *rank, int *size, int *local_rank, int *local_size) {
+static Status mpi_start(const Rendezvous *rendezvous, int *rank, int *size, int *local_rank, int *local_size) {
+  (void)rendezvous;
   int level;
   if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS || level < MPI_THREAD_SERIALIZED)
     return status_fail(CODE_USAGE,

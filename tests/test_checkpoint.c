@@ -338,24 +338,23 @@ Test(checkpoint, survives_kill_at_any_moment) {
     int how;
     cr_assert(waitpid(child, &how, 0) == child && WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL, "round %d: status %x",
               round, how);
-    char *path, *message;
-    store_ok(checkpoint_find_last(run, &path, &message), "find");
+    Checkpoint *last;
+    char *message;
+    store_ok(checkpoint_open_last(run, &last, &message), "find");
     cr_assert_null(message, "round %d: a published file is damaged: %s", round, message);
     if (*acknowledged == 0) {
-      free(path);
+      checkpoint_close(last);
       continue;
     }
-    CheckpointInfo info;
-    cr_assert_not_null(path, "round %d: step %lld is lost", round, (long long)*acknowledged);
-    store_ok(checkpoint_read_info(path, &info), "read");
-    cr_assert(info.step == *acknowledged || info.step == *acknowledged + 1,
-              "round %d: found step %lld, acknowledged %lld", round, (long long)info.step, (long long)*acknowledged);
-    CheckpointInfo expected = store_info(info.step);
-    cr_assert(loads_as(path, store, &expected, loaded, before, "after kill"), "round %d: the last one does not load",
-              round);
+    cr_assert_not_null(last, "round %d: step %lld is lost", round, (long long)*acknowledged);
+    const int64_t step = last->info.step;
+    cr_assert(step == *acknowledged || step == *acknowledged + 1, "round %d: found step %lld, acknowledged %lld", round,
+              (long long)step, (long long)*acknowledged);
+    CheckpointInfo expected = store_info(step);
+    cr_assert(loads_as(last->path, store, &expected, loaded, before, "after kill"),
+              "round %d: the last one does not load", round);
     checkpoint_info_free(&expected);
-    checkpoint_info_free(&info);
-    free(path);
+    checkpoint_close(last);
   }
   cr_assert_gt(*acknowledged, 30, "too few saves (%lld) for a test of kills", (long long)*acknowledged);
   save_step(store, *acknowledged + 1);
@@ -385,12 +384,15 @@ static void damage(int64_t step) {
 }
 
 static void expect_last(int64_t step, const char *said) {
-  char *path, *message, *expected = step ? checkpoint_step_path(run, step) : NULL;
-  store_ok(checkpoint_find_last(run, &path, &message), "find");
+  Checkpoint *last;
+  char *message, *expected = step ? checkpoint_step_path(run, step) : NULL;
+  store_ok(checkpoint_open_last(run, &last, &message), "find");
+  const char *path = last ? last->path : NULL;
   cr_assert((!path && !expected) || (path && expected && !strcmp(path, expected)), "found %s, expected %s",
             path ? path : "none", expected ? expected : "none");
   cr_assert(said ? message && strstr(message, said) : !message, "said \"%s\"", message ? message : "");
-  free(path), free(message), free(expected);
+  checkpoint_close(last);
+  free(message), free(expected);
 }
 
 Test(checkpoint, the_last_good_one_is_found) {
@@ -403,8 +405,9 @@ Test(checkpoint, the_last_good_one_is_found) {
   damage(100000000);
   expect_last(10, "step-100000000.h5");
   damage(10), damage(2);
-  char *path, *message;
-  store_expect(checkpoint_find_last(run, &path, &message), CODE_CHECKPOINT, "none of its 3 checkpoints", "all damaged");
+  Checkpoint *last;
+  char *message;
+  store_expect(checkpoint_open_last(run, &last, &message), CODE_CHECKPOINT, "none of its 3 checkpoints", "all damaged");
   free(best), free(noise);
   store_free(store);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tensor/rng.h"
@@ -503,5 +504,41 @@ Test(loop, skips_a_bad_update_and_goes_on_when_told) {
   cr_assert(run.step == 1 && run.cursor == 4, "step %lld, %lld samples: the skipped batch was not consumed",
             (long long)run.step, (long long)run.cursor);
   free(before), free(after);
+  run_end(&run, &config);
+}
+
+/* ---- resuming */
+
+/* Bytes that this process has asked of files so far. */
+static int64_t bytes_read(void) {
+  long long n = 0;
+  FILE *file = fopen("/proc/self/io", "r");
+  cr_assert(file && fscanf(file, "rchar: %lld", &n) == 1, "/proc/self/io");
+  fclose(file);
+  return n;
+}
+
+Test(loop, a_resumed_run_verifies_its_checkpoint_once_and_reads_it_once) {
+  const char *sets[] = {"model.d_model=256", "model.n_layer=1",    "data.tbptt.segment=24",
+                        "train.steps=1",     "train.eval_every=0", NULL};
+  Run run;
+  Config config;
+  struct stat st;
+  run_start(&run, &config, "resumed", sets);
+  Status status = loop_train(&run);
+  cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+  run_end(&run, &config);
+  cr_assert(stat("resumed/checkpoints/step-00000001.h5", &st) == 0 && st.st_size > 4 << 20,
+            "a checkpoint of %lld bytes", (long long)st.st_size);
+  status = config_parse(SMALL, "small.yaml", sets, 5, &config);
+  cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+  const int64_t before = bytes_read();
+  status = run_open(&run, &config,
+                    &(RunOptions){.directory = "resumed", .resume = RESUME_AUTO, .quiet = true, .dist = &alone});
+  const int64_t n = bytes_read() - before;
+  cr_assert(status.code == CODE_OK && run.step == 1 && !run.carry->lost, "step %lld: %s", (long long)run.step,
+            status.line);
+  cr_assert(n > 1.9 * (double)st.st_size && n < 2.2 * (double)st.st_size, "%lld bytes read of a checkpoint of %lld",
+            (long long)n, (long long)st.st_size);
   run_end(&run, &config);
 }

@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tensor/h5.h"
-
 #define MAX_TEXT_BYTES ((int64_t)256 << 20)
 #define VALUE_PREFIX "value."
 
@@ -193,18 +191,36 @@ static Status info_read(H5File *file, const char *path, CheckpointInfo *info) {
   return status;
 }
 
-/* Opens and reads the info; on failure nothing is left open or allocated. */
-static Status open_with_info(const char *path, int64_t max_bytes, H5File **file, CheckpointInfo *info) {
-  TRY(h5_open_sealed(path, max_bytes, CODE_CHECKPOINT, file));
-  *info = (CheckpointInfo){0};
-  TRY_OR(info_read(*file, path, info), (h5_close(*file), checkpoint_info_free(info)));
+void checkpoint_close(Checkpoint *c) {
+  if (!c) return;
+  h5_close(c->file);
+  checkpoint_info_free(&c->info);
+  free(c->path);
+  free(c);
+}
+
+Status checkpoint_open(const char *path, Checkpoint **checkpoint) {
+  H5File *file;
+  *checkpoint = NULL;
+  TRY(h5_open_sealed(path, 0, CODE_CHECKPOINT, &file));
+  Checkpoint *c = base_zalloc(sizeof *c);
+  *c = (Checkpoint){.path = base_strdup(path), .file = file};
+  TRY_OR(info_read(file, path, &c->info), checkpoint_close(c));
+  *checkpoint = c;
   return STATUS_OK;
 }
 
+static CheckpointInfo info_out_of(Checkpoint *c) {
+  const CheckpointInfo info = c->info;
+  c->info = (CheckpointInfo){0};
+  return info;
+}
+
 Status checkpoint_read_info(const char *path, CheckpointInfo *info) {
-  H5File *file;
-  TRY(open_with_info(path, 0, &file, info));
-  h5_close(file);
+  Checkpoint *c;
+  TRY(checkpoint_open(path, &c));
+  *info = info_out_of(c);
+  checkpoint_close(c);
   return STATUS_OK;
 }
 
@@ -317,15 +333,19 @@ static Status tensors_load(H5File *file, ParamTable *params, int n_sets) {
   return STATUS_OK;
 }
 
+Status checkpoint_take(Checkpoint *c, ParamTable *params, bool with_optimizer) {
+  CHECK(!with_optimizer || has_moments(params), "%s: the parameters have no moments to load into", c->path);
+  const int n_sets = with_optimizer ? N_SETS : 1;
+  TRY(compare(c->file, c->path, params, n_sets));
+  return tensors_load(c->file, params, n_sets);
+}
+
 Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *params, bool with_optimizer) {
-  CHECK(!with_optimizer || has_moments(params), "%s: the parameters have no moments to load into", path);
-  H5File *file;
-  TRY(open_with_info(path, 0, &file, info));
-  int n_sets = with_optimizer ? N_SETS : 1;
-  Status status = compare(file, path, params, n_sets);
-  if (status.code == CODE_OK) status = tensors_load(file, params, n_sets);
-  h5_close(file);
-  if (status.code != CODE_OK) checkpoint_info_free(info);
+  Checkpoint *c;
+  TRY(checkpoint_open(path, &c));
+  Status status = checkpoint_take(c, params, with_optimizer);
+  if (status.code == CODE_OK) *info = info_out_of(c);
+  checkpoint_close(c);
   return status;
 }
 
@@ -344,16 +364,10 @@ static Status further_load(H5File *file, const char *path, Device *device, const
   return STATUS_OK;
 }
 
-Status checkpoint_load_tensors(const char *path, Device *device, const CheckpointTensor *tensors, int n, bool *found) {
-  H5File *file;
-  CheckpointInfo info;
-  TRY(open_with_info(path, 0, &file, &info));
-  checkpoint_info_free(&info);
+Status checkpoint_take_tensors(Checkpoint *c, Device *device, const CheckpointTensor *tensors, int n, bool *found) {
   *found = false;
-  for (int i = 0; i < n; i++) *found |= h5_has(file, tensors[i].name);
-  Status status = *found ? further_load(file, path, device, tensors, n) : STATUS_OK;
-  h5_close(file);
-  return status;
+  for (int i = 0; i < n; i++) *found |= h5_has(c->file, tensors[i].name);
+  return *found ? further_load(c->file, c->path, device, tensors, n) : STATUS_OK;
 }
 
 /* ---- the checkpoints of a run */
@@ -405,26 +419,23 @@ static Status verify(const char *path) {
   return STATUS_OK;
 }
 
-Status checkpoint_find_last(const char *run_dir, char **path, char **message) {
-  *path = *message = NULL;
+Status checkpoint_open_last(const char *run_dir, Checkpoint **checkpoint, char **message) {
+  *checkpoint = NULL, *message = NULL;
   int64_t *steps;
   int n;
   TRY(steps_list(run_dir, &steps, &n));
-  for (int i = 0; i < n && !*path; i++) {
+  for (int i = 0; i < n && !*checkpoint; i++) {
     char *candidate = checkpoint_step_path(run_dir, steps[i]);
-    Status status = verify(candidate);
-    if (status.code == CODE_OK) {
-      *path = candidate;
-      continue;
-    }
+    Status status = checkpoint_open(candidate, checkpoint);
+    free(candidate);
+    if (status.code == CODE_OK) continue;
     char *longer = *message ? base_format("%s\n%s", *message, status.line) : base_strdup(status.line);
     free(*message);
     *message = longer;
     status_clear(&status);
-    free(candidate);
   }
   free(steps);
-  if (*path || n == 0) return STATUS_OK;
+  if (*checkpoint || n == 0) return STATUS_OK;
   Status status = status_fail(CODE_CHECKPOINT, "%s: none of its %d checkpoints can be used:\n%s", run_dir, n, *message);
   free(*message);
   *message = NULL;

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "nn/params.h"
+#include "tensor/h5.h"
 
 #define CHECKPOINT_FORMAT 1
 #define CHECKPOINT_MAX_VALUES 16
@@ -37,7 +38,7 @@ typedef struct CheckpointInfo {
   char *version, *commit;                        /* required */
   CheckpointValue values[CHECKPOINT_MAX_VALUES]; /* small numbers the loop wants back, sorted by name when read */
   int n_values;
-  CheckpointTensor *tensors; /* saved, too; reading leaves them to checkpoint_load_tensors */
+  CheckpointTensor *tensors; /* saved, too; reading leaves them to checkpoint_take_tensors */
   int n_tensors;
   bool has_optimizer; /* set by reading */
 } CheckpointInfo;
@@ -56,22 +57,33 @@ typedef struct CheckpointGather {
 Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params);
 Status checkpoint_save_gathered(const char *path, const CheckpointInfo *info, const ParamTable *params,
                                 const CheckpointGather *gather);
-/* Verifies the whole file and reads everything but tensors. */
-Status checkpoint_read_info(const char *path, CheckpointInfo *info);
-/* Verifies the whole file, requires exactly the table's parameters and shapes (all differences are listed), then fills
- * values, masters and, when asked for, moments. Nothing is written into params before everything is checked. */
-Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *params, bool with_optimizer);
 
+/* A file that was verified and is kept open, so that all of it can be taken without verifying it again. */
+typedef struct Checkpoint {
+  char *path;
+  CheckpointInfo info;
+  H5File *file;
+} Checkpoint;
+/* Verifies the whole file and reads everything but tensors. */
+Status checkpoint_open(const char *path, Checkpoint **checkpoint);
+void checkpoint_close(Checkpoint *checkpoint); /* NULL: nothing */
+/* Requires exactly the table's parameters and shapes (all differences are listed), then fills values, masters and, when asked
+ * for, moments. Nothing is written into params before everything is checked. */
+Status checkpoint_take(Checkpoint *checkpoint, ParamTable *params, bool with_optimizer);
 /* Fills these from a file that holds all of them, in these shapes; *found is false where it holds none. */
-Status checkpoint_load_tensors(const char *path, Device *device, const CheckpointTensor *tensors, int n, bool *found);
+Status checkpoint_take_tensors(Checkpoint *checkpoint, Device *device, const CheckpointTensor *tensors, int n,
+                               bool *found);
+/* Of a file that one thing is wanted of: opened, read or taken, and closed. */
+Status checkpoint_read_info(const char *path, CheckpointInfo *info);
+Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *params, bool with_optimizer);
 
 /* <run_dir>/checkpoints/step-%08d.h5 and <run_dir>/checkpoints/best.h5 (a file like any other: checkpoint_save);
  * malloc'ed. */
 char *checkpoint_step_path(const char *run_dir, int64_t step);
 char *checkpoint_best_path(const char *run_dir);
-/* The newest step-*.h5 that verifies; *path is NULL when the run has none at all. *message: NULL, or what was damaged and
- * passed over. Fails when there are some and none verifies. Both strings malloc'ed. */
-Status checkpoint_find_last(const char *run_dir, char **path, char **message);
+/* The newest step-*.h5 that verifies; NULL when the run has none at all. *message: NULL, or what was damaged and passed over,
+ * malloc'ed. Fails when there are some and none verifies. */
+Status checkpoint_open_last(const char *run_dir, Checkpoint **checkpoint, char **message);
 /* Keeps the newest `keep` (>= 1) step files, deletes older ones; best.h5 stays. Nothing is deleted unless the newest
  * verifies. */
 Status checkpoint_prune(const char *run_dir, int keep);

@@ -100,14 +100,10 @@ static Status inspect_opened(H5File *file, const char *path, const CheckpointInf
   return walk_tensors(file, true, &total);
 }
 
-static Status inspect_checkpoint(const char *path) {
-  CheckpointInfo info;
-  TRY(checkpoint_read_info(path, &info));
-  H5File *file = NULL;
-  Status status = h5_open_sealed(path, 0, CODE_CHECKPOINT, &file);
-  if (status.code == CODE_OK) status = inspect_opened(file, path, &info);
-  h5_close(file);
-  checkpoint_info_free(&info);
+/* Closes it. */
+static Status inspect_checkpoint(Checkpoint *checkpoint) {
+  Status status = inspect_opened(checkpoint->file, checkpoint->path, &checkpoint->info);
+  checkpoint_close(checkpoint);
   return status;
 }
 
@@ -157,19 +153,18 @@ static bool is_shards(const char *folder) {
 }
 
 static Status inspect_run(const char *directory) {
-  char *path, *message;
-  TRY(checkpoint_find_last(directory, &path, &message));
+  Checkpoint *last;
+  char *message;
+  TRY(checkpoint_open_last(directory, &last, &message));
   if (message) fprintf(stderr, "aspis: passed over: %s\n", message);
   free(message);
-  if (!path)
+  if (!last)
     return status_fail(CODE_CHECKPOINT,
                        "%s: found neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin), expected "
                        "a run directory, a "
                        "weights directory or a checkpoint .h5",
                        directory);
-  Status status = inspect_checkpoint(path);
-  free(path);
-  return status;
+  return inspect_checkpoint(last);
 }
 
 /* The file itself stands for its directory, because its config.json lies there. */
@@ -191,7 +186,10 @@ static Status cmd_inspect(const Command *command) {
   if (stat(path, &st) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
   if (S_ISDIR(st.st_mode) && is_shards(path)) return inspect_shards(path);
   if (S_ISDIR(st.st_mode)) return weights_directory(path) ? inspect_weights(path) : inspect_run(path);
-  return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".bin")) ? inspect_file(path) : inspect_checkpoint(path);
+  if (dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".bin"))) return inspect_file(path);
+  Checkpoint *checkpoint;
+  TRY(checkpoint_open(path, &checkpoint));
+  return inspect_checkpoint(checkpoint);
 }
 
 const CommandSpec command_inspect = {

@@ -29,14 +29,11 @@ static bool is_models(const Key *key) { return strncmp(key->path, "model.", 6) =
 
 /* The model's config of a weights directory, a run directory or a checkpoint. */
 static Status read_model(const char *from, ModelConfig *model) {
-  char *path;
-  bool is_checkpoint;
-  TRY(open_resolve(from, &path, &is_checkpoint));
-  CheckpointInfo info = {0};
-  Status status = is_checkpoint ? checkpoint_read_info(path, &info) : weights_read_config(path, model);
-  if (is_checkpoint && status.code == CODE_OK) status = model_config_from_json(info.model_json, path, model);
-  checkpoint_info_free(&info);
-  free(path);
+  Checkpoint *checkpoint;
+  TRY(open_resolve(from, &checkpoint));
+  if (!checkpoint) return weights_read_config(from, model);
+  Status status = model_config_from_json(checkpoint->info.model_json, checkpoint->path, model);
+  checkpoint_close(checkpoint);
   return status;
 }
 

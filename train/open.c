@@ -13,21 +13,17 @@
 
 #include "train/selftest.h"
 
-/* Fills path and is_checkpoint from what lies at `path`. */
-Status open_resolve(const char *path, char **file, bool *is_checkpoint) {
+Status open_resolve(const char *path, Checkpoint **checkpoint) {
   struct stat info;
-  *file = NULL, *is_checkpoint = true;
+  *checkpoint = NULL;
   if (stat(path, &info) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
-  if (!S_ISDIR(info.st_mode) || weights_directory(path)) {
-    *is_checkpoint = !S_ISDIR(info.st_mode);
-    *file = base_strdup(path);
-    return STATUS_OK;
-  }
+  if (!S_ISDIR(info.st_mode)) return checkpoint_open(path, checkpoint);
+  if (weights_directory(path)) return STATUS_OK;
   char *message;
-  TRY(checkpoint_find_last(path, file, &message));
+  TRY(checkpoint_open_last(path, checkpoint, &message));
   if (message) fprintf(stderr, "aspis: %s\n", message);
   free(message);
-  if (*file) return STATUS_OK;
+  if (*checkpoint) return STATUS_OK;
   return status_fail(CODE_CHECKPOINT,
                      "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected a "
                      "run directory, a checkpoint .h5 or a weights directory",
@@ -35,7 +31,8 @@ Status open_resolve(const char *path, char **file, bool *is_checkpoint) {
 }
 
 static Status find_checkpoint(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
-  TRY(checkpoint_read_info(open->path, &open->info));
+  open->info = open->checkpoint->info; /* closing the file leaves it here */
+  open->checkpoint->info = (CheckpointInfo){0};
   if (config_path) TRY(config_load(config_path, sets, n_sets, &open->config));
   else TRY(config_parse(open->info.config_yaml, open->path, sets, n_sets, &open->config));
   TRY(model_config_from_json(open->info.model_json, open->path, &open->config.model));
@@ -56,7 +53,9 @@ static Status find_weights(OpenModel *open, const char *config_path, const char 
 
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets) {
   *open = (OpenModel){0};
-  Status status = open_resolve(path, &open->path, &open->is_checkpoint);
+  Status status = open_resolve(path, &open->checkpoint);
+  open->is_checkpoint = open->checkpoint != NULL;
+  open->path = base_strdup(open->is_checkpoint ? open->checkpoint->path : path);
   if (status.code == CODE_OK)
     status = (open->is_checkpoint ? find_checkpoint : find_weights)(open, config_path, sets, n_sets);
   config_fit_samples(&open->config); /* the model's word, not the config's */
@@ -77,9 +76,10 @@ Status open_load(OpenModel *open, const PlanShape *shape) {
   open->model = model_new(&config->model);
   params_alloc(&open->model->params, &open->device, config->dtype, false, 0);
   if (!open->is_checkpoint) return weights_load(open->model, open->path);
-  CheckpointInfo info = {0};
-  Status status = checkpoint_load(open->path, &info, &open->model->params, false);
-  checkpoint_info_free(&info);
+  CHECK(open->checkpoint, "%s: its weights were taken before", open->path);
+  Status status = checkpoint_take(open->checkpoint, &open->model->params, false);
+  checkpoint_close(open->checkpoint);
+  open->checkpoint = NULL;
   return status;
 }
 
@@ -105,6 +105,7 @@ Status open_tokenizer(const OpenModel *open, Tokenizer **tokenizer) {
 void open_close(OpenModel *open) {
   if (open->model) model_free(open->model);
   device_close(&open->device);
+  checkpoint_close(open->checkpoint);
   checkpoint_info_free(&open->info);
   config_free(&open->config);
   free(open->path);

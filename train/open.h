@@ -10,14 +10,15 @@
 typedef struct OpenModel {
   char *path; /* the checkpoint, or the weights directory */
   bool is_checkpoint;
-  Config config;       /* of the run, with --set applied; of a weights directory: defaults and its config.json */
-  CheckpointInfo info; /* of a checkpoint */
+  Config config;          /* of the run, with --set applied; of a weights directory: defaults and its config.json */
+  CheckpointInfo info;    /* of a checkpoint */
+  Checkpoint *checkpoint; /* until open_load has taken its weights */
   Device device;
   Model *model; /* NULL until open_load */
 } OpenModel;
 
-/* The file, malloc'ed, or weights directory that `path` means. */
-Status open_resolve(const char *path, char **file, bool *is_checkpoint);
+/* The checkpoint that `path` means, to be closed; NULL: it is a weights directory. */
+Status open_resolve(const char *path, Checkpoint **checkpoint);
 /* Finds and reads everything but the weights. config_path: NULL, or a config to use instead of the checkpoint's own.
  * The model itself is always the file's. */
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);

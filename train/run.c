@@ -37,20 +37,17 @@ static Status make_directory(const char *path) {
   return status_fail(CODE_DATA, "%s: cannot make the run directory: %s", path, strerror(errno));
 }
 
-/* Which checkpoint to start from: *path is NULL for a fresh start. */
-static Status find_resume(const Run *run, const RunOptions *options, char **path, char **message) {
-  *path = *message = NULL;
-  if (options->resume == RESUME_PATH) {
-    *path = base_strdup(options->resume_path);
-    return STATUS_OK;
-  }
-  TRY(checkpoint_find_last(run->directory, path, message));
-  if (!*path || options->resume == RESUME_AUTO) return STATUS_OK;
+/* Which checkpoint to start from: NULL for a fresh start. */
+static Status find_resume(const Run *run, const RunOptions *options, Checkpoint **checkpoint, char **message) {
+  *checkpoint = NULL, *message = NULL;
+  if (options->resume == RESUME_PATH) return checkpoint_open(options->resume_path, checkpoint);
+  TRY(checkpoint_open_last(run->directory, checkpoint, message));
+  if (!*checkpoint || options->resume == RESUME_AUTO) return STATUS_OK;
   if (options->resume == RESUME_REFUSE)
     return status_fail(CODE_USAGE,
                        "%s already holds a checkpoint (%s): continue it with --resume auto, start anew beside it with "
                        "--resume never, or choose another --out",
-                       run->directory, *path);
+                       run->directory, (*checkpoint)->path);
   /* never: the old checkpoints are put aside, not lost */
   char *from = base_format("%s/checkpoints", run->directory), *to = NULL;
   Status status = STATUS_OK;
@@ -64,8 +61,8 @@ static Status find_resume(const Run *run, const RunOptions *options, char **path
   *message = base_format("the checkpoints of an earlier run are kept in %s", to);
   free(from);
   free(to);
-  free(*path);
-  *path = NULL;
+  checkpoint_close(*checkpoint);
+  *checkpoint = NULL;
   return status;
 }
 
@@ -145,14 +142,11 @@ static Status open_model(Run *run) {
 static Status start_weights(Run *run) {
   params_init(&run->model->params, run->config->seed);
   if (!run->config->init_from) return STATUS_OK;
-  char *from;
-  bool is_checkpoint;
-  TRY(open_resolve(run->config->init_from, &from, &is_checkpoint));
-  CheckpointInfo info = {0};
-  Status status =
-      is_checkpoint ? checkpoint_load(from, &info, &run->model->params, false) : weights_load(run->model, from);
-  checkpoint_info_free(&info);
-  free(from);
+  Checkpoint *checkpoint;
+  TRY(open_resolve(run->config->init_from, &checkpoint));
+  if (!checkpoint) return weights_load(run->model, run->config->init_from);
+  Status status = checkpoint_take(checkpoint, &run->model->params, false);
+  checkpoint_close(checkpoint);
   return status;
 }
 
@@ -172,11 +166,11 @@ static void take_values(Run *run, const CheckpointInfo *info) {
 }
 
 /* The rows' states; a checkpoint of a run without them says where the rows are, but not what they have read. */
-static Status take_carry(Run *run, const char *path) {
+static Status take_carry(Run *run, Checkpoint *from) {
   int n;
   bool found;
   CheckpointTensor *tensors = carry_tensors(run->carry, run->model, &n);
-  Status status = checkpoint_load_tensors(path, &run->device, tensors, n, &found);
+  Status status = checkpoint_take_tensors(from, &run->device, tensors, n, &found);
   free(tensors);
   if (status.code == CODE_OK) run->carry->lost = !found;
   return status;
@@ -221,28 +215,28 @@ static Status claim_directory(Run *run, const RunOptions *options, char **messag
   if (!dist_is_first(run->dist)) return STATUS_OK;
   TRY(make_directory(run->directory));
   TRY(runlock_take(run->directory, &run->lock));
-  return find_resume(run, options, &run->resumed_from, message);
+  TRY(find_resume(run, options, &run->checkpoint, message));
+  if (run->checkpoint) run->resumed_from = base_strdup(run->checkpoint->path);
+  return STATUS_OK;
 }
 
 /* What the run computes with: on every rank, without a word between them. */
 static Status open_state(Run *run) {
-  const char *from = run->resumed_from;
-  CheckpointInfo info = {0}, loaded = {0};
-  if (from) TRY(checkpoint_read_info(from, &info));
-  Status status = open_dataset(run, from ? &info : NULL);
-  if (status.code == CODE_OK && from) status = match_checkpoint(run, from, &info);
-  if (status.code == CODE_OK) status = open_model(run);
-  if (status.code == CODE_OK)
-    status = from ? checkpoint_load(from, &loaded, &run->model->params, true) : start_weights(run);
-  checkpoint_info_free(&loaded);
-  if (status.code == CODE_OK && from) {
-    run->step = run->compared = info.step, run->cursor = info.data_cursor, run->tokens = info.tokens;
-    run->best_loss = info.best_loss;
-    take_values(run, &info);
-    if (run->carry) status = take_carry(run, from);
-  }
-  checkpoint_info_free(&info);
-  return status;
+  if (run->resumed_from && !run->checkpoint) TRY(checkpoint_open(run->resumed_from, &run->checkpoint));
+  Checkpoint *from = run->checkpoint;
+  const CheckpointInfo *info = from ? &from->info : NULL;
+  TRY(open_dataset(run, info));
+  if (from) TRY(match_checkpoint(run, from->path, info));
+  TRY(open_model(run));
+  TRY(from ? checkpoint_take(from, &run->model->params, true) : start_weights(run));
+  if (!from) return STATUS_OK;
+  run->step = run->compared = info->step, run->cursor = info->data_cursor, run->tokens = info->tokens;
+  run->best_loss = info->best_loss;
+  take_values(run, info);
+  if (run->carry) TRY(take_carry(run, from));
+  checkpoint_close(from);
+  run->checkpoint = NULL;
+  return STATUS_OK;
 }
 
 /* Rank 0's: what the run tells. */
@@ -329,6 +323,7 @@ void run_close(Run *run) {
   free(run->losses);
   batch_release(&run->batch);
   free(run->carry);
+  checkpoint_close(run->checkpoint);
   free(run->resumed_from);
   free(run->directory);
   if (run->lock >= 0) runlock_release(run->lock);

@@ -3,6 +3,7 @@
 
 #include "tensor/replay.h"
 #include "train/buckets.h"
+#include "train/checkpoint.h"
 #include "train/config.h"
 #include "train/evaluate.h"
 #include "train/fault.h"
@@ -29,6 +30,7 @@ typedef struct Run {
   Batch batch;                            /* the global batch; room for the longest */
   Carry *carry;                           /* the states of its rows (data.tbptt); NULL: rows stand alone */
   char *resumed_from;                     /* path, or NULL */
+  Checkpoint *checkpoint; /* the same, until all of it is taken; other ranks than 0 open it themselves */
   bool quiet, verbose;
   int lock;
   /* what a checkpoint keeps beside the weights */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/support/store.h"
 #include "train/check_config.h"
 #include "train/golden.h"
 
@@ -103,6 +104,32 @@ Test(golden, a_file_that_is_no_hdf5_or_lacks_tensors_is_an_error_and_no_result) 
   cr_assert_eq(status.code, CODE_DATA, "unknown kind: code %d", status.code);
   status_clear(&status);
   rmdir(folder);
+  device_close(&device);
+}
+
+/* forecaster_mamba3.h5 with another key in its config, in the place of one of the same length. */
+static void expect_refused_config(Device *device, const char *key) {
+  static const char OLD[] = "\"attn_layer_idx\": []";
+  char path[] = "/tmp/forecaster_XXXXXX.h5";
+  size_t n;
+  char *bytes = store_read(ASPIS_SOURCE_DIR "/tests/golden/forecaster_mamba3.h5", &n),
+       *at = memmem(bytes, n, OLD, sizeof OLD - 1);
+  cr_assert(at && strlen(key) == sizeof OLD - 1, "%s: no place for it", key);
+  memcpy(at, key, strlen(key));
+  cr_assert(mkstemps(path, 3) >= 0, "no temporary file");
+  store_write(path, bytes, n);
+  GoldenResult result;
+  store_expect(golden_check(device, F32, 0, path, &result), CODE_CHECKPOINT,
+               "expected one without a cycle, trained by mse", key);
+  unlink(path);
+  free(bytes);
+}
+
+Test(golden, a_forecaster_that_the_files_cannot_describe_is_refused) {
+  Device device;
+  store_ok(device_open(&device, "cpu", F32, SIZES), "device");
+  expect_refused_config(&device, "\"cycle\": 3          ");
+  expect_refused_config(&device, "\"loss\": \"quantile\"  ");
   device_close(&device);
 }
 

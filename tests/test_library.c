@@ -8,9 +8,11 @@
 #include <string.h>
 
 #include "tests/support/dataset.h"
+#include "tests/support/rundir.h"
 #include "tests/support/store.h"
 #include "tests/support/subject.h"
 #include "train/libaspis.h"
+#include "train/open.h"
 
 TestSuite(library, .init = workplace_enter, .fini = workplace_leave, .timeout = 300);
 
@@ -189,5 +191,28 @@ Test(library, begins_a_prompt_with_what_the_tokenizer_puts_before_a_text) {
   ok(aspis_encode_prompt(model, "ba", 2, &ids, &n), "prompt");
   cr_assert(n == 3 && ids[0] == 2 && ids[1] == 1 && ids[2] == 0, "a prompt: %lld tokens", (long long)n);
   aspis_free(ids);
+  aspis_close(model);
+}
+
+Test(library, prints_nothing_where_a_damaged_checkpoint_is_passed_over) {
+  int32_t tokens[N_TOKENS];
+  float logits[N_TOKENS * N_LOGITS];
+  write_model(0, tokens, logits);
+  cr_assert(system("mkdir -p run/checkpoints") == 0, "run/checkpoints");
+  OpenModel open;
+  store_ok(open_find(&open, "weights", NULL, NULL, 0), "weights");
+  store_ok(open_load(&open, &(PlanShape){0}), "weights");
+  char *yaml = config_to_yaml(&open.config), *json = model_config_to_json(&open.config.model);
+  const CheckpointInfo info = {.config_yaml = yaml, .model_json = json, .version = "0", .commit = "0"};
+  store_ok(checkpoint_save("run/checkpoints/step-00000001.h5", &info, &open.model->params), "save");
+  free(yaml), free(json);
+  open_close(&open);
+  write_text("run/checkpoints/step-00000002.h5", "damaged");
+  AspisModel *model;
+  const StderrCapture capture = stderr_capture_begin();
+  const int code = aspis_open("run", NULL, &model);
+  char *said = stderr_capture_end(capture);
+  cr_assert(code == 0 && !*said, "code %d, said \"%s\"", code, said);
+  free(said);
   aspis_close(model);
 }

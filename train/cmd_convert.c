@@ -139,6 +139,7 @@ static Status cmd_convert(const Command *command) {
   if (to != TO_H5) TRY(refuse_existing(command->args[1], command_has(command, "force")));
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
+  open_warn(&open);
   Status status = convert(&open, command, (To)to);
   open_close(&open);
   return status;

@@ -102,6 +102,7 @@ static Status cmd_eval(const Command *command) {
   Status status = open_find(&open, command->args[0], command_text(command, "config", NULL), sets, n_sets);
   free(sets);
   TRY(status);
+  open_warn(&open);
   status = evaluate_open(&open, command);
   open_close(&open);
   return status;

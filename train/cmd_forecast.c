@@ -222,6 +222,7 @@ static Status cmd_forecast(const Command *command) {
   OpenModel open;
   Series *series = NULL;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
+  open_warn(&open);
   Status status = forecast_series(&open, &series);
   if (status.code == CODE_OK)
     status = (command_has(command, "stream") ? forecast_stdin : forecast_file)(&open, series, command);

@@ -322,6 +322,7 @@ static Status cmd_generate(const Command *command) {
   Status status = open_find(&open, command->args[0], NULL, sets, dtype ? 1 : 0);
   free(set);
   TRY(status);
+  open_warn(&open);
   Tokenizer *tokenizer = NULL;
   if (open.config.model.task != TASK_LM)
     status =

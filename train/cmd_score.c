@@ -18,6 +18,7 @@ static Status cmd_score(const Command *command) {
     return status_fail(CODE_USAGE, "score: --out and --state-out both name %s, expected two files", files.out);
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
+  open_warn(&open);
   ScoreSummary summary;
   Status status = score_files(&open, &files, &summary);
   open_close(&open);

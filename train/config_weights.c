@@ -30,7 +30,9 @@ static bool is_models(const Key *key) { return strncmp(key->path, "model.", 6) =
 /* The model's config of a weights directory, a run directory or a checkpoint. */
 static Status read_model(const char *from, ModelConfig *model) {
   Checkpoint *checkpoint;
-  TRY(open_resolve(from, &checkpoint));
+  char *passed_over;
+  TRY(open_resolve(from, &checkpoint, &passed_over));
+  free(passed_over); /* told when its weights are taken */
   if (!checkpoint) return weights_read_config(from, model);
   Status status = model_config_from_json(checkpoint->info.model_json, checkpoint->path, model);
   checkpoint_close(checkpoint);

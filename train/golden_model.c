@@ -329,6 +329,9 @@ Status golden_check_forecaster(GoldenCase *c) {
   free(text);
   if (status.code != CODE_OK) return status;
   TRY(config_status(c, &config));
+  if (config.cycle > 0 || config.loss != FORECAST_MSE)
+    return status_fail(CODE_CHECKPOINT, "%s: config: found %s, expected one without a cycle, trained by mse", c->path,
+                       config.cycle > 0 ? "a cycle" : "another loss");
   Model *model = model_new(&config);
   status = check_forecaster_model(c, model);
   model_free(model);

@@ -13,16 +13,13 @@
 
 #include "train/selftest.h"
 
-Status open_resolve(const char *path, Checkpoint **checkpoint) {
+Status open_resolve(const char *path, Checkpoint **checkpoint, char **passed_over) {
   struct stat info;
-  *checkpoint = NULL;
+  *checkpoint = NULL, *passed_over = NULL;
   if (stat(path, &info) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
   if (!S_ISDIR(info.st_mode)) return checkpoint_open(path, checkpoint);
   if (weights_directory(path)) return STATUS_OK;
-  char *message;
-  TRY(checkpoint_open_last(path, checkpoint, &message));
-  if (message) fprintf(stderr, "aspis: %s\n", message);
-  free(message);
+  TRY(checkpoint_open_last(path, checkpoint, passed_over));
   if (*checkpoint) return STATUS_OK;
   return status_fail(CODE_CHECKPOINT,
                      "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected a "
@@ -53,7 +50,7 @@ static Status find_weights(OpenModel *open, const char *config_path, const char 
 
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets) {
   *open = (OpenModel){0};
-  Status status = open_resolve(path, &open->checkpoint);
+  Status status = open_resolve(path, &open->checkpoint, &open->passed_over);
   open->is_checkpoint = open->checkpoint != NULL;
   open->path = base_strdup(open->is_checkpoint ? open->checkpoint->path : path);
   if (status.code == CODE_OK)
@@ -61,6 +58,10 @@ Status open_find(OpenModel *open, const char *path, const char *config_path, con
   config_fit_samples(&open->config); /* the model's word, not the config's */
   if (status.code != CODE_OK) open_close(open);
   return status;
+}
+
+void open_warn(const OpenModel *open) {
+  if (open->passed_over) fprintf(stderr, "aspis: passed over: %s\n", open->passed_over);
 }
 
 Status open_load(OpenModel *open, const PlanShape *shape) {
@@ -108,6 +109,6 @@ void open_close(OpenModel *open) {
   checkpoint_close(open->checkpoint);
   checkpoint_info_free(&open->info);
   config_free(&open->config);
-  free(open->path);
+  free(open->path), free(open->passed_over);
   *open = (OpenModel){0};
 }

@@ -10,6 +10,7 @@
 typedef struct OpenModel {
   char *path; /* the checkpoint, or the weights directory */
   bool is_checkpoint;
+  char *passed_over;      /* damaged checkpoints that are newer; NULL: none */
   Config config;          /* of the run, with --set applied; of a weights directory: defaults and its config.json */
   CheckpointInfo info;    /* of a checkpoint */
   Checkpoint *checkpoint; /* until open_load has taken its weights */
@@ -17,11 +18,14 @@ typedef struct OpenModel {
   Model *model; /* NULL until open_load */
 } OpenModel;
 
-/* The checkpoint that `path` means, to be closed; NULL: it is a weights directory. */
-Status open_resolve(const char *path, Checkpoint **checkpoint);
+/* The checkpoint that `path` means, to be closed; NULL: it is a weights directory. *passed_over: as checkpoint_open_last's
+ * message. */
+Status open_resolve(const char *path, Checkpoint **checkpoint, char **passed_over);
 /* Finds and reads everything but the weights. config_path: NULL, or a config to use instead of the checkpoint's own.
  * The model itself is always the file's. */
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);
+/* Says on stderr what was passed over: for commands; the library prints nothing. */
+void open_warn(const OpenModel *open);
 /* Opens the device for the forward passes that shape tells and loads the weights. */
 Status open_load(OpenModel *open, const PlanShape *shape);
 /* The model's tokenizer: a checkpoint's own, or tokenizer.json of a weights directory; NULL: none. One with more tokens than the

@@ -143,7 +143,10 @@ static Status start_weights(Run *run) {
   params_init(&run->model->params, run->config->seed);
   if (!run->config->init_from) return STATUS_OK;
   Checkpoint *checkpoint;
-  TRY(open_resolve(run->config->init_from, &checkpoint));
+  char *passed_over;
+  TRY(open_resolve(run->config->init_from, &checkpoint, &passed_over));
+  if (passed_over && dist_is_first(run->dist)) fprintf(stderr, "aspis: passed over: %s\n", passed_over);
+  free(passed_over);
   if (!checkpoint) return weights_load(run->model, run->config->init_from);
   Status status = checkpoint_take(checkpoint, &run->model->params, false);
   checkpoint_close(checkpoint);

@@ -30,7 +30,7 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
 }
 
 static Scan forward_make(const SsdScan *p, Joint *joint, Carver *c) {
-  Scan s = scan_tile_sizes(p);
+  Scan s = scan_tile_sizes(p, false);
   scan_carve(&s, false, c);
   const bool split = s.segment < s.n_t;
   joint->segments = (Segment *)carve(c, s.n_segments * (int64_t)(sizeof(Segment) / sizeof(float)));

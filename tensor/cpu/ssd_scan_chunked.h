@@ -51,8 +51,9 @@
 
 #ifndef ASPIS_REAL_F64
 
-/* Rows of a tile: what an L1 cache holds of a few such squares. */
-enum { TILE_MAX = 64 };
+/* Rows of a tile: what an L1 cache holds of a few such squares. Forward half as many cost half as much inside the tile, where
+ * products need no packing; backward would have to find twice as many states again. */
+enum { TILE_MAX = 64, TILE_FORWARD_F32 = 32 };
 /* A group's heads are split until there are about this many tasks: each part computes what heads share anew. Sequences
  * are split where that leaves fewer tasks than SEGMENT_TASKS, and only into segments long enough to pay. */
 enum { CHUNKED_TASKS = 16, SEGMENT_TASKS = 8, SEGMENT_MIN = 512 };
@@ -95,8 +96,8 @@ typedef struct TileWork {
   float *row;             /* (max(N, P)): a row being converted */
 } TileWork;
 
-/* Sizes of a call. */
-Scan scan_tile_sizes(const SsdScan *p);
+/* Sizes of a call, forward or backward. */
+Scan scan_tile_sizes(const SsdScan *p, bool backward);
 /* Scratch of a forward call. */
 int64_t scan_forward_scratch(const SsdScan *p);
 /* Cuts the sequences into segments, in order; returns how many. */

@@ -79,7 +79,7 @@ static int64_t work_carve(const Scan *s, Work *w, float *block) {
 }
 
 static Scan backward_make(const SsdScan *p, Carried *carried, Carver *c) {
-  Scan s = scan_tile_sizes(p);
+  Scan s = scan_tile_sizes(p, true);
   s.n_slab = min_i64(s.n_t, s.n_segments * span_tokens(s.n_q));
   scan_carve(&s, true, c);
   const int64_t n = s.n_segments * s.n_h;

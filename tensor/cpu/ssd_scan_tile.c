@@ -4,14 +4,15 @@
 
 #ifndef ASPIS_REAL_F64
 
-Scan scan_tile_sizes(const SsdScan *p) {
+Scan scan_tile_sizes(const SsdScan *p, bool backward) {
   Scan s = scan_sizes(p, CHUNKED_TASKS);
   s.n_rows = round_up(s.n_p, LANES);
   s.n_cols = round_up(s.n_n, LANES);
-  s.n_tile = min_i64(min_i64(max_i64(1, TILE_MAX / s.n_r), s.n_q), s.n_t);
+  s.bf16 = TILE_BF16_NATIVE && p->x->dtype == BF16;
+  const int64_t most_rows = backward || s.bf16 ? TILE_MAX : TILE_FORWARD_F32;
+  s.n_tile = min_i64(min_i64(max_i64(1, most_rows / s.n_r), s.n_q), s.n_t);
   s.n_m = round_up(s.n_tile * s.n_r, LANES);
   s.max_heads = ceil_div(s.heads_per_group, s.n_parts);
-  s.bf16 = TILE_BF16_NATIVE && p->x->dtype == BF16;
   s.kq_shared = !p->B_norm && s.n_s == 0;
   const int64_t pieces = ceil_div(SEGMENT_TASKS, s.n_seq * s.n_g * s.n_parts);
   s.segment = round_up(pieces > 1 ? max_i64(SEGMENT_MIN, ceil_div(s.n_t, s.n_seq * pieces)) : s.n_t, s.n_q);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Chooses a forecaster by rolling folds through time, without sight of a test part (docs/forecasting.md).
 
-    choose_by_folds.py ETTh1.csv --aspis build/aspis --out runs/folds [--ablate] [--rows 11520] [--draws 60]
+    choose_by_folds.py ETTh1.csv --aspis build/aspis --out runs/folds [--ablate] [--rows 11520] [--draws 60] [--set KEY=VALUE]
 
 Fold k trains on the first rows of the file and is scored on the `--window` rows behind them. Settings are drawn from SPACE and
 scored by the mean over folds of MSE / MSE of ridge regression on the same windows:
@@ -84,6 +84,7 @@ class Search:
             f"train.eval_every={steps // 4}", f"train.save_every={steps}", "train.patience=0"]
         if self.args.ablate:
             keys.append("model.ablate=mixer")
+        keys += self.args.set
         command = [self.args.aspis, "train", self.args.config, "--out", out, "--quiet"]
         subprocess.run(command + [a for key in keys for a in ("--set", key)], check=True, stdout=subprocess.DEVNULL)
         told = subprocess.run([self.args.aspis, "eval", out, "--part", "val", "--json"], check=True, capture_output=True)
@@ -114,6 +115,7 @@ def main():
     parser.add_argument("--window", type=int, default=1440, help="rows that a fold is scored on")
     parser.add_argument("--context", type=int, default=96, help="look-back")
     parser.add_argument("--draws", type=int, default=60)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key that all settings share")
     parser.add_argument("--ablate", action="store_true", help="the identity in the mixers' place")
     search = Search(parser.parse_args())
     everything = range(FOLDS)

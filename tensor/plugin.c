@@ -30,7 +30,10 @@ char *plugin_path(const char *name) {
 }
 
 bool plugin_has_gpu(void) {
-  if (access("/proc/driver/nvidia/version", R_OK) != 0 && access("/dev/dxg", R_OK) != 0) return false;
+  static const char *const SIGNS[] = {"/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"};
+  bool is_there = false; /* a container may have the device without the driver's own files; WSL has neither */
+  for (int i = 0; i < 3; i++) is_there |= access(SIGNS[i], R_OK) == 0;
+  if (!is_there) return false;
   char *path = plugin_path("cuda");
   free(path);
   return path != NULL;

@@ -1,7 +1,8 @@
 /* The CUDA kernels, run on the host thread by thread (tests/simt), held to the double definition: every differentiable row
  * of kernels.def on the shapes and options of its gradient check (tests/grad_<op>.c), outputs and gradients, as a float32
- * model has them and as a BF16 one. The first cases of a row run under twenty orders of threads, warps and blocks, which
- * must not change a bit, the others under one, each another; and global memory is watched once: blocks of a launch that
+ * model has them and as a BF16 one. The first cases of a row run under twenty orders of threads, warps and blocks, on cards
+ * of other numbers of processors and less shared memory, which must not change a bit, the others under one, each another; and
+ * global memory is watched once: blocks of a launch that
  * touch what another writes end the test, in whatever order. */
 #include <math.h>
 #include <stdio.h>
@@ -134,6 +135,14 @@ static void assert_close(const GradCase *c, Dtype act, int result, const Tensor 
   }
 }
 
+/* Cards of other processors (the scan's sums over heads depend on them: tests/test_simt_scan.c) and shared memory. */
+static bool is_scan;
+static void use_card(int order) {
+  static const int PROCESSORS[] = {4, 132, 1}, SHARED_KIB[] = {227, 99, 163, 100};
+  if (!is_scan) simt_processors(PROCESSORS[order % 3]);
+  simt_shared((size_t)SHARED_KIB[order % 4] << 10);
+}
+
 /* Results of the first order against the definition, of the others against the first, bit for bit. */
 static void compare(const GradCase *c, Dtype act, uint64_t seed, int n_orders) {
   const size_t mark = arena_mark(&definition.device.weights), twin_mark = arena_mark(&twin.device.weights);
@@ -142,6 +151,7 @@ static void compare(const GradCase *c, Dtype act, uint64_t seed, int n_orders) {
   for (int order = 0; order < n_orders; order++) {
     simt_seed(seed + (uint64_t)order);
     simt_watch(order == 0);
+    use_card(order);
     run(&twin, c, act);
     arena_rewind(&twin.device.weights, twin_mark);
     cr_assert_eq(twin.n_results, definition.n_results, "%s: other results", c->name);
@@ -149,7 +159,7 @@ static void compare(const GradCase *c, Dtype act, uint64_t seed, int n_orders) {
       if (order == 0) assert_close(c, act, r, first[r] = twin.result[r], definition.result[r]);
       else
         cr_assert(!memcmp(first[r]->data, twin.result[r]->data, tensor_bytes(first[r])),
-                  "%s, %s: result %d %s depends on the order of threads", c->name, dtype_name(act), r,
+                  "%s, %s: result %d %s depends on the order of threads, or on the card", c->name, dtype_name(act), r,
                   tensor_shape_text(first[r]));
     }
   }
@@ -166,7 +176,10 @@ void gradcheck_run(const GradCase *c) {
 }
 
 #define KERNEL_GRAD(op)                                                                                                \
-  Test(simt, op) { gradcheck_##op(); }
+  Test(simt, op) {                                                                                                     \
+    is_scan = strcmp(#op, "ssd_scan") == 0;                                                                            \
+    gradcheck_##op();                                                                                                  \
+  }
 #define KERNEL_PLAIN(op)
 #define KERNEL(op, Params, grad, scratch_kind) KERNEL_##grad(op)
 #include "tensor/kernels.def"

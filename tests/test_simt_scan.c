@@ -105,3 +105,63 @@ Test(simt_scan, is_the_definition_with_little_shared_memory) {
     scan_case_close(&want);
   }
 }
+
+/* What docs/gpu.md says of bits on other cards. Results that sum over the heads of a block, of which a card with fewer
+ * processors has more, are B's and C's gradients with their norms' and the angles'. */
+static bool sums_over_heads(const char *name) {
+  static const char *const NAMES[] = {"dangle", "dB_norm", "dC_norm"};
+  for (int i = 0; i < 3; i++)
+    if (strcmp(name, NAMES[i]) == 0) return true;
+  return false;
+}
+
+/* Elements that differ: of what is summed over heads, or of the rest. dx stands in front of dB and dC. */
+static int64_t differences(const ScanShape *shape, const ScanCase *a, const ScanCase *b, bool over_heads) {
+  int64_t n = 0;
+  for (int r = 0; r < a->n_results; r++) {
+    const Tensor *x = a->results[r].tensor, *y = b->results[r].tensor;
+    const bool is_projection = strcmp(a->results[r].name, "dx, dB, dC") == 0;
+    for (int64_t i = 0; i < tensor_count(x); i++) {
+      const bool is_shared =
+          is_projection ? i % tensor_last(x) >= shape->n_h * shape->n_p : sums_over_heads(a->results[r].name);
+      n += is_shared == over_heads && tensor_get(x, i) != tensor_get(y, i);
+    }
+  }
+  return n;
+}
+
+Test(simt_scan, bits_depend_on_a_card_by_its_processors_and_its_small_shared_memory_only) {
+  if (strcmp(simt_device(), "simt") != 0) return; /* one card */
+  setenv("ASPIS_PLUGINS", ASPIS_BINARY_DIR, 1);
+  static const ScanShape SHAPE = {"a layer of 1.3B with four heads",
+                                  .n_h = 4,
+                                  .n_p = 64,
+                                  .n_n = 128,
+                                  .n_g = 1,
+                                  .n_r = 1,
+                                  .n_s = 32,
+                                  .chunk = 128,
+                                  .mamba3 = true,
+                                  .states = true,
+                                  .lengths = {150, 9}};
+  static const struct {
+    const char *name;
+    int processors;
+    size_t shared;
+  } CARDS[] = {{"H100", 132, 227 << 10},
+               {"A100", 108, 163 << 10},
+               {"one of four processors", 4, 227 << 10},
+               {"RTX 4090", 128, 99 << 10}};
+  ScanCase on[4];
+  for (int i = 0; i < 4; i++) {
+    simt_processors(CARDS[i].processors), simt_shared(CARDS[i].shared);
+    run(&on[i], "simt", &SHAPE, F32, F32);
+  }
+  const bool both[] = {false, true};
+  for (int i = 0; i < 2; i++)
+    cr_assert_eq(differences(&SHAPE, &on[0], &on[1], both[i]), 0, "%s and %s differ", CARDS[0].name, CARDS[1].name);
+  cr_assert_eq(differences(&SHAPE, &on[0], &on[2], false), 0, "%s changes more than sums over heads", CARDS[2].name);
+  cr_assert_gt(differences(&SHAPE, &on[0], &on[2], true), 0, "processors change nothing: docs/gpu.md says otherwise");
+  cr_assert_gt(differences(&SHAPE, &on[0], &on[3], false), 0, "99 KiB change nothing: docs/gpu.md says otherwise");
+  for (int i = 0; i < 4; i++) scan_case_close(&on[i]);
+}

@@ -103,24 +103,20 @@ static void lanes_follow(int lane, int other) {
   CUDA_CHECK(cudaEventRecord(reached[other], lane_stream(other)));
   CUDA_CHECK(cudaStreamWaitEvent(lane_stream(lane), reached[other], 0));
 }
-static bool lanes_idle() {
-  if (cuda_walk_ends()) return true;
-  const cudaError_t error = cudaStreamQuery(cuda_device.stream);
-  if (error != cudaErrorNotReady) CUDA_CHECK(error);
-  return error == cudaSuccess;
+/* What was asked for is done, or under way: no error, but some versions of the runtime keep it as the last one. */
+static bool is_done(cudaError_t answer) {
+  if (answer == cudaErrorNotReady) cudaGetLastError();
+  else CUDA_CHECK(answer);
+  return answer == cudaSuccess;
 }
+static bool lanes_idle() { return cuda_walk_ends() || is_done(cudaStreamQuery(cuda_device.stream)); }
 static cudaEvent_t marks[LANES_MARKS];
 static void lanes_mark(int i) {
   if (cuda_walk_ends()) return;
   if (!marks[i]) CUDA_CHECK(cudaEventCreateWithFlags(&marks[i], cudaEventDefault));
   CUDA_CHECK(cudaEventRecord(marks[i], cuda_device.stream));
 }
-static bool lanes_passed(int i) {
-  if (!marks[i]) return true;
-  const cudaError_t error = cudaEventQuery(marks[i]);
-  if (error != cudaErrorNotReady) CUDA_CHECK(error);
-  return error == cudaSuccess;
-}
+static bool lanes_passed(int i) { return !marks[i] || is_done(cudaEventQuery(marks[i])); }
 static double lanes_seconds(int from, int to) {
   float ms = 0;
   CUDA_CHECK(cudaEventElapsedTime(&ms, marks[from], marks[to]));
@@ -129,7 +125,6 @@ static double lanes_seconds(int from, int to) {
 static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_idle,
                                    lanes_mark, lanes_passed, lanes_seconds};
 
-#ifdef __CUDACC__
 /* ---- shared memory */
 
 void cuda_allow_shared(const void *kernel, size_t bytes) {
@@ -145,7 +140,6 @@ void cuda_allow_shared(const void *kernel, size_t bytes) {
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
   allowed[i] = {kernel, bytes};
 }
-#endif
 
 /* ---- sums over rows */
 
@@ -197,16 +191,28 @@ static Status missing(cudaError_t error) {
                        "device: cuda: the driver knows CUDA %d.%d, this build needs %d: update the driver, or "
                        "build with an older toolkit",
                        driver / 1000, driver % 100 / 10, runtime / 1000);
+  if (error == cudaErrorNoDevice)
+    return status_fail(CODE_USAGE,
+                       "device: cuda: a driver but no GPU (CUDA_VISIBLE_DEVICES may hide it); use device: cpu");
   return status_fail(CODE_USAGE, "device: cuda: %s", cudaGetErrorString(error));
+}
+
+/* Whether this build's code runs here: machine code for this GPU, or PTX that the driver can compile for it. */
+static Status check_code(const char *gpu) {
+  cudaFuncAttributes unused;
+  const cudaError_t error = cudaFuncGetAttributes(&unused, (const void *)sum_columns_kernel);
+  if (error == cudaSuccess) return status_ok();
+  cudaGetLastError(); /* forgotten: it is told here */
+  return status_fail(CODE_USAGE,
+                     "device: cuda: this build has no code for a GPU of %s (%s); build with "
+                     "-DCMAKE_CUDA_ARCHITECTURES=native there, or use device: cpu",
+                     gpu, cudaGetErrorString(error));
 }
 
 static Status open_backend(const Backend **backend) {
   int n_devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&n_devices);
-  if (error != cudaSuccess) return missing(error);
-  if (n_devices == 0)
-    return status_fail(CODE_USAGE,
-                       "device: cuda: a driver but no GPU (CUDA_VISIBLE_DEVICES may hide it); use device: cpu");
+  if (error != cudaSuccess || n_devices == 0) return missing(error != cudaSuccess ? error : cudaErrorNoDevice);
   int major = 0, minor = 0, shared_bytes = 0;
   CUDA_CHECK(cudaSetDevice(0));
   CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
@@ -218,6 +224,9 @@ static Status open_backend(const Backend **backend) {
                        "device: cuda: found a GPU of compute capability %d.%d, expected 8.0 (A100, RTX 30) or "
                        "later; use device: cpu",
                        major, minor);
+  char gpu[16];
+  snprintf(gpu, sizeof gpu, "sm_%d%d", major, minor);
+  TRY(check_code(gpu));
   cuda_device.shared_bytes = (size_t)shared_bytes;
   lanes_use(0);
   matmul_open();
@@ -226,7 +235,7 @@ static Status open_backend(const Backend **backend) {
   int driver = 0;
   CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
   CUDA_CHECK(cudaDriverGetVersion(&driver));
-  snprintf(identity, sizeof identity, "%s, sm_%d%d, %d processors, driver for CUDA %d.%d", properties.name, major, minor,
+  snprintf(identity, sizeof identity, "%s, %s, %d processors, driver for CUDA %d.%d", properties.name, gpu,
            cuda_device.n_processors, driver / 1000, driver % 100 / 10);
   *backend = make_backend(identity);
   return status_ok();

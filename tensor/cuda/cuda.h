@@ -68,27 +68,28 @@ static inline bool cuda_walks(const void *kernel, dim3 grid, dim3 block, size_t 
   return true;
 }
 
+/* Lets a kernel's blocks have more than 48 KiB, once for every size beyond what it may have already (backend.cu). */
+void cuda_allow_shared(const void *kernel, size_t bytes);
+constexpr size_t SHARED_ALWAYS = 48 << 10; /* what no kernel has to ask for */
+
 /* LAUNCH(kernel, grid, block, shared_bytes, arguments...) */
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
   do {                                                                                                                 \
-    if (!cuda_walks((const void *)(kernel), (grid), (block), (shared), __VA_ARGS__))                                   \
-      LAUNCH_NOW(kernel, grid, block, shared, __VA_ARGS__);                                                            \
+    const size_t shared_ = (shared);                                                                                   \
+    if (cuda_walks((const void *)(kernel), (grid), (block), shared_, __VA_ARGS__)) break;                              \
+    if (shared_ > SHARED_ALWAYS) cuda_allow_shared((const void *)(kernel), shared_);                                   \
+    LAUNCH_NOW(kernel, grid, block, shared_, __VA_ARGS__);                                                             \
+    CUDA_CHECK(cudaGetLastError());                                                                                    \
   } while (0)
 
 #ifdef __CUDACC__
-/* Lets a kernel's blocks have more than 48 KiB, once for every size beyond what it may have already (backend.cu). */
-void cuda_allow_shared(const void *kernel, size_t bytes);
 #define LAUNCH_NOW(kernel, grid, block, shared, ...)                                                                   \
-  do {                                                                                                                 \
-    const size_t shared_ = (shared);                                                                                   \
-    if (shared_ > 48 * 1024) cuda_allow_shared((const void *)(kernel), shared_);                                       \
-    kernel<<<(grid), (block), shared_, cuda_device.stream>>>(__VA_ARGS__);                                             \
-    CUDA_CHECK(cudaGetLastError());                                                                                    \
-  } while (0)
+  kernel<<<(grid), (block), (shared), cuda_device.stream>>>(__VA_ARGS__)
 /* SHARED(float, rows): the block's shared memory from its beginning */
 #define SHARED(type, name)                                                                                             \
   extern __shared__ __align__(16) unsigned char shared_memory_[];                                                      \
   type *name = reinterpret_cast<type *>(shared_memory_)
+#define SIMT_ALIGNED(at, bytes) ((void)0)
 #define SIMT_READ(at, bytes) ((void)0)
 #define SIMT_WRITE(at, bytes) ((void)0)
 #endif
@@ -141,10 +142,12 @@ __device__ static inline void set(float &to, float x) { to = x; }
 __device__ static inline void set(bf16 &to, float x) { to = to_bf16(x); }
 
 template <class T> __device__ static inline T global_load(const T *at) {
+  SIMT_ALIGNED(at, alignof(T));
   SIMT_READ(at, sizeof(T));
   return *at;
 }
 template <class T> __device__ static inline void global_store(T *at, T value) {
+  SIMT_ALIGNED(at, alignof(T));
   SIMT_WRITE(at, sizeof(T));
   *at = value;
 }

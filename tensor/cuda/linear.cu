@@ -21,7 +21,7 @@ static __global__ void sum_rows(int64_t n_rows, int64_t width, Rows dy, float *p
   global_store(parts + blockIdx.x * width + c, sum);
 }
 
-/* The scratch: cuBLASLt's workspace, then x and dy in the weight's type where they have another. */
+/* The scratch: cuBLASLt's workspace, the bias's sums, then x and dy in the weight's type where they have another. */
 static size_t rows_bytes(const Tensor *t, Dtype dtype) {
   return t && t->dtype != dtype ? (size_t)round_up(tensor_count(t), 128) * dtype_bytes(dtype) : 0;
 }
@@ -34,7 +34,8 @@ static Factor as_type(const Tensor *t, Dtype dtype, bool transposed, char **scra
   return {to.data, width, to.is_bf16, transposed};
 }
 static size_t dbias_bytes(const Linear *p) {
-  return p->dbias ? (size_t)(sum_blocks(tensor_rows(p->dy)) * tensor_last(p->dy)) * sizeof(float) : 0;
+  const int64_t n = p->dbias ? sum_blocks(tensor_rows(p->dy)) * tensor_last(p->dy) : 0;
+  return (size_t)round_up(n, 128) * sizeof(float); /* what lies behind is as well aligned */
 }
 
 KERNEL_SCRATCH(linear, Linear) {

@@ -2,7 +2,7 @@
  * and nothing is transposed for it.
  *
  * A product's plan (descriptors and the algorithm that the library picks first) is made once for each shape, types and
- * alignment, and kept. Schemes that add partial sums in place are left out: their order is not promised. */
+ * alignments, the bias's too, and kept. Schemes that add partial sums in place are left out: their order is not promised. */
 #include "tensor/cuda/matmul.h"
 
 #include <cublasLt.h>
@@ -12,13 +12,13 @@ constexpr size_t WORKSPACE_BYTES = (size_t)32 << 20;
 #define BLAS_CHECK(call)                                                                                               \
   do {                                                                                                                 \
     const cublasStatus_t status_ = (call);                                                                             \
-    CHECK(status_ == CUBLAS_STATUS_SUCCESS, "cuBLASLt: status %d", (int)status_);                                      \
+    CHECK(status_ == CUBLAS_STATUS_SUCCESS, "cuBLASLt: status %d (%s)", (int)status_, #call);                                    \
   } while (0)
 
 /* What a plan depends on; compared as bytes, so made of what has no gaps. */
 struct Shape {
   int64_t m, n, k, lda, ldb, ldc;
-  uint32_t align_a, align_b, align_c, flags;
+  uint32_t align_a, align_b, align_c, align_bias, flags, nothing;
 };
 struct Plan {
   Shape shape;
@@ -52,7 +52,12 @@ static cublasLtMatrixLayout_t layout(bool is_bf16, int64_t n_rows, int64_t n_col
   return made;
 }
 
-static void make_plan(const Shape &s, Plan *plan) {
+/* The bias is told before an algorithm is looked for: its address says how it is aligned (cublasLt.h). */
+static void set_bias(const Plan *plan, const void *bias) {
+  BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
+}
+
+static void make_plan(const Shape &s, const void *bias, Plan *plan) {
   const bool a_t = s.flags & FLAG_A_T, b_t = s.flags & FLAG_B_T, is_bf16 = s.flags & FLAG_BF16;
   plan->shape = s;
   BLAS_CHECK(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -60,9 +65,11 @@ static void make_plan(const Shape &s, Plan *plan) {
   BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
   BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
   const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-  if (s.flags & FLAG_BIAS)
+  if (bias) {
     BLAS_CHECK(
         cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    set_bias(plan, bias);
+  }
   plan->a = layout(is_bf16, a_t ? s.k : s.m, a_t ? s.m : s.k, s.lda);
   plan->b = layout(is_bf16, b_t ? s.n : s.k, b_t ? s.k : s.n, s.ldb);
   plan->c = layout(s.flags & FLAG_C_BF16, s.m, s.n, s.ldc);
@@ -86,8 +93,10 @@ static void make_plan(const Shape &s, Plan *plan) {
   int n_found = 0;
   BLAS_CHECK(cublasLtMatmulAlgoGetHeuristic(handle, plan->product, plan->b, plan->a, plan->c, plan->c, preference, 1,
                                             &found, &n_found));
-  CHECK(n_found == 1, "cuBLASLt has no product of %lld x %lld by %lld, rows of %lld and %lld", (long long)s.m,
-        (long long)s.k, (long long)s.n, (long long)s.lda, (long long)s.ldb);
+  CHECK(n_found == 1,
+        "cuBLASLt has no product of %lld x %lld by %lld, rows of %lld, %lld and %lld, at multiples of %u, %u and %u bytes",
+        (long long)s.m, (long long)s.k, (long long)s.n, (long long)s.lda, (long long)s.ldb, (long long)s.ldc, s.align_a,
+        s.align_b, s.align_c);
   plan->algorithm = found.algo;
   BLAS_CHECK(cublasLtMatmulPreferenceDestroy(preference));
 }
@@ -99,14 +108,14 @@ static void destroy_plan(Plan *plan) {
   BLAS_CHECK(cublasLtMatrixLayoutDestroy(plan->c));
 }
 
-static const Plan *plan_of(const Shape &shape) {
+static const Plan *plan_of(const Shape &shape, const void *bias) {
   for (int i = 0; i < n_plans; i++)
     if (memcmp(&plans[i].shape, &shape, sizeof shape) == 0) return &plans[i];
   if (n_plans == MOST_PLANS) { /* shapes that change all the time: begin again */
     for (int i = 0; i < n_plans; i++) destroy_plan(&plans[i]);
     n_plans = 0;
   }
-  make_plan(shape, &plans[n_plans]);
+  make_plan(shape, bias, &plans[n_plans]);
   return &plans[n_plans++];
 }
 
@@ -118,13 +127,13 @@ void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, const void *bia
   memset(&shape, 0, sizeof shape);
   shape.m = m, shape.n = n, shape.k = k, shape.lda = a.ld, shape.ldb = b.ld, shape.ldc = ldc;
   shape.align_a = alignment(a.data), shape.align_b = alignment(b.data), shape.align_c = alignment(c);
+  shape.align_bias = bias ? alignment(bias) : 0;
   shape.flags = (a.transposed ? FLAG_A_T : 0) | (b.transposed ? FLAG_B_T : 0) | (a.is_bf16 ? FLAG_BF16 : 0) |
                 (c_is_bf16 ? FLAG_C_BF16 : 0) | (adds ? FLAG_ADDS : 0) | (bias ? FLAG_BIAS : 0);
   if (cuda_walks((const void *)plan_of, 1, 1, WORKSPACE_BYTES, shape, a.data, b.data, bias, c, scratch)) return;
-  const Plan *plan = plan_of(shape);
+  const Plan *plan = plan_of(shape, bias);
   const float one = 1, keep = adds ? 1 : 0;
-  if (bias)
-    BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
+  if (bias) set_bias(plan, bias);
   BLAS_CHECK(cublasLtMatmul(handle, plan->product, &one, b.data, plan->b, a.data, plan->a, &keep, c, plan->c, c,
                             plan->c, &plan->algorithm, scratch, WORKSPACE_BYTES, cuda_device.stream));
 }

@@ -64,6 +64,13 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
   return delete preference, CUBLAS_STATUS_SUCCESS;
 }
 
+/* The largest power of two, up to 256, that divides the address. */
+static uint32_t alignment(const void *at) {
+  uint32_t bytes = 256;
+  while ((uintptr_t)at % bytes) bytes /= 2;
+  return bytes;
+}
+
 /* op(a) (m, k) op(b) (k, n) = c (m, n), in the library's columns */
 static bool fits(const SimtProduct *product, const SimtLayout *a, const SimtLayout *b, const SimtLayout *c) {
   const int64_t m = product->a == CUBLAS_OP_N ? a->rows : a->cols, k = product->a == CUBLAS_OP_N ? a->cols : a->rows;
@@ -80,7 +87,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               int n_wanted, cublasLtMatmulHeuristicResult_t *found, int *n_found) {
   *n_found = 0;
   if (n_wanted < 1 || c != d || !fits(product, a, b, c)) return CUBLAS_STATUS_INVALID_VALUE;
-  found->algo = {preference->align[0], preference->align[1], preference->align[2]};
+  const uint32_t align_bias = product->bias ? alignment(product->bias) : 256; /* as its address is then */
+  found->algo = {preference->align[0], preference->align[1], preference->align[2], align_bias};
   return *n_found = 1, CUBLAS_STATUS_SUCCESS;
 }
 
@@ -138,8 +146,11 @@ static void multiply(const Work &w) {
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *, size_t,
-                              cudaStream_t stream) {
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *workspace,
+                              size_t, cudaStream_t stream) {
+  const bool has_bias = product->epilogue == CUBLASLT_EPILOGUE_BIAS;
+  if ((uintptr_t)workspace % 16 || (has_bias && (uintptr_t)product->bias % algorithm->align_bias))
+    return CUBLAS_STATUS_INVALID_VALUE;
   const bool aligned = (uintptr_t)a % algorithm->align_a == 0 && (uintptr_t)b % algorithm->align_b == 0 &&
                        (uintptr_t)d % algorithm->align_c == 0;
   if (!aligned || c != d || c_layout != d_layout || !fits(product, a_layout, b_layout, c_layout))

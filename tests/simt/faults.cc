@@ -63,6 +63,40 @@ static __global__ void half_waits(bool faulty, float *out) {
   else __syncthreads();
 }
 
+static __global__ void read_four(bool faulty, const float *in, float *out) {
+  const int i = threadIdx.x, from = i < 4 ? 0 : faulty ? i - 3 : i - i % 4;
+  const float4 *at = reinterpret_cast<const float4 *>(in + from);
+  SIMT_ALIGNED(at, alignof(float4));
+  float four[4];
+  memcpy(four, at, sizeof four);
+  out[i] = four[i - from];
+}
+
+static __global__ void add_to(bool faulty, float *sums, float *out) {
+  const int i = threadIdx.x;
+  if (!faulty) sums[i] = 0;
+  out[i] = sums[i] + (float)i;
+}
+
+/* The last block raises a flag that the others wait for; the right ones look once and do without. */
+static __global__ void wait_for_last(bool faulty, int *flag, float *out) {
+  const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+  if (blockIdx.x + 1 == gridDim.x && threadIdx.x == 0 && faulty) {
+    SIMT_WRITE(flag, sizeof *flag);
+    *flag = 1;
+  }
+  while (blockIdx.x + 1 < gridDim.x && faulty) {
+    SIMT_READ(flag, sizeof *flag);
+    if (*flag == 1) break;
+  }
+  out[i] = (float)i;
+}
+
+static __global__ void rows_of_grid(bool faulty, float *out) {
+  if (faulty || blockIdx.y > 0) return;
+  out[threadIdx.x] = (float)threadIdx.x;
+}
+
 static __global__ void some_lanes(bool faulty, float *out) {
   const int i = threadIdx.x;
   float x = (float)i;
@@ -79,7 +113,12 @@ const char *fault_name(Fault fault) {
                                               "a race between blocks",
                                               "an asynchronous copy read too early",
                                               "two barriers, each for half of the threads",
-                                              "a shuffle that some lanes do not reach"};
+                                              "a shuffle that some lanes do not reach",
+                                              "16 bytes read off their alignment",
+                                              "memory read that nothing was written to",
+                                              "a block that waits for another",
+                                              "a grid beyond the limits",
+                                              "shared memory that was not asked for"};
   return NAMES[fault];
 }
 
@@ -99,6 +138,14 @@ void fault_run(Fault fault, int faulty, float *out) {
   case FAULT_ASYNC_COPY: LAUNCH_NOW(copy_ahead, 1, FAULT_N, bytes, bad, in, out); break;
   case FAULT_DIVERGENCE: LAUNCH_NOW(half_waits, 1, FAULT_N, 0, bad, out); break;
   case FAULT_LANES: LAUNCH_NOW(some_lanes, 1, FAULT_N, 0, bad, out); break;
+  case FAULT_ALIGNMENT: LAUNCH_NOW(read_four, 1, FAULT_N, 0, bad, in, out); break;
+  case FAULT_UNWRITTEN: LAUNCH_NOW(add_to, 1, FAULT_N, 0, bad, (float *)between, out); break;
+  case FAULT_WAIT: LAUNCH_NOW(wait_for_last, FAULT_N / 32, 32, 0, bad, (int *)between, out); break;
+  case FAULT_GRID: LAUNCH_NOW(rows_of_grid, dim3(1, bad ? 65536 : 2), FAULT_N, 0, bad, out); break;
+  case FAULT_SHARED_MUCH:
+    if (!bad) cudaFuncSetAttribute((const void *)reverse_block, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10);
+    LAUNCH_NOW(reverse_block, 1, FAULT_N, 64 << 10, false, out);
+    break;
   case N_FAULTS: break;
   }
   cudaFree(memory);

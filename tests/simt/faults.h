@@ -18,6 +18,11 @@ typedef enum Fault {
   FAULT_ASYNC_COPY,   /* read before its wait */
   FAULT_DIVERGENCE,   /* half of the threads wait at another barrier */
   FAULT_LANES,        /* a shuffle that some lanes of its mask do not reach */
+  FAULT_ALIGNMENT,    /* 16 bytes are read from where only 4 may be */
+  FAULT_UNWRITTEN,    /* memory is added to that nothing was written to */
+  FAULT_WAIT,         /* a block waits for what another of the same launch writes */
+  FAULT_GRID,         /* more blocks in y than a grid may have */
+  FAULT_SHARED_MUCH,  /* more shared memory than 48 KiB that was not asked for */
   N_FAULTS
 } Fault;
 const char *fault_name(Fault fault);

@@ -16,8 +16,10 @@
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 #include <vector>
 
+#include "tensor/cuda/cuda.h"
 #include "tests/simt/stream.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -65,6 +67,8 @@ struct Thread {
   bool started;
   dim3 index;
   int number;
+  const void *read_last; /* from global memory, and how often in a row */
+  long n_reads;
   std::vector<std::vector<AsyncCopy>> groups; /* committed; the last is being filled */
   std::vector<Product> products;              /* under way */
 };
@@ -191,6 +195,7 @@ void run_block() {
       if (t->stack == MAP_FAILED) FAULT("no memory for a stack");
     }
     t->number = i;
+    t->read_last = nullptr;
     if (t->groups.size() != 1 || !t->groups[0].empty()) t->groups.assign(1, {});
     t->products.clear();
     t->index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y));
@@ -264,7 +269,23 @@ void simt_must_be_global(const char *who, const void *at, size_t bytes) {
   FAULT("%s: %zu bytes at %p are not global memory", who, bytes, at);
 }
 
+void simt_misaligned(const void *at, size_t bytes) {
+  FAULT("%s: an access at %p that must lie at a multiple of %zu bytes", block.kernel, at, bytes);
+  abort();
+}
+
+/* A thread that looks at one place over and over waits for another to write it. On a GPU that one may be of a block that
+ * does not begin before this one ends. */
+static void note_wait(const void *at) {
+  enum { MOST_LOOKS = 1 << 20 };
+  if (at != now->read_last) now->read_last = at, now->n_reads = 0;
+  if (++now->n_reads > MOST_LOOKS)
+    FAULT("%s: thread %d of block (%u, %u, %u) waits for what another thread writes to %p", block.kernel, now->number,
+          blockIdx.x, blockIdx.y, blockIdx.z, at);
+}
+
 void simt_read(const void *at, size_t bytes) {
+  if (now) note_wait(at);
   const Region *region = nullptr;
   Granule *g = granules_of(at, bytes, &region);
   for (size_t i = 0; i < bytes / 2; i++) {
@@ -303,13 +324,24 @@ static bool is_broken(const char *kernel) {
   return broken && *broken && strstr(kernel, broken);
 }
 
+/* The launches that CUDA takes: (programming guide, technical specifications of compute capabilities 8.0 and later). */
+static std::map<const void *, size_t> shared_allowed; /* by kernel: what it was allowed beyond SHARED_ALWAYS */
+static void check_launch(const char *kernel, const void *function, dim3 grid, dim3 block_dim, size_t shared_bytes) {
+  const uint64_t n_threads = (uint64_t)block_dim.x * block_dim.y * block_dim.z;
+  if (n_threads == 0 || n_threads > MOST_THREADS || block_dim.z > 64)
+    FAULT("%s: blocks of (%u, %u, %u) threads", kernel, block_dim.x, block_dim.y, block_dim.z);
+  if ((uint64_t)grid.x * grid.y * grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535)
+    FAULT("%s: a grid of (%u, %u, %u) blocks", kernel, grid.x, grid.y, grid.z);
+  const auto allowed = shared_allowed.find(function);
+  const size_t most = allowed == shared_allowed.end() ? SHARED_ALWAYS : allowed->second;
+  if (shared_bytes > most || shared_bytes > most_shared_bytes)
+    FAULT("%s: %zu bytes of shared memory, %zu asked for, %zu there", kernel, shared_bytes, most, most_shared_bytes);
+}
+
 static void run_kernel(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes,
                        const std::function<void()> &body) {
-  const unsigned n_threads = block_dim.x * block_dim.y * block_dim.z, n_blocks = grid.x * grid.y * grid.z;
-  if (n_threads == 0 || n_threads > MOST_THREADS || n_blocks == 0 || grid.y > 65535 || grid.z > 65535)
-    FAULT("%s: a grid of (%u, %u, %u) blocks of %u threads", kernel, grid.x, grid.y, grid.z, n_threads);
-  if (shared_bytes > most_shared_bytes) FAULT("%s: %zu bytes of shared memory", kernel, shared_bytes);
   if (is_broken(kernel)) return;
+  const unsigned n_threads = block_dim.x * block_dim.y * block_dim.z, n_blocks = grid.x * grid.y * grid.z;
   block.n_threads = (int)n_threads, block.shared_bytes = shared_bytes;
   block.body = body, block.kernel = kernel;
   blockDim = block_dim, gridDim = grid;
@@ -367,6 +399,14 @@ struct Waits {
 } waits;
 } /* namespace */
 
+/* What a call says of itself stays for cudaGetLastError. */
+static thread_local cudaError_t last_error;
+static cudaError_t failed(cudaError_t error) { return last_error = error; }
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = last_error;
+  return last_error = cudaSuccess, error;
+}
+
 /* A call that is forbidden while something is captured. */
 static bool forbidden() {
   const std::lock_guard<std::recursive_mutex> lock(running);
@@ -412,8 +452,9 @@ void simt_enqueue(cudaStream_t stream, std::function<bool()> work) {
   for (unsigned n = turn.below(3); n > 0 && step_some(); n--) continue;
 }
 
-void simt_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes, std::function<void()> body,
-                 cudaStream_t stream) {
+void simt_launch(const char *kernel, const void *function, dim3 grid, dim3 block_dim, size_t shared_bytes,
+                 std::function<void()> body, cudaStream_t stream) {
+  check_launch(kernel, function, grid, block_dim, shared_bytes);
   simt_enqueue(stream, [=] { return run_kernel(kernel, grid, block_dim, shared_bytes, body), true; });
 }
 
@@ -421,6 +462,7 @@ SimtLibraryCall::SimtLibraryCall(const char *name) {
   protect(true);
   block.kernel = name, block_number = 0;
   begin_launch(0, 0);
+  now = nullptr;
 }
 SimtLibraryCall::~SimtLibraryCall() { protect(false); }
 
@@ -624,18 +666,32 @@ const char *cudaGetErrorString(cudaError_t error) {
          : error == cudaErrorStreamCaptureUnsupported ? "operation not permitted when stream is capturing"
          : error == cudaErrorStreamCaptureInvalidated ? "operation failed due to a previous error during capture"
          : error == cudaErrorStreamCaptureIsolation   ? "dependency created on uncaptured work in another stream"
+         : error == cudaErrorNoKernelImageForDevice   ? "no kernel image is available for execution on the device"
+         : error == cudaErrorUnsupportedPtxVersion    ? "the provided PTX was compiled with an unsupported toolchain"
+         : error == cudaErrorNoDevice                 ? "no CUDA-capable device is detected"
+         : error == cudaErrorInsufficientDriver       ? "CUDA driver version is insufficient for CUDA runtime version"
                                                       : "invalid argument";
 }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+/* ASPIS_SIMT_LACKS=driver | newer-driver | gpu | newer-gpu | code | newer-code: what the machine does not have, for tests of
+ * what is said of it. */
+static bool lacks(const char *what) {
+  const char *lacking = getenv("ASPIS_SIMT_LACKS");
+  return lacking && strcmp(lacking, what) == 0;
+}
+
+cudaError_t cudaGetDeviceCount(int *n) {
+  if (lacks("driver") || lacks("newer-driver")) return failed(cudaErrorInsufficientDriver);
+  if (lacks("gpu")) return failed(cudaErrorNoDevice);
+  return *n = 1, cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : failed(cudaErrorInvalidValue); }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
   case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)most_shared_bytes; break;
   case cudaDevAttrMultiProcessorCount: *value = n_processors; break;
-  case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
-  case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-  default: return cudaErrorInvalidValue;
+  case cudaDevAttrComputeCapabilityMajor: *value = lacks("newer-gpu") ? 7 : 8; break;
+  case cudaDevAttrComputeCapabilityMinor: *value = lacks("newer-gpu") ? 5 : 0; break;
+  default: return failed(cudaErrorInvalidValue);
   }
   return cudaSuccess;
 }
@@ -643,8 +699,19 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
   snprintf(properties->name, sizeof properties->name, "the host's twin of a GPU");
   return cudaSuccess;
 }
-cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int *version) {
+  return *version = lacks("driver") ? 0 : lacks("newer-driver") ? 12040 : 13000, cudaSuccess;
+}
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *) {
+  if (lacks("code")) return failed(cudaErrorNoKernelImageForDevice);
+  if (lacks("newer-code")) return failed(cudaErrorUnsupportedPtxVersion);
+  return attributes->numRegs = 0, cudaSuccess;
+}
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || (size_t)bytes > most_shared_bytes) return failed(cudaErrorInvalidValue);
+  return shared_allowed[kernel] = (size_t)bytes, cudaSuccess;
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   const std::lock_guard<std::recursive_mutex> lock(running);
@@ -653,15 +720,15 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (stream->capture) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
+  if (stream->capture) return stream->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   if (!waits.asking) waits.n++;
   waits.asking = true;
   if (!stream->work.empty()) step_some();
-  return stream->work.empty() ? cudaSuccess : cudaErrorNotReady;
+  return stream->work.empty() ? cudaSuccess : cudaErrorNotReady; /* no error, and not kept as one */
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (stream && stream->capture) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
+  if (stream && stream->capture) return stream->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   waits.n++;
   while (stream && !stream->work.empty())
     if (!step_some()) nap();
@@ -693,7 +760,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   const bool inside = stream && stream->capture;
   if (inside != event->captured) {
     for (SimtStream *s : streams) s->spoiled |= s->capture != nullptr;
-    return cudaErrorStreamCaptureIsolation;
+    return failed(cudaErrorStreamCaptureIsolation);
   }
   static const bool unordered = is_set("ASPIS_SIMT_UNORDERED");
   if (inside || unordered) return cudaSuccess;
@@ -703,20 +770,20 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (!from->recorded || !to->recorded) return cudaErrorInvalidValue;
+  if (!from->recorded || !to->recorded) return failed(cudaErrorInvalidValue);
   if (from->reached < from->recorded || to->reached < to->recorded) return cudaErrorNotReady;
   return *ms = (float)(1000 * (to->seconds - from->seconds)), cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (event->captured) return forbidden(), cudaErrorStreamCaptureUnsupported;
+  if (event->captured) return forbidden(), failed(cudaErrorStreamCaptureUnsupported);
   if (event->reached < event->recorded) step_some();
   return event->reached < event->recorded ? cudaErrorNotReady : cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (event->captured) return forbidden(), cudaErrorStreamCaptureUnsupported;
+  if (event->captured) return forbidden(), failed(cudaErrorStreamCaptureUnsupported);
   while (event->reached < event->recorded)
     if (!step_some()) nap();
   return cudaSuccess;
@@ -724,27 +791,27 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (!stream || capturing) return cudaErrorIllegalState;
+  if (!stream || capturing) return failed(cudaErrorIllegalState);
   capturing = stream, stream->capture = new SimtGraph, stream->spoiled = false;
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   *graph = nullptr;
-  if (!stream || !stream->capture) return cudaErrorIllegalState;
+  if (!stream || !stream->capture) return failed(cudaErrorIllegalState);
   *graph = stream->capture, stream->capture = nullptr, capturing = nullptr;
   if (!stream->spoiled) return cudaSuccess;
   delete *graph;
-  return *graph = nullptr, cudaErrorStreamCaptureInvalidated;
+  return *graph = nullptr, failed(cudaErrorStreamCaptureInvalidated);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
   return *exec = new SimtGraphExec{*graph}, cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
   for (const std::function<bool()> &work : exec->graph.work) {
     if (simt_delays())
       stream->work.push_back(work); /* one call: nothing is done in between, and the host is far ahead */
@@ -765,30 +832,47 @@ static bool is_pinned(const void *at, size_t bytes) {
 }
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
-  if (!(*memory = malloc(bytes))) return cudaErrorMemoryAllocation;
+  if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (!(*memory = malloc(bytes))) return failed(cudaErrorMemoryAllocation);
   pinned[(const char *)*memory] = bytes;
   return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *memory) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
-  if (!pinned.erase((const char *)memory)) return cudaErrorInvalidValue;
+  if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (!pinned.erase((const char *)memory)) return failed(cudaErrorInvalidValue);
   return free(memory), cudaSuccess;
 }
 
+/* Memory begins as NaN of any type, not as zeros that a GPU need not have: pages of one file, copied where they are written. */
+static void begin_as_nan(char *memory, size_t bytes) {
+  static const size_t PIECE = (size_t)4 << 20,
+                      MOST_PIECES = 8192; /* the kernel has some 65,000 mappings for a process */
+  static const int file = [] {
+    const int fd = memfd_create("simt", MFD_CLOEXEC);
+    const std::vector<char> nan(PIECE, (char)0xff);
+    if (fd < 0 || write(fd, nan.data(), PIECE) != (ssize_t)PIECE) FAULT("no file for memory to begin with");
+    return fd;
+  }();
+  const int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+  for (size_t at = 0; at < bytes && at < PIECE * MOST_PIECES; at += PIECE)
+    if (mmap(memory + at, std::min(PIECE, bytes - at), PROT_READ | PROT_WRITE, flags, file, 0) == MAP_FAILED)
+      FAULT("memory cannot be mapped");
+}
+
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, access = PROT_READ | PROT_WRITE;
   void *own = mmap(nullptr, bytes, access, flags, -1, 0);
   void *granules = mmap(nullptr, bytes / 2 * sizeof(Granule), access, flags, -1, 0);
-  if (own == MAP_FAILED || granules == MAP_FAILED) return cudaErrorMemoryAllocation;
+  if (own == MAP_FAILED || granules == MAP_FAILED) return failed(cudaErrorMemoryAllocation);
+  begin_as_nan((char *)own, bytes);
   regions.push_back({(char *)own, bytes, (Granule *)granules});
   protect(false);
   return *memory = own, cudaSuccess;
 }
 cudaError_t cudaFree(void *memory) {
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
   for (size_t i = 0; i < regions.size(); i++)
     if (regions[i].begin == memory) {
       munmap(regions[i].begin, regions[i].bytes);
@@ -796,7 +880,7 @@ cudaError_t cudaFree(void *memory) {
       regions.erase(regions.begin() + (long)i);
       return cudaSuccess;
     }
-  return cudaErrorInvalidValue;
+  return failed(cudaErrorInvalidValue);
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
   return *free_bytes = *all_bytes = (size_t)16 << 30, cudaSuccess;
@@ -804,7 +888,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   const bool waits = kind == cudaMemcpyDeviceToDevice || is_pinned(kind == cudaMemcpyHostToDevice ? from : to, bytes);
-  if (stream && stream->capture && !waits) return stream->spoiled = true, cudaErrorStreamCaptureUnsupported;
+  if (stream && stream->capture && !waits) return stream->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   std::shared_ptr<std::vector<char>> staged; /* memory that is not pinned may change once the call is back */
   if (kind == cudaMemcpyHostToDevice && !waits && simt_delays())
     staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
@@ -850,8 +934,8 @@ struct TellTraffic {
 
 extern "C" {
 void simt_seed(uint64_t seed) { draw.state = seed * 2862933555777941757u + 3037000493u; }
-void simt_processors(int n) { n_processors = n; }
-void simt_shared(size_t bytes) { most_shared_bytes = std::min(bytes, (size_t)SHARED_BYTES); }
+void simt_processors(int n) { cuda_device.n_processors = n_processors = n; }
+void simt_shared(size_t bytes) { cuda_device.shared_bytes = most_shared_bytes = std::min(bytes, (size_t)SHARED_BYTES); }
 void simt_watch(int on) { simt_is_watched = on != 0; }
 SimtTraffic simt_traffic(const char *what) {
   SimtTraffic sum = {};

@@ -18,7 +18,7 @@ static inline const char *simt_device(void) {
 
 /* The order of threads, warps and blocks from now on. */
 void simt_seed(uint64_t seed);
-/* How many processors a device that is opened from now on has; 4 without this. */
+/* How many processors the device has from now on, also where it is open; 4 without this. */
 void simt_processors(int n);
 /* Shared memory that a block of it can have; as an H100 without this, 227 KiB. */
 void simt_shared(size_t bytes);

@@ -1,5 +1,5 @@
 /* cublasLt.h of the host: the part of cuBLASLt that Aspis uses, with its argument conventions (columns, transposes, alpha
- * and beta, one type for both factors) and its checks of them; the product itself is three loops in double. */
+ * and beta, one type for both factors, alignments as an algorithm was looked for) and its checks of them; the product itself is three loops in double. */
 #pragma once
 
 #include <cuda_runtime.h>
@@ -37,7 +37,7 @@ typedef struct SimtProduct *cublasLtMatmulDesc_t;
 typedef struct SimtLayout *cublasLtMatrixLayout_t;
 typedef struct SimtPreference *cublasLtMatmulPreference_t;
 typedef struct cublasLtMatmulAlgo {
-  uint32_t align_a, align_b, align_c;
+  uint32_t align_a, align_b, align_c, align_bias;
 } cublasLtMatmulAlgo_t;
 typedef struct cublasLtMatmulHeuristicResult {
   cublasLtMatmulAlgo_t algo;

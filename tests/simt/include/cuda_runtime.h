@@ -3,8 +3,10 @@
  *
  * What it makes visible: a missing barrier (the order of threads changes the result, or a value is still the NaN that
  * shared memory begins with), a barrier that not all threads reach, lanes that meet in different warp operations, an
- * asynchronous copy read before its wait, two blocks of a launch that touch the same global memory where one writes, work of
- * two streams that neither waits for the other, and under AddressSanitizer every access out of bounds. */
+ * asynchronous copy read before its wait, two blocks of a launch that touch the same global memory where one writes, a thread
+ * that waits for what another writes, memory read that nothing was written to (all of it begins as NaN), loads and stores off
+ * their alignment, launches beyond the card's limits or with shared memory that was not asked for, work of two streams that
+ * neither waits for the other, and under AddressSanitizer every access out of bounds. */
 #pragma once
 
 #include <cmath>
@@ -41,6 +43,11 @@ typedef enum cudaError {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorNotReady = 600,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
@@ -66,6 +73,10 @@ enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming =
 struct cudaDeviceProp {
   char name[256];
 };
+struct cudaFuncAttributes {
+  int numRegs;
+};
+typedef enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 } cudaFuncAttribute;
 
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
@@ -75,6 +86,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel);
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
@@ -113,9 +126,9 @@ struct SimtThread; /* the fiber that runs */
 extern dim3 simt_thread_index;
 #define threadIdx simt_thread_index
 
-/* Runs body once for every thread of every block, when its stream comes to it. */
-void simt_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body,
-                 cudaStream_t stream);
+/* Runs body once for every thread of every block, when its stream comes to it; `function` is the kernel's own address. */
+void simt_launch(const char *kernel, const void *function, dim3 grid, dim3 block, size_t shared_bytes,
+                 std::function<void()> body, cudaStream_t stream);
 /* What a library launches: reads and writes are its own while this lives. */
 struct SimtLibraryCall {
   explicit SimtLibraryCall(const char *name);
@@ -128,7 +141,7 @@ template <class... Parameters, class... Arguments>
 static inline void simt_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                                       void (*kernel)(Parameters...), Arguments... arguments) {
   simt_launch(
-      name, grid, block, shared, [=] { kernel(arguments...); }, stream);
+      name, (const void *)kernel, grid, block, shared, [=] { kernel(arguments...); }, stream);
 }
 #define LAUNCH_NOW(kernel, grid, block, shared, ...)                                                                   \
   simt_launch_kernel(__FILE__ ": " #kernel, (grid), (block), (shared), cuda_device.stream, kernel, __VA_ARGS__)
@@ -187,6 +200,9 @@ template <int n_open> static inline void copy_async_wait() { simt_copy_wait(n_op
 
 /* ---- global memory */
 
+/* A load or store must lie at a multiple of its type's alignment: always looked at. */
+[[noreturn]] void simt_misaligned(const void *at, size_t bytes);
+#define SIMT_ALIGNED(at, bytes) ((uintptr_t)(at) % (bytes) ? simt_misaligned((at), (bytes)) : (void)0)
 /* Called where global memory is watched (simt.h). */
 void simt_read(const void *at, size_t bytes);
 void simt_write(const void *at, size_t bytes);

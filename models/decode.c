@@ -88,7 +88,7 @@ void decoder_read_embedded(Decoder *d, int64_t s, const float *embedded, int64_t
   read_input(d, s, (Input){.embedded = embedded}, n, logits);
 }
 
-void decoder_use_graphs(Decoder *d) { d->replay = replay_open(d->device, true); }
+void decoder_use_graphs(Decoder *d) { d->replay = replay_open(d->device, true, NULL); }
 
 void decoder_close(Decoder *d) {
   replay_close(d->replay);

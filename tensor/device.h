@@ -27,6 +27,9 @@ typedef struct BackendLanes {
   void (*use)(int lane);               /* what is launched, copied or read from now on is on it; 0 at first */
   void *(*stream)(void);               /* the runtime's name of the lane in use */
   void (*follow)(int lane, int other); /* what comes on `lane` begins when all that is on `other` so far is done */
+  /* Who puts work of its own on stream() asks before, and says all that makes it: true, it is taken note of and is not to be put
+   * there (BackendGraphs.walk). */
+  bool (*walks)(const void *call, size_t bytes);
   bool (*idle)(void);                  /* whether all on the lane in use is done */
   void (*mark)(int i);                 /* notes when the lane in use comes to here; i < LANES_MARKS */
   bool (*passed)(int i);               /* whether it has; true of a mark that was never made */
@@ -44,8 +47,9 @@ enum {
 typedef struct BackendGraphs {
   void (*walk)(void);             /* begins one */
   bool (*walked)(uint64_t *fold); /* ends it; false: work like this (it waits for the device) is not for a graph */
-  bool (*capture)(void);          /* what the last walk went through, gone through again, is kept; false: no memory */
-  void *(*captured)(void);        /* ends that */
+  void *(*make)(void);            /* a graph for what the last walk went through; NULL: no memory */
+  void (*capture)(void *graph);   /* that, gone through again, is kept in it */
+  void (*captured)(void);         /* ends that */
   void (*launch)(void *graph);    /* does it all, with what the last walk wrote; returns before it is done */
   void (*drop)(void *graph);
 } BackendGraphs;

@@ -10,7 +10,8 @@ enum { MOST_GRAPHS = 4, MOST_SEEN = 16, PATIENCE = 32, MOST_DROPPED = 32 };
 struct Replay {
   Device *device;
   const BackendGraphs *graphs; /* NULL: none, or none any more */
-  const char *given_up, *why;  /* why: what keeps work from being replayed, where it is not */
+  ReplayPeers peers;
+  const char *given_up, *why; /* why: what keeps work from being replayed, where it is not */
   struct {
     uint64_t fold;
     void *graph;
@@ -22,9 +23,10 @@ struct Replay {
   ReplayCounts counts;
 };
 
-Replay *replay_open(Device *device, bool on) {
+Replay *replay_open(Device *device, bool on, const ReplayPeers *peers) {
   Replay *replay = base_zalloc(sizeof *replay);
   replay->device = device;
+  if (peers) replay->peers = *peers;
   const BackendMemory *memory = device->backend->memory;
   /* a graph works where its walk has been, and arenas under AddressSanitizer take that back at once (arena_open_over) */
   const bool works_later = memory && (memory->out_of_reach || memory->delayed);
@@ -61,6 +63,10 @@ static bool was_seen(Replay *r, uint64_t fold) {
   return false;
 }
 
+static void agree(Replay *r, uint64_t *fold, bool *fits) {
+  if (r->peers.agree) r->peers.agree(r->peers.user, fold, fits);
+}
+
 /* What the walk went through becomes a graph; its place, or -1. */
 static int make(Replay *r, uint64_t fold, ReplayWork *work, void *user) {
   if (r->n_kept == MOST_GRAPHS) {
@@ -70,12 +76,18 @@ static int make(Replay *r, uint64_t fold, ReplayWork *work, void *user) {
     drop(r, oldest);
     r->counts.dropped++;
   }
-  if (!r->graphs->capture()) {
+  void *graph = r->graphs->make();
+  bool fits = graph != NULL;
+  agree(r, &(uint64_t){0}, &fits);
+  if (!fits) {
+    if (graph) r->graphs->drop(graph);
     give_up(r, "the device has no memory for them");
     return -1;
   }
+  r->graphs->capture(graph);
   work(user);
-  r->kept[r->n_kept].fold = fold, r->kept[r->n_kept].graph = r->graphs->captured();
+  r->graphs->captured();
+  r->kept[r->n_kept].fold = fold, r->kept[r->n_kept].graph = graph;
   r->counts.captured++;
   return r->n_kept++;
 }
@@ -88,7 +100,8 @@ static int graph_of(Replay *r, ReplayWork *work, void *user) {
   uint64_t fold;
   r->graphs->walk();
   work(user);
-  const bool fits = r->graphs->walked(&fold);
+  bool fits = r->graphs->walked(&fold);
+  agree(r, &fold, &fits);
   r->why = fits ? "its shapes differ from one time to the next" : "it waits for the host";
   int i = fits ? find(r, fold) : -1;
   if (i >= 0) return i;

@@ -20,8 +20,16 @@ typedef struct ReplayCounts {
   int64_t dropped;    /* of these, for others */
 } ReplayCounts;
 
-/* on false, or a device without graphs: everything is done one by one. */
-Replay *replay_open(Device *device, bool on);
+/* Of work that processes do together, each its share: whether a share is done by a graph, and by which, is one decision. So what each
+ * found becomes what all found: *fold a number of all their folds, *fits whether it did everywhere. Collective: they run the same
+ * work equally often. */
+typedef struct ReplayPeers {
+  void (*agree)(void *user, uint64_t *fold, bool *fits);
+  void *user;
+} ReplayPeers;
+
+/* on false, or a device without graphs: everything is done one by one. peers NULL: alone. */
+Replay *replay_open(Device *device, bool on, const ReplayPeers *peers);
 void replay_close(Replay *replay); /* NULL: nothing to do; before the device is closed */
 /* Does the work; arenas are as it leaves them. Returns true where a graph did it. */
 bool replay_run(Replay *replay, ReplayWork *work, void *user);

@@ -11,7 +11,7 @@
 enum { N = 40, N_TIMES = 12 };
 
 /* Adds what the host writes, times i + 1 for time i, to a vector; each kind of work in its own way. */
-typedef enum Kind { KIND_WRITTEN, KIND_ARGUMENT, KIND_SHAPE, KIND_MEMORY, KIND_LOOKS } Kind;
+typedef enum Kind { KIND_WRITTEN, KIND_ARGUMENT, KIND_SHAPE, KIND_MEMORY, KIND_LANES, KIND_LOOKS } Kind;
 
 typedef struct Work {
   Device device;
@@ -40,12 +40,28 @@ static void add_written(Work *w, Tensor *to, int64_t n, float value) {
   arena_rewind(&w->device.step, mark);
 }
 
+/* The sum goes to and fro between the lanes, twice. */
+static void add_on_lanes(Work *w) {
+  const BackendLanes *lanes = w->device.backend->lanes;
+  for (int i = 0; i < 2; i++) {
+    add_fwd(&w->device, &(Add){.x = w->sum, .y = w->sum});
+    lanes->follow(1, 0);
+    lanes->use(1);
+    add_fwd(&w->device, &(Add){.x = w->sum, .y = w->other});
+    lanes->mark(i);
+    lanes->use(0);
+    lanes->follow(0, 1);
+  }
+  add_fwd(&w->device, &(Add){.x = w->other, .y = w->sum});
+}
+
 static void do_work(void *user) {
   Work *w = user;
   const float value = (float)(w->time + 1);
   if (w->kind == KIND_LOOKS) device_pull(&w->device, w->sum);
   if (w->kind == KIND_ARGUMENT) /* sum -= lr sum */
     sgd_fwd(&w->device, &(Sgd){.lr = 0.5 * value, .grad_scale = 1, .value = w->other, .grad = w->sum});
+  if (w->kind == KIND_LANES) add_on_lanes(w);
   add_written(w, w->kind == KIND_MEMORY && w->time % 2 ? w->other : w->sum, w->kind == KIND_SHAPE ? N - w->time : N,
               value);
 }
@@ -53,7 +69,7 @@ static void do_work(void *user) {
 /* The bytes of both vectors after N_TIMES, and what became of them. */
 static ReplayCounts run(Kind kind, bool on, float *found) {
   Work w = work_open(kind);
-  Replay *replay = replay_open(&w.device, on);
+  Replay *replay = replay_open(&w.device, on, NULL);
   for (; w.time < N_TIMES; w.time++) replay_run(replay, do_work, &w);
   const Tensor sum = device_pull(&w.device, w.sum), other = device_pull(&w.device, w.other);
   memcpy(found, sum.data, N * sizeof *found), memcpy(found + N, other.data, N * sizeof *found);
@@ -72,6 +88,7 @@ Test(simt_replay, gives_the_same_bytes_whatever_changes) {
                {KIND_ARGUMENT, "another argument of a kernel", 0, 0},
                {KIND_SHAPE, "other shapes", 0, 0},
                {KIND_MEMORY, "two memories in turn", N_TIMES - 2, 2},
+               {KIND_LANES, "two lanes", N_TIMES - 1, 1},
                {KIND_LOOKS, "a look at a result", 0, 0}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     float off[2 * N], on[2 * N];
@@ -89,7 +106,7 @@ Test(simt_replay, gives_the_same_bytes_whatever_changes) {
 
 Test(simt_replay, gives_up_and_says_why) {
   Work w = work_open(KIND_LOOKS);
-  Replay *replay = replay_open(&w.device, true);
+  Replay *replay = replay_open(&w.device, true, NULL);
   for (; w.time < 40; w.time++) replay_run(replay, do_work, &w);
   cr_assert_not_null(replay_given_up(replay), "40 times, and still hoping");
   cr_assert_str_eq(replay_given_up(replay), "it waits for the host");
@@ -100,7 +117,7 @@ Test(simt_replay, gives_up_and_says_why) {
 /* Beyond the graphs that are kept the one that was launched least lately makes room. */
 Test(simt_replay, drops_the_oldest_graph) {
   Work w = work_open(KIND_SHAPE);
-  Replay *replay = replay_open(&w.device, true);
+  Replay *replay = replay_open(&w.device, true, NULL);
   for (int turn = 0; turn < 3; turn++)
     for (w.time = 0; w.time < 6; w.time++) replay_run(replay, do_work, &w);
   const ReplayCounts counts = replay_counts(replay);

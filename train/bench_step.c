@@ -26,7 +26,7 @@ static Status trainee_open(Trainee *t, const Bench *bench) {
   t->model->recompute = config->train.recompute;
   params_alloc(&t->model->params, &t->device, config->dtype, true, gradient_n_spare(&t->plan.gradient));
   params_init(&t->model->params, config->seed);
-  t->replay = replay_open(&t->device, config->train.graph == GRAPH_AUTO);
+  t->replay = replay_open(&t->device, config->train.graph == GRAPH_AUTO, NULL);
   t->batch = batch_random(&config->model, bench->n_seq, bench->length, config->seed);
   return STATUS_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "train/checkpoint.h"
 #include "train/forecast_record.h"
@@ -128,8 +129,6 @@ static Status open_model(Run *run) {
              config->train.zero);
   params_alloc(&run->model->params, &run->device, config->dtype, true, gradient_n_spare(&run->plan.gradient));
   run->model->dropout_seed = config->seed;
-  /* sums of several ranks go through the host */
-  run->replay = replay_open(&run->device, config->train.graph == GRAPH_AUTO && run->dist->size == 1);
   run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
   if (shape.train_rows > 0) {
     run->carry = base_alloc(sizeof *run->carry);
@@ -265,6 +264,25 @@ static Status open_record(Run *run, const RunOptions *options, const char *messa
   return STATUS_OK;
 }
 
+/* Steps of several ranks become graphs together: NCCL's work is part of one on every rank, and of the same, or of none. */
+static void agree_on_graph(void *user, uint64_t *fold, bool *fits) {
+  Dist *dist = user;
+  struct {
+    uint64_t fold, fits;
+  } mine = {*fold, *fits}, *all = base_alloc((size_t)dist->size * sizeof *all);
+  dist_gather_all(dist, &mine, all, sizeof mine);
+  for (int i = 0; i < dist->size; i++) *fits &= all[i].fits != 0;
+  *fold = XXH3_64bits(all, (size_t)dist->size * sizeof *all);
+  free(all);
+}
+
+static void open_replay(Run *run) {
+  Dist *dist = run->dist;
+  const bool alone = dist->size == 1, on_device = dist->gpu && !params_split(&run->model->params);
+  run->replay = replay_open(&run->device, run->config->train.graph == GRAPH_AUTO && (alone || on_device),
+                            alone ? NULL : &(ReplayPeers){agree_on_graph, dist});
+}
+
 static Status open_all(Run *run, const RunOptions *options) {
   Dist *dist = run->dist;
   const TrainConfig *train = &run->config->train;
@@ -282,6 +300,7 @@ static Status open_all(Run *run, const RunOptions *options) {
     status = dist_agree(dist, open_state(run));
   }
   if (status.code == CODE_OK) status = dist_open_gpu(dist, &run->device, train->transport);
+  if (status.code == CODE_OK) open_replay(run);
   if (status.code == CODE_OK)
     run->buckets = buckets_open(&run->model->params, &run->device, dist, gradient_n_parts(&run->plan.gradient),
                                 1e6 * train->bucket_mb);

@@ -91,17 +91,25 @@ static cudaStream_t lane_stream(int lane) {
   if (!lane_streams[lane]) CUDA_CHECK(cudaStreamCreateWithFlags(&lane_streams[lane], cudaStreamNonBlocking));
   return lane_streams[lane];
 }
+/* In a walk what lanes do is taken note of; a stream that follows one that is captured joins it (cudaStreamWaitEvent). */
+enum LaneCall { LANE_USE = 3, LANE_FOLLOW, LANE_MARK, LANE_OTHERS };
+
 static void lanes_use(int lane) {
-  if (cuda_walk_ends()) return;
+  cuda_walks(nullptr, LANE_USE, 1, 0, lane);
   cuda_device.stream = lane_stream(lane);
 }
 static void *lanes_stream() { return cuda_device.stream; }
 static void lanes_follow(int lane, int other) {
-  if (cuda_walk_ends()) return;
+  if (cuda_walks(nullptr, LANE_FOLLOW, 1, 0, lane, other)) return;
   static cudaEvent_t reached[2];
   if (!reached[other]) CUDA_CHECK(cudaEventCreateWithFlags(&reached[other], cudaEventDisableTiming));
   CUDA_CHECK(cudaEventRecord(reached[other], lane_stream(other)));
   CUDA_CHECK(cudaStreamWaitEvent(lane_stream(lane), reached[other], 0));
+}
+static bool lanes_walks(const void *call, size_t bytes) {
+  const bool walks = cuda_walks(nullptr, LANE_OTHERS, 1, 0, bytes);
+  if (walks) cuda_fold(call, bytes);
+  return walks;
 }
 /* What was asked for is done, or under way: no error, but some versions of the runtime keep it as the last one. */
 static bool is_done(cudaError_t answer) {
@@ -112,17 +120,19 @@ static bool is_done(cudaError_t answer) {
 static bool lanes_idle() { return cuda_walk_ends() || is_done(cudaStreamQuery(cuda_device.stream)); }
 static cudaEvent_t marks[LANES_MARKS];
 static void lanes_mark(int i) {
-  if (cuda_walk_ends()) return;
+  if (cuda_walks(nullptr, LANE_MARK, 1, 0, i)) return;
   if (!marks[i]) CUDA_CHECK(cudaEventCreateWithFlags(&marks[i], cudaEventDefault));
-  CUDA_CHECK(cudaEventRecord(marks[i], cuda_device.stream));
+  const bool inside = cuda_device.mode == CUDA_CAPTURES; /* the host asks after it, whoever launches it */
+  CUDA_CHECK(cudaEventRecordWithFlags(marks[i], cuda_device.stream,
+                                      inside ? cudaEventRecordExternal : cudaEventRecordDefault));
 }
-static bool lanes_passed(int i) { return !marks[i] || is_done(cudaEventQuery(marks[i])); }
+static bool lanes_passed(int i) { return cuda_walk_ends() || !marks[i] || is_done(cudaEventQuery(marks[i])); }
 static double lanes_seconds(int from, int to) {
   float ms = 0;
   CUDA_CHECK(cudaEventElapsedTime(&ms, marks[from], marks[to]));
   return 1e-3 * (double)ms;
 }
-static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_idle,
+static const BackendLanes LANES = {lanes_use, lanes_stream, lanes_follow, lanes_walks, lanes_idle,
                                    lanes_mark, lanes_passed, lanes_seconds};
 
 /* ---- shared memory */

@@ -94,25 +94,26 @@ bool come_fits(size_t bytes) {
   return come != nullptr;
 }
 
-bool capture() {
-  if (!come_fits(used)) return false;
+void *make() {
+  if (!come_fits(used)) return nullptr;
   char *written = used > 0 ? device_memory(used) : nullptr;
-  if (used > 0 && !written) return false;
-  making = new Graph{nullptr, written, used};
+  return used > 0 && !written ? nullptr : new Graph{nullptr, written, used};
+}
+
+void capture(void *graph) {
+  making = (Graph *)graph;
   used = 0;
   CUDA_CHECK(cudaStreamBeginCapture(cuda_device.stream, cudaStreamCaptureModeThreadLocal));
   cuda_device.mode = CUDA_CAPTURES;
-  return true;
 }
 
-void *captured() {
+void captured() {
   cuda_device.mode = CUDA_RUNS;
   cudaGraph_t graph;
   CUDA_CHECK(cudaStreamEndCapture(cuda_device.stream, &graph));
   CHECK(used == making->bytes, "%zu bytes written where the walk wrote %zu", used, making->bytes);
   CUDA_CHECK(cudaGraphInstantiate(&making->exec, graph, 0));
   CUDA_CHECK(cudaGraphDestroy(graph));
-  return making;
 }
 
 void launch(void *of) {
@@ -133,7 +134,7 @@ void launch(void *of) {
 void drop(void *of) {
   Graph *graph = (Graph *)of;
   CUDA_CHECK(cudaStreamSynchronize(cuda_device.stream));
-  CUDA_CHECK(cudaGraphExecDestroy(graph->exec));
+  if (graph->exec) CUDA_CHECK(cudaGraphExecDestroy(graph->exec));
   if (graph->written) CUDA_CHECK(cudaFree(graph->written));
   delete graph;
 }
@@ -170,4 +171,4 @@ bool cuda_keeps_write(void *to, const void *from, size_t bytes) {
   return true;
 }
 
-const BackendGraphs cuda_graphs = {walk, walked, capture, captured, launch, drop};
+const BackendGraphs cuda_graphs = {walk, walked, make, capture, captured, launch, drop};

@@ -21,15 +21,21 @@ same() { # DIR DIR WHAT
   diff <(steady_metrics "$1") <(steady_metrics "$2") >/dev/null || fail "$3: the metrics differ"
   echo "ok: $3: the same bytes"
 }
+replayed() { # DIR STEPS: by graphs, as its last line of training has it
+  local found=$(sed -nE 's/.*"graph_steps":([0-9]+).*/\1/p' "$1/metrics.jsonl" | tail -1)
+  [ "${found:-0}" = "$2" ] || fail "$1: ${found:-0} steps replayed, expected $2"
+}
 
 for type in f32 bf16; do "$aspis" train tiny.yaml --quiet --out $type-1 --set dtype=$type >/dev/null; done
 over_tcp 2 f32-2 --set train.transport=nccl
 same f32-1 f32-2 "two ranks"
-# A bad step of one rank is skipped by all, whenever the host learns of it.
+replayed f32-2 3
+# A bad step of one rank is skipped by all, whenever the host learns of it. Planting it is nothing for a graph, so neither rank makes
+# one then, or sends from one to who receives in none.
 for every in 1 100; do
   over_tcp 2 bad-$every --set train.log_every=$every --set train.eval_every=0 --set train.save_every=4 --set train.nonfinite=skip \
-    --set debug.allow=true --set 'debug.fault="nan_grad@2,rank=1"'
-  [ "$(grep -c 'step 2 skipped' bad-$every.0.err)" = 1 ] || fail "a bad step of two ranks: $(cat bad-$every.0.err)"
+    --set debug.allow=true --set 'debug.fault="nan_grad@3,rank=1"'
+  [ "$(grep -c 'step 3 skipped' bad-$every.0.err)" = 1 ] || fail "a bad step of two ranks: $(cat bad-$every.0.err)"
   over_tcp 2 bad-$every --set train.steps=5 --set train.eval_every=0 --set train.save_every=5 --resume auto
 done
 cmp bad-1/checkpoints/step-00000005.h5 bad-100/checkpoints/step-00000005.h5 || fail "a bad step of two ranks: other bytes where the host looked late"
@@ -41,9 +47,17 @@ for steps in 6 12; do
   [ "$(wc -l <waits-$steps.n)" = 2 ] || fail "waits: $(cat waits-$steps.?.err)"
 done
 cmp waits-6.n waits-12.n || fail "waits of two ranks: $(xargs <waits-6.n) in 6 steps, $(xargs <waits-12.n) in 12"
+replayed waits-12 11
 echo "ok: no step of two ranks waits"
 over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1 --set train.bucket_mb=0.001
 same bf16-1 bf16-4 "four ranks, bf16, state split, in pieces on the second stream"
+replayed bf16-4 0
+over_tcp 2 pieces --set train.bucket_mb=0.001
+same f32-1 pieces "two ranks, in pieces on the second stream, in graphs"
+replayed pieces 3
+over_tcp 2 one-by-one --set train.bucket_mb=0.001 --set train.graph=off
+same f32-1 one-by-one "two ranks, kernel by kernel"
+replayed one-by-one 0
 over_tcp 2 host --set train.transport=host
 same f32-1 host "two ranks through the host's memory"
 if command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ]; then
@@ -54,8 +68,9 @@ if command -v mpirun >/dev/null && [ -e "$(dirname "$aspis")/libaspis_mpi.so" ];
 fi
 
 # A rank that is lost: the communicator is aborted, the other ends with 6, also where only NCCL itself notices.
-for watchdog in 5 0; do
-  over_tcp 2 lost-$watchdog --set train.watchdog=$watchdog --set debug.allow=true --set 'debug.fault="kill@4,rank=1,phase=reduce"'
+for how in "5 auto" "0 off"; do # without graphs: with them it is the hosts that notice, before the work is there
+  read -r watchdog graph <<<"$how"
+  over_tcp 2 lost-$watchdog --set train.watchdog=$watchdog --set train.graph=$graph --set debug.allow=true --set 'debug.fault="kill@4,rank=1,phase=reduce"'
   [ "$(cat lost-$watchdog.0.code)" = 6 ] && [ "$(wc -l <lost-$watchdog.0.err)" = 1 ] || fail "lost, watchdog $watchdog: exit $(cat lost-$watchdog.0.code): $(cat lost-$watchdog.0.err)"
 done
 grep -q 'rank 1 on [^ ]* died: its connection closed.* in step 4, phase reduce' lost-5.0.err || fail "lost: $(cat lost-5.0.err)"

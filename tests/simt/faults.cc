@@ -166,9 +166,11 @@ bool fault_capture(CaptureFault fault) {
   static cudaEvent_t outside;
   if (!outside) cudaEventCreateWithFlags(&outside, cudaEventDisableTiming);
   const cudaStream_t stream = capture_stream();
+  static cudaStream_t other;
+  if (!other) cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
   if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return false;
   void *memory = nullptr;
-  cudaError_t error = cudaSuccess, wanted = cudaErrorStreamCaptureUnsupported;
+  cudaError_t error = cudaSuccess, wanted = cudaErrorStreamCaptureUnsupported, end = cudaErrorStreamCaptureInvalidated;
   switch (fault) {
   case CAPTURE_WAITS: error = cudaStreamSynchronize(stream); break;
   case CAPTURE_ASKS: error = cudaStreamQuery(stream); break;
@@ -178,10 +180,16 @@ bool fault_capture(CaptureFault fault) {
   case CAPTURE_DEPENDS:
     error = cudaStreamWaitEvent(stream, outside, 0), wanted = cudaErrorStreamCaptureIsolation;
     break;
+  case CAPTURE_LEAVES:
+    cudaEventRecord(outside, stream);
+    cudaStreamWaitEvent(other, outside, 0);
+    error = cudaMemsetAsync(there, 0, sizeof there, other);
+    wanted = cudaSuccess, end = cudaErrorStreamCaptureUnjoined;
+    break;
   case N_CAPTURE_FAULTS: break;
   }
   cudaGraph_t graph;
-  return cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && error == wanted;
+  return cudaStreamEndCapture(stream, &graph) == end && error == wanted;
 }
 
 static __global__ void store(float x, float *out) { *out = x; }

@@ -36,6 +36,7 @@ typedef enum CaptureFault {
   CAPTURE_PINS,      /* the host's memory */
   CAPTURE_COPIES,    /* from memory that is not pinned */
   CAPTURE_DEPENDS,   /* on work outside of it */
+  CAPTURE_LEAVES,    /* what a stream that joined it was given without waiting for that */
   N_CAPTURE_FAULTS
 } CaptureFault;
 bool fault_capture(CaptureFault fault);

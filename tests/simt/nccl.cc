@@ -3,7 +3,8 @@
  * What it keeps of NCCL: making a communicator waits for all ranks; nothing of a group begins before its outermost end, and
  * then goes on at once, in the order of the stream; an operation outside of a group is one of its own, so that two ranks who
  * send to each other in turn wait for ever; a lost peer is an asynchronous error, and the work that waits for it stays
- * in the stream until the communicator is aborted. What NCCL leaves undefined ends the program: buffers of a group that
+ * in the stream until the communicator is aborted; whether work is part of a graph, and of which, is the same for who sends and
+ * who receives. What NCCL leaves undefined ends the program: buffers of a group that
  * overlap where one is received into, memory that is not the device's, a receive of another length than its send. */
 #include <nccl.h>
 
@@ -29,18 +30,22 @@ struct ncclComm {
   std::atomic<ncclResult_t> error;
   const void
       *under_way; /* the group that began and is not done: others of the communicator wait, whatever their stream */
+  uint64_t capture, n_captures; /* the last that it was part of, and how many those were */
 };
 
 namespace {
 
-/* One send or receive: its length first, then its bytes. */
+/* One send or receive: its length and capture first, then its bytes. */
+struct Head {
+  uint64_t bytes, capture; /* capture: its number among the communicator's; 0: of none */
+};
 struct Transfer {
   ncclComm_t comm;
   int peer;
   bool sends;
   char *data;
-  uint64_t bytes, said; /* said: by the sender, once its 8 bytes are here */
-  size_t done;          /* of those 8 and the bytes */
+  Head own, said; /* said: by the sender, once it is here */
+  size_t done;    /* of the head and the bytes */
   cudaStream_t stream;
 };
 
@@ -60,19 +65,19 @@ void nap() {
   nanosleep(&time, nullptr);
 }
 
-/* What one call can move of the 8 bytes of the length, or of what follows; negative: the peer is gone. */
+/* What one call can move of the head, or of what follows; negative: the peer is gone. */
 ssize_t move(Transfer &t) {
-  char *const head = (char *)(t.sends ? &t.bytes : &t.said);
+  char *const head = (char *)(t.sends ? &t.own : &t.said);
   const bool at_head = t.done < sizeof t.said;
   char *const at = at_head ? head + t.done : t.data + (t.done - sizeof t.said);
-  const size_t left = at_head ? sizeof t.said - t.done : t.bytes - (t.done - sizeof t.said);
+  const size_t left = at_head ? sizeof t.said - t.done : t.own.bytes - (t.done - sizeof t.said);
   const int fd = t.comm->fd[(size_t)t.peer];
   const ssize_t n = t.sends ? send(fd, at, left, MSG_DONTWAIT | MSG_NOSIGNAL) : recv(fd, at, left, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
   return n == 0 ? -1 : n;
 }
 
-bool is_done(const Transfer &t) { return t.done == sizeof t.said + t.bytes; }
+bool is_done(const Transfer &t) { return t.done == sizeof t.said + t.own.bytes; }
 
 /* The first of a group's transfers with a peer in each direction goes on, since they come there in that order. */
 bool is_first(const std::vector<Transfer> &all, size_t i) {
@@ -97,24 +102,30 @@ bool progress(std::vector<Transfer> &all) {
       if (n < 0) t.comm->error = ncclRemoteError;
       if (n <= 0) break;
       t.done += (size_t)n;
-      if (!t.sends && t.done == sizeof t.said && t.said != t.bytes)
-        FAULT("nccl: rank %d receives %llu bytes where rank %d sends %llu", t.comm->rank, (unsigned long long)t.bytes,
-              t.peer, (unsigned long long)t.said);
+      if (t.sends || t.done != sizeof t.said) continue;
+      if (t.said.bytes != t.own.bytes)
+        FAULT("nccl: rank %d receives %llu bytes where rank %d sends %llu", t.comm->rank,
+              (unsigned long long)t.own.bytes, t.peer, (unsigned long long)t.said.bytes);
+      if (t.said.capture != t.own.capture)
+        FAULT("nccl: rank %d receives in its graph %llu what rank %d sends in its graph %llu (0: in none)",
+              t.comm->rank, (unsigned long long)t.own.capture, t.peer, (unsigned long long)t.said.capture);
     }
     done &= is_done(t);
   }
-  if (done) comm->under_way = nullptr;
-  return done;
+  if (!done) return false;
+  comm->under_way = nullptr;
+  for (Transfer &t : all) t.done = 0; /* a graph does it again */
+  return true;
 }
 
 void check_apart(const std::vector<Transfer> &all) {
   for (size_t i = 0; i < all.size(); i++) {
-    simt_must_be_global("nccl", all[i].data, all[i].bytes);
+    simt_must_be_global("nccl", all[i].data, all[i].own.bytes);
     if (all[i].stream != all[0].stream || all[i].comm != all[0].comm)
       FAULT("nccl: a group in two streams or communicators");
     for (size_t j = 0; j < i; j++)
-      if ((!all[i].sends || !all[j].sends) && all[i].data < all[j].data + all[j].bytes &&
-          all[j].data < all[i].data + all[i].bytes)
+      if ((!all[i].sends || !all[j].sends) && all[i].data < all[j].data + all[j].own.bytes &&
+          all[j].data < all[i].data + all[i].own.bytes)
         FAULT("nccl: a group receives into bytes that it also %s", all[i].sends || all[j].sends ? "sends" : "receives");
   }
 }
@@ -125,7 +136,7 @@ ncclResult_t add(const void *data, size_t count, ncclDataType_t type, int peer, 
   if (peer < 0 || peer >= comm->size || peer == comm->rank || (type != ncclUint8 && type != ncclFloat32))
     return ncclInvalidArgument;
   ncclGroupStart();
-  group.push_back({comm, peer, sends, (char *)data, count * (type == ncclFloat32 ? 4 : 1), 0, 0, stream});
+  group.push_back({comm, peer, sends, (char *)data, {count * (type == ncclFloat32 ? 4 : 1), 0}, {}, 0, stream});
   return ncclGroupEnd();
 }
 
@@ -211,6 +222,10 @@ ncclResult_t ncclGroupEnd(void) {
   auto all = std::make_shared<std::vector<Transfer>>(std::move(group));
   group.clear();
   check_apart(*all);
+  ncclComm_t const comm = (*all)[0].comm;
+  const uint64_t capture = simt_capture((*all)[0].stream);
+  if (capture && capture != comm->capture) comm->capture = capture, comm->n_captures++;
+  for (Transfer &t : *all) t.own.capture = capture ? comm->n_captures : 0;
   simt_enqueue((*all)[0].stream, [all] { return progress(*all); });
   return ncclSuccess;
 }

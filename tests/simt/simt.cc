@@ -365,27 +365,48 @@ static void run_kernel(const char *kernel, dim3 grid, dim3 block_dim, size_t sha
 /* ---- streams: work is done when it is asked for; with ASPIS_SIMT_STREAMS=1 it waits in its stream's queue until somebody
  * waits for it or its turn is drawn, so that work of two streams comes in any order that their events allow. */
 
+/* A graph is what its streams were given, in order; stream 0 is the one that the capture began with. */
+struct SimtItem {
+  size_t stream;
+  std::function<bool()> work; /* none: one of these */
+  SimtEvent *outside;         /* an event that is recorded for others than the graph */
+  int reaches, awaits;        /* an event of its own; -1: none */
+};
 struct SimtGraph {
-  std::vector<std::function<bool()>> work; /* in order: of one stream */
+  std::vector<SimtItem> items;
+  size_t n_streams, n_events;
 };
 struct SimtGraphExec {
   SimtGraph graph;
+  std::vector<SimtStream *> others; /* streams that play those from 1 on */
+};
+/* How many items of each stream come before something. */
+typedef std::vector<size_t> Known;
+struct SimtCapture {
+  uint64_t number;
+  SimtGraph graph;
+  std::vector<SimtStream *> streams;
+  std::vector<Known> known; /* by each stream */
+  bool spoiled;
 };
 struct SimtStream {
   std::deque<std::function<bool()>> work;
-  SimtGraph *capture; /* NULL: what it is given is done */
-  bool spoiled;
+  SimtCapture *capture; /* NULL: what it is given is done */
+  size_t place;         /* in it */
 };
 struct SimtEvent {
   uint64_t recorded, reached; /* how often */
   double seconds;
-  bool captured; /* recorded last by a stream that captured */
+  uint64_t captured; /* the capture that it was recorded in last; 0: none */
+  int number;        /* in it, and ... */
+  Known known;       /* ... what is known behind it */
 };
 
 static std::vector<SimtStream *> streams;
 static std::recursive_mutex running;
 static Draw turn;
-static SimtStream *capturing; /* one at a time */
+static SimtCapture *capturing; /* one at a time */
+static uint64_t n_captures;
 
 /* ASPIS_SIMT_WAITS=1: tells at the end how often the host waited for a stream. Asking again and again is one wait. */
 namespace {
@@ -436,11 +457,17 @@ static void nap() {
   nanosleep(&time, nullptr);
 }
 
+static void capture(SimtStream *stream, SimtItem item) {
+  item.stream = stream->place;
+  stream->capture->graph.items.push_back(std::move(item));
+  stream->capture->known[stream->place][stream->place]++;
+}
+
 void simt_enqueue(cudaStream_t stream, std::function<bool()> work) {
   std::unique_lock<std::recursive_mutex> lock(running);
   waits.asking = false;
   if (stream && stream->capture) {
-    stream->capture->work.push_back(std::move(work));
+    capture(stream, {0, std::move(work), nullptr, -1, -1});
     return;
   }
   if (!simt_delays()) {
@@ -670,6 +697,7 @@ const char *cudaGetErrorString(cudaError_t error) {
          : error == cudaErrorUnsupportedPtxVersion    ? "the provided PTX was compiled with an unsupported toolchain"
          : error == cudaErrorNoDevice                 ? "no CUDA-capable device is detected"
          : error == cudaErrorInsufficientDriver       ? "CUDA driver version is insufficient for CUDA runtime version"
+         : error == cudaErrorStreamCaptureUnjoined    ? "capturing stream has unjoined work"
                                                       : "invalid argument";
 }
 /* ASPIS_SIMT_LACKS=driver | newer-driver | gpu | newer-gpu | code | newer-code: what the machine does not have, for tests of
@@ -720,7 +748,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (stream->capture) return stream->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
+  if (stream->capture) return stream->capture->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   if (!waits.asking) waits.n++;
   waits.asking = true;
   if (!stream->work.empty()) step_some();
@@ -728,25 +756,41 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  if (stream && stream->capture) return stream->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
+  if (stream && stream->capture) return stream->capture->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   waits.n++;
   while (stream && !stream->work.empty())
     if (!step_some()) nap();
   return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = new SimtEvent{}, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const std::lock_guard<std::recursive_mutex> lock(running);
-  event->captured = stream && stream->capture;
-  if (event->captured) return cudaSuccess; /* an order within the graph, whose work is in order anyway */
+static std::function<bool()> recording(cudaEvent_t event) {
   const uint64_t number = ++event->recorded;
-  simt_enqueue(stream, [=] {
+  return [=] {
     timespec now_is;
     clock_gettime(CLOCK_MONOTONIC, &now_is);
     event->reached = number, event->seconds = (double)now_is.tv_sec + 1e-9 * (double)now_is.tv_nsec;
     return true;
-  });
+  };
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  SimtCapture *c = stream ? stream->capture : nullptr;
+  event->captured = c ? c->number : 0;
+  if (c) {
+    event->number = (int)c->graph.n_events++;
+    capture(stream, {0, nullptr, nullptr, event->number, -1});
+    event->known = c->known[stream->place];
+  } else {
+    simt_enqueue(stream, recording(event));
+  }
   return cudaSuccess;
+}
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  if (flags == cudaEventRecordDefault) return cudaEventRecord(event, stream);
+  if (!stream || !stream->capture) return failed(cudaErrorInvalidValue);
+  event->captured = 0;
+  return capture(stream, {0, nullptr, event, -1, -1}), cudaSuccess;
 }
 /* ASPIS_SIMT_STALE=1: copies from pinned memory bring what its first copy brought; ASPIS_SIMT_UNORDERED=1: no stream waits
  * for an event. For tests of what notices. */
@@ -757,13 +801,22 @@ static bool is_set(const char *name) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const std::lock_guard<std::recursive_mutex> lock(running);
-  const bool inside = stream && stream->capture;
-  if (inside != event->captured) {
-    for (SimtStream *s : streams) s->spoiled |= s->capture != nullptr;
-    return failed(cudaErrorStreamCaptureIsolation);
-  }
   static const bool unordered = is_set("ASPIS_SIMT_UNORDERED");
-  if (inside || unordered) return cudaSuccess;
+  if (stream && (stream->capture || event->captured)) {
+    SimtCapture *c = capturing;
+    if (!c || event->captured != c->number) return forbidden(), failed(cudaErrorStreamCaptureIsolation);
+    if (!stream->capture) { /* it joins */
+      stream->capture = c, stream->place = c->streams.size();
+      c->streams.push_back(stream), c->graph.n_streams++;
+      for (Known &known : c->known) known.push_back(0);
+      c->known.emplace_back(c->streams.size(), 0);
+    }
+    Known &known = c->known[stream->place];
+    for (size_t i = 0; i < event->known.size(); i++) known[i] = std::max(known[i], event->known[i]);
+    if (!unordered) capture(stream, {0, nullptr, nullptr, -1, event->number});
+    return cudaSuccess;
+  }
+  if (unordered) return cudaSuccess;
   const uint64_t number = event->recorded;
   simt_enqueue(stream, [=] { return event->reached >= number; });
   return cudaSuccess;
@@ -792,34 +845,61 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (!stream || capturing) return failed(cudaErrorIllegalState);
-  capturing = stream, stream->capture = new SimtGraph, stream->spoiled = false;
-  return cudaSuccess;
+  capturing = stream->capture = new SimtCapture{++n_captures, {{}, 1, 0}, {stream}, {{0}}, false};
+  return stream->place = 0, cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   *graph = nullptr;
-  if (!stream || !stream->capture) return failed(cudaErrorIllegalState);
-  *graph = stream->capture, stream->capture = nullptr, capturing = nullptr;
-  if (!stream->spoiled) return cudaSuccess;
-  delete *graph;
-  return *graph = nullptr, failed(cudaErrorStreamCaptureInvalidated);
+  if (!stream || !stream->capture || stream->place != 0) return failed(cudaErrorIllegalState);
+  const std::unique_ptr<SimtCapture> c(capturing);
+  for (SimtStream *s : c->streams) s->capture = nullptr;
+  capturing = nullptr;
+  if (c->spoiled) return failed(cudaErrorStreamCaptureInvalidated);
+  for (size_t i = 1; i < c->streams.size(); i++)
+    if (c->known[0][i] != c->known[i][i]) return failed(cudaErrorStreamCaptureUnjoined);
+  return *graph = new SimtGraph(std::move(c->graph)), cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
   if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
-  return *exec = new SimtGraphExec{*graph}, cudaSuccess;
+  *exec = new SimtGraphExec{*graph, {}};
+  for (size_t i = 1; i < graph->n_streams; i++) {
+    (*exec)->others.emplace_back();
+    cudaStreamCreateWithFlags(&(*exec)->others.back(), cudaStreamNonBlocking);
+  }
+  return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
-  for (const std::function<bool()> &work : exec->graph.work) {
-    if (simt_delays())
-      stream->work.push_back(work); /* one call: nothing is done in between, and the host is far ahead */
-    else simt_enqueue(stream, work);
+  const auto reached = std::make_shared<std::vector<char>>(exec->graph.n_events);
+  for (const SimtItem &item : exec->graph.items) {
+    SimtStream *s = item.stream == 0 ? stream : exec->others[item.stream - 1];
+    const int reaches = item.reaches, awaits = item.awaits;
+    std::function<bool()> work = item.work;
+    if (item.outside) work = recording(item.outside);
+    else if (awaits >= 0) work = [=] { return (*reached)[(size_t)awaits] != 0; };
+    else if (reaches >= 0) work = [=] { return (*reached)[(size_t)reaches] = 1, true; };
+    if (simt_delays()) s->work.push_back(work); /* one call: nothing is done in between, and the host is far ahead */
+    else simt_enqueue(s, work);
   }
   return cudaSuccess;
 }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  for (SimtStream *s : exec->others) {
+    while (!s->work.empty())
+      if (!step_some()) nap();
+    streams.erase(std::find(streams.begin(), streams.end(), s));
+    delete s;
+  }
+  return delete exec, cudaSuccess;
+}
+uint64_t simt_capture(cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
+  return stream && stream->capture ? stream->capture->number : 0;
+}
 
 /* Memory of the host that copies may read and write when their turn comes. */
 static std::map<const char *, size_t> pinned;
@@ -888,7 +968,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   const bool waits = kind == cudaMemcpyDeviceToDevice || is_pinned(kind == cudaMemcpyHostToDevice ? from : to, bytes);
-  if (stream && stream->capture && !waits) return stream->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
+  if (stream && stream->capture && !waits) return forbidden(), failed(cudaErrorStreamCaptureUnsupported);
   std::shared_ptr<std::vector<char>> staged; /* memory that is not pinned may change once the call is back */
   if (kind == cudaMemcpyHostToDevice && !waits && simt_delays())
     staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);

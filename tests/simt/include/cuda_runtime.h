@@ -52,6 +52,7 @@ typedef enum cudaError {
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
   cudaErrorIllegalState = 401,
+  cudaErrorStreamCaptureUnjoined = 904,
   cudaErrorStreamCaptureIsolation = 905
 } cudaError_t;
 typedef enum cudaStreamCaptureMode {
@@ -69,6 +70,7 @@ typedef enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76
 } cudaDeviceAttr;
+enum { cudaEventRecordDefault = 0, cudaEventRecordExternal = 1 };
 enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 struct cudaDeviceProp {
   char name[256];
@@ -94,6 +96,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
@@ -105,7 +108,9 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream);
 
-/* Graphs. While a stream captures, what it is given is kept with its arguments as they are and nothing is done; whatever
+/* Graphs. While a stream captures, what it is given is kept with its arguments as they are and nothing is done; a stream that
+ * waits for an event of the capture joins it, and the first must have waited for all that the others were given before it
+ * ends; whatever
  * CUDA forbids then (waiting for the stream, memory taken or given back, events of work that is not captured) returns its
  * error and spoils the capture. Copies to and from memory that is not pinned are refused, too: CUDA would read that memory
  * when the graph is launched. */

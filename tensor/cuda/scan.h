@@ -96,7 +96,8 @@ __device__ static inline ScanTile scan_tile_at(const Scan &s, int64_t seq, int64
   return {seq, start, end, first, (int)n, (int)n * s.n_r, first + n == end};
 }
 
-__device__ static inline double scan_wrap(double theta) { return theta - TWO_PI * floor(theta / TWO_PI); }
+/* Into [0, 2 pi), but for a rounding; without a division, which double precision has no instruction for. */
+__device__ static inline double scan_wrap(double theta) { return theta - TWO_PI * floor(theta * (1 / TWO_PI)); }
 
 /* exp(A_i - A_j) of rows i >= j. */
 __device__ static inline float scan_decay(const ScanWork &w, int i, int j) {
@@ -130,7 +131,8 @@ __device__ static inline void scan_decays(const Scan &s, const ScanWork &w, cons
   }
 }
 
-/* The angles of the tile's tokens; theta goes on to that of its last token. theta is summed in double, too. */
+/* The angles of the tile's tokens; theta goes on to that of its last token. theta is summed in double, too: one addition a
+ * token, because they wait for each other; all turns are taken off side by side behind them. */
 __device__ static inline void scan_rotations(const Scan &s, const ScanWork &w, const ScanTile &tile, int h) {
   if (s.n_s == 0) return;
   __syncthreads();
@@ -141,14 +143,15 @@ __device__ static inline void scan_rotations(const Scan &s, const ScanWork &w, c
   for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) {
     double theta = w.theta[i];
     for (int t = 0; t < tile.n; t++) {
-      theta = scan_wrap(theta + (double)w.turn[t * s.n_s + i] * w.sums[t]);
-      w.cosine[t * s.n_s + i] = (float)theta;
+      theta += (double)w.turn[t * s.n_s + i] * w.sums[t];
+      const float high = (float)theta;
+      w.cosine[t * s.n_s + i] = high, w.sine[t * s.n_s + i] = (float)(theta - (double)high);
     }
-    w.theta[i] = theta;
+    w.theta[i] = scan_wrap(theta);
   }
   __syncthreads();
   for (int i = threadIdx.x; i < tile.n * s.n_s; i += SCAN_THREADS) {
-    const float theta = w.cosine[i];
+    const float theta = (float)scan_wrap((double)w.cosine[i] + (double)w.sine[i]);
     w.sine[i] = sinf(theta), w.cosine[i] = cosf(theta);
   }
 }

@@ -2,12 +2,14 @@
  *
  * A warp makes an output of 16 x 8, or two side by side, at a time. In a BF16 model factors are rounded to BF16 as they are loaded; in a float32
  * one each is split into two TF32 parts, high and what it lacks, and the product is high high + high low + low high: the
- * part left out is 2^-22 of it, so that sums are as exact as float32's. */
+ * part left out is 2^-22 of it. Tensor cores round every sum towards zero, always to the same side, so float32 sums leave them
+ * after TILE_DEEP products and are added up outside, to nearest (Ootomo & Yokota 2022): as exact as float32's. */
 #pragma once
 
 #include "tensor/cuda/cuda.h"
 
 constexpr int TILE_M = 16, TILE_N = 8, TILE_K = 16; /* sizes that products are padded to, with zeros */
+constexpr int TILE_DEEP = 32;                       /* products that tensor cores add up for a float32 sum */
 
 /* Hands out shared memory, 16 bytes aligned; without memory it only counts. */
 struct SharedCarver {
@@ -71,19 +73,25 @@ __device__ static inline void tile_mac(TileSum<W> &sum, const TileFactor &a, int
         mma_bf16(sum.d[w], a_part, b_part);
       }
     }
+    mma_wait();
   } else {
-    for (int k = 0; k < n_k; k += 8) {
-      uint32_t a_high[4], a_low[4], b_high[2], b_low[2];
-      for (int r = 0; r < 4; r++) tf32_split(a.at(i0 + g + r % 2 * 8, k + t + r / 2 * 4), &a_high[r], &a_low[r]);
-      for (int w = 0; w < W; w++) {
-        for (int r = 0; r < 2; r++) tf32_split(b.at(j0 + 8 * w + g, k + t + r * 4), &b_high[r], &b_low[r]);
-        mma_tf32(sum.d[w], a_low, b_high);
-        mma_tf32(sum.d[w], a_high, b_low);
-        mma_tf32(sum.d[w], a_high, b_high);
+    for (int first = 0; first < n_k; first += TILE_DEEP) {
+      TileSum<W> part = {};
+      for (int k = first; k < n_k && k < first + TILE_DEEP; k += 8) {
+        uint32_t a_high[4], a_low[4], b_high[2], b_low[2];
+        for (int r = 0; r < 4; r++) tf32_split(a.at(i0 + g + r % 2 * 8, k + t + r / 2 * 4), &a_high[r], &a_low[r]);
+        for (int w = 0; w < W; w++) {
+          for (int r = 0; r < 2; r++) tf32_split(b.at(j0 + 8 * w + g, k + t + r * 4), &b_high[r], &b_low[r]);
+          mma_tf32(part.d[w], a_low, b_high);
+          mma_tf32(part.d[w], a_high, b_low);
+          mma_tf32(part.d[w], a_high, b_high);
+        }
       }
+      mma_wait();
+      for (int w = 0; w < W; w++)
+        for (int r = 0; r < 4; r++) sum.d[w][r] += part.d[w][r];
     }
   }
-  mma_wait();
 }
 
 /* Calls body(i0, j0) for every 16 x 8 W output of (n_i, n_j), the warps of the block in turn; n_j is a multiple of TILE_K, W 1

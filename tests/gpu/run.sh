@@ -104,6 +104,7 @@ else
     part build 1800 make_build
   fi
   [ -e "$build/libaspis_cuda.so" ] || { tell "no CUDA plug-in was built: is nvcc there? $out/build.log"; exit 1; }
+  own_libraries=${LD_LIBRARY_PATH:-}
   # What the build needs and the machine's own paths do not have: pack.sh's libraries, and cuBLASLt where a toolkit or PyTorch has it.
   for found in "$build/lib" /usr/local/cuda/lib64 "$(python3 -c 'import nvidia.cu13 as p; print(list(p.__path__)[0] + "/lib")' 2>/dev/null)"; do
     [ -d "$found" ] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$found
@@ -160,8 +161,9 @@ else
   part products 180 others
 fi
 
-if command -v python3 >/dev/null && python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-  part peers 180 python3 "$source_dir/tests/gpu/peers.py"
+python_alone() { LD_LIBRARY_PATH=${own_libraries:-} python3 "$@"; }
+if python_alone -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  part peers 180 python_alone "$source_dir/tests/gpu/peers.py"
 else
   tell "peers        not here (PyTorch)"
 fi

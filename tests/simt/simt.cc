@@ -606,14 +606,30 @@ static float tf32(uint32_t bits) {
   memcpy(&f, &bits, 4);
   return f;
 }
-/* d (16, 8) += a (16, n_k) b (n_k, 8) */
-template <int n_k> static void add_product(const Product *const *lanes, const float *a, const float *b) {
+/* A sum as tensor cores keep it: rounded towards zero. (Fasi, Higham, Mikaitis & Pranesh 2021, Numerical behavior of NVIDIA
+ * tensor cores; Ootomo & Yokota 2022) */
+static float toward_zero(double x) {
+  const float nearest = (float)x;
+  uint32_t bits;
+  memcpy(&bits, &nearest, 4);
+  bits -= std::fabs((double)nearest) > std::fabs(x);
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+/* d (16, 8) += a (16, n_k) b (n_k, 8): n_step products and the sum before are added at once, as the A100 does. */
+template <int n_k, int n_step> static void add_product(const Product *const *lanes, const float *a, const float *b) {
   float sum[16][8];
   for (int l = 0; l < LANES; l++)
     for (int r = 0; r < 4; r++) sum[l / 4 + (r >= 2 ? 8 : 0)][l % 4 * 2 + r % 2] = lanes[l]->d[r];
   for (int row = 0; row < 16; row++)
-    for (int k = 0; k < n_k; k++)
-      for (int col = 0; col < 8; col++) sum[row][col] += a[row * n_k + k] * b[k * 8 + col];
+    for (int k = 0; k < n_k; k += n_step) {
+      double exact[8];
+      for (int col = 0; col < 8; col++) exact[col] = sum[row][col];
+      for (int i = k; i < k + n_step; i++)
+        for (int col = 0; col < 8; col++) exact[col] += (double)a[row * n_k + i] * (double)b[i * 8 + col];
+      for (int col = 0; col < 8; col++) sum[row][col] = toward_zero(exact[col]);
+    }
   for (int l = 0; l < LANES; l++)
     for (int r = 0; r < 4; r++) lanes[l]->d[r] = sum[l / 4 + (r >= 2 ? 8 : 0)][l % 4 * 2 + r % 2];
 }
@@ -625,7 +641,7 @@ static void product_bf16(const Product *const *lanes) {
         a[(l / 4 + (r % 2 ? 8 : 0)) * 16 + l % 4 * 2 + k + (r >= 2 ? 8 : 0)] = half_of(lanes[l]->a[r], k);
         if (r < 2) b[(l % 4 * 2 + k + (r ? 8 : 0)) * 8 + l / 4] = half_of(lanes[l]->b[r], k);
       }
-  add_product<16>(lanes, a, b);
+  add_product<16, 8>(lanes, a, b);
 }
 static void product_tf32(const Product *const *lanes) {
   float a[16 * 8], b[8 * 8];
@@ -634,7 +650,7 @@ static void product_tf32(const Product *const *lanes) {
       a[(l / 4 + (r % 2 ? 8 : 0)) * 8 + l % 4 + (r >= 2 ? 4 : 0)] = tf32(lanes[l]->a[r]);
       if (r < 2) b[(l % 4 + (r ? 4 : 0)) * 8 + l / 4] = tf32(lanes[l]->b[r]);
     }
-  add_product<8>(lanes, a, b);
+  add_product<8, 4>(lanes, a, b);
 }
 static void put_product(SimtProduct *op, float *d, const uint32_t *a, const uint32_t *b) {
   Product mine = {op, d, {}, {}};

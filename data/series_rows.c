@@ -67,7 +67,18 @@ static double calendar_value(const Calendar *c, const DateFields *fields) {
 
 /* --- missing values ----------------------------------------------------------------------------------------------- */
 
+/* As lines that end with a separator make one. */
+static bool is_empty(const SeriesTable *table, int column) {
+  for (int64_t row = 0; row < table->n_rows; row++)
+    if (!isnan(table->value[row * table->n_columns + column])) return false;
+  return true;
+}
+
 static Status refuse_missing(const SeriesTable *table, int64_t row, int column, int64_t n) {
+  if (is_empty(table, column))
+    return status_fail(CODE_DATA,
+                       "%s: column %s: found no value in any of its %lld rows; name the columns to use in data.columns",
+                       table->path, table->names[column], (long long)table->n_rows);
   char *place = series_table_place(table, row);
   Status status = status_fail(CODE_DATA,
                               "%s, column %s: found no value, the first of %lld missing; put values in, or set "

@@ -18,12 +18,19 @@ static char *format_args(const char *format, va_list args) {
   return text;
 }
 
+/* What a message quotes of a file must not steer the terminal it is shown on. */
+static void disarm(char *text) {
+  for (char *c = text; *c; c++)
+    if (((unsigned char)*c < ' ' && *c != '\n') || *c == 0x7f) *c = '?';
+}
+
 Status status_fail(Code code, const char *format, ...) {
   CHECK(code != CODE_OK, "a failure needs a code");
   va_list args;
   va_start(args, format);
   Status status = {code, format_args(format, args)};
   va_end(args);
+  disarm(status.line);
   return status;
 }
 

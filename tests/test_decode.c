@@ -173,7 +173,7 @@ Test(decoding, by_single_steps_gives_the_logits_of_one_pass) {
   }
 }
 
-/* Ten thousand tokens of text: a stationary state, and a perplexity. */
+/* Two thousand tokens: a stationary state, and a perplexity. */
 Test(decoding, by_single_steps_gives_the_perplexity_of_one_pass) {
   enum { N = 2000 };
   for (int k = 0; k < SUBJECT_N_KINDS; k++) {

@@ -263,6 +263,14 @@ static const char *const HOLES =
     "d,a,b\n2020-01-01,1,10\n2020-01-02,2,20\n2020-01-03,,30\n2020-01-04,4,NaN\n2020-01-05,5,50\n"
     "2020-01-06,6,60\n2020-01-07,,70\n2020-01-08,8,NA\n2020-01-09,9,90\n2020-01-10,10,100\n";
 
+Test(series, a_column_without_any_value_is_named_as_one_to_leave_out) {
+  write_text("s.csv", "d,a,\n2020-01-01,1,\n2020-01-02,2,\n2020-01-03,3,\n2020-01-04,4,\n2020-01-05,5,\n");
+  DataConfig config = series_config(2, 1);
+  assert_refused(&config, NULL, CODE_DATA,
+                 "s.csv: column 3: found no value in any of its 5 rows; name the columns to use in data.columns",
+                 "lines that end with a separator");
+}
+
 Test(series, missing_values_are_counted_and_refused_filled_or_masked) {
   write_text("s.csv", HOLES);
   DataConfig config = series_config(2, 1);

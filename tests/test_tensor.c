@@ -14,6 +14,12 @@ static Arena arena_of(size_t bytes) {
   return arena;
 }
 
+Test(status, shows_what_it_quotes_without_control_characters) {
+  Status status = status_fail(CODE_DATA, "a.csv: found \"%s\",\n  \xc3\xa9", "\x1b[2J\a\t\x7f");
+  cr_assert_str_eq(status.line, "a.csv: found \"?[2J???\",\n  \xc3\xa9");
+  status_clear(&status);
+}
+
 Test(arena, hands_out_aligned_memory_and_takes_it_back) {
   Arena arena = arena_of(1 << 16);
   char *first = arena_alloc(&arena, 3);

@@ -8,7 +8,8 @@
  *   dv = e g (before) or e;  du = s (dv w - u s^2 mean(dv w u)), s = 1 / rms(u);  dw += dv u s
  *   dy = du (before) or du g;  dg = e v (before) or du y
  *   dz += dg silu'(z mz) mz,  dmz += dg silu'(z mz) z,  dmo += dout o
- * Each norm goes through its group twice: for what the sums are of, and for the result. */
+ * Each norm goes through its group twice: for what the sums are of, and for the result. Without a norm one pass does:
+ *   out = sum over ranks of y g mo;  dy = dout mo g,  dg = dout mo y,  dmo += dout y g */
 #include "tensor/cpu/lanes.h"
 
 /* What one block of rows works in. */
@@ -70,10 +71,23 @@ static Work work_begin(const GatedNorm *p, int64_t block) {
   return k;
 }
 
+/* Rank r of one token without a norm: n channels. */
+static void forward_plain(int64_t r, int64_t n, const real *restrict y, const real *restrict z, const real *restrict mz,
+                          const real *restrict mo, real *restrict out) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const real o = y[i] * real_silu(z[i] * mz[i]);
+    out[i] = r > 0 ? real_fma(o, mo[i], out[i]) : o * mo[i];
+  }
+}
+
+/* The loops over a group are made once for each place of the norm. */
+#define FOR_NORM static inline __attribute__((always_inline))
+
 /* Channels [at, at + n) of one token and rank r: one group. The first rank's out is written, the others' is added. */
-static void forward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t at, int64_t n, const real *restrict y,
-                          const real *restrict z, const real *restrict mz, const real *restrict mo) {
-  const bool before = p->norm == GATE_NORM_BEFORE;
+FOR_NORM void forward_group(const GatedNorm *p, bool before, const Work *k, int64_t r, int64_t at, int64_t n,
+                            const real *restrict y, const real *restrict z, const real *restrict mz,
+                            const real *restrict mo) {
   real *restrict u = k->u + at, *restrict g = k->g + at, *restrict out = k->sum + at;
   const real *restrict w = k->w + at;
 #pragma omp simd
@@ -81,7 +95,7 @@ static void forward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t 
     g[i] = real_silu(z[i] * mz[i]);
     u[i] = before ? y[i] : y[i] * g[i];
   }
-  const real s = p->norm == GATE_NORM_NONE ? 1 : 1 / R(sqrt)(dot(u, u, n) / (real)n + (real)p->eps);
+  const real s = 1 / R(sqrt)(dot(u, u, n) / (real)n + (real)p->eps);
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const real v = u[i] * s * w[i], o = before ? v * g[i] : v;
@@ -105,7 +119,11 @@ static void forward_rows(const GatedNorm *p) {
       for (int64_t r = 0; r < p->n_r; r++) {
         const Tensor x = cols_from(p->x, r * width);
         const real *y = row_load(&x, t, width, k.x_buffer), *mz = k.mz + r * width, *mo = k.mo + r * width;
-        for (int64_t i = 0; i < width; i += group) forward_group(p, &k, r, i, group, y + i, z + i, mz + i, mo + i);
+        if (p->norm == GATE_NORM_NONE) forward_plain(r, width, y, z, mz, mo, k.sum);
+        for (int64_t i = 0; p->norm == GATE_NORM_BEFORE && i < width; i += group)
+          forward_group(p, true, &k, r, i, group, y + i, z + i, mz + i, mo + i);
+        for (int64_t i = 0; p->norm == GATE_NORM_AFTER && i < width; i += group)
+          forward_group(p, false, &k, r, i, group, y + i, z + i, mz + i, mo + i);
       }
       row_store(p->out, t, width, k.sum);
     }
@@ -121,10 +139,24 @@ KERNEL_FWD(gated_norm, GatedNorm) {
   }
 }
 
-/* The same channels backward. dy and the first rank's dz are written, all other gradients are added to. */
-static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t at, int64_t n, const real *restrict y,
-                           const real *restrict z, const real *restrict dout) {
-  const bool before = p->norm == GATE_NORM_BEFORE;
+/* Backward; dy and the first rank's dz are written, all other gradients are added to. */
+FOR_NORM void backward_plain(bool mimo, const Work *k, int64_t r, int64_t n, const real *restrict y,
+                             const real *restrict z, const real *restrict dout) {
+  const real *restrict mz = k->mz + r * n, *restrict mo = k->mo + r * n;
+  real *restrict dmz = k->dmz + r * n, *restrict dmo = k->dmo + r * n, *restrict dy = k->dy, *restrict dz = k->sum;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const real gate = z[i] * mz[i], sigmoid = real_sigmoid(gate), g = gate * sigmoid, e = dout[i] * mo[i];
+    const real dgate = sigmoid * real_fma(gate, 1 - sigmoid, 1) * (e * y[i]);
+    dy[i] = e * g;
+    dz[i] = r > 0 ? real_fma(dgate, mz[i], dz[i]) : dgate * mz[i];
+    if (mimo) dmz[i] = real_fma(dgate, z[i], dmz[i]);
+    if (mimo) dmo[i] = real_fma(dout[i], y[i] * g, dmo[i]);
+  }
+}
+
+FOR_NORM void backward_group(const GatedNorm *p, bool before, const Work *k, int64_t r, int64_t at, int64_t n,
+                             const real *restrict y, const real *restrict z, const real *restrict dout) {
   const int64_t wide_at = r * width_of(p) + at;
   const real *restrict w = k->w + at, *restrict mz = k->mz + wide_at, *restrict mo = k->mo + wide_at;
   real *restrict u = k->u + at, *restrict g = k->g + at, *restrict dgate = k->dgate + at;
@@ -138,9 +170,7 @@ static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t
     u[i] = before ? y[i] : y[i] * g[i];
     dy[i] = (before ? e * g[i] : e) * w[i]; /* dv w */
   }
-  const bool normed = p->norm != GATE_NORM_NONE;
-  const real s = normed ? 1 / R(sqrt)(dot(u, u, n) / (real)n + (real)p->eps) : 1;
-  const real pull = normed ? dot(dy, u, n) / (real)n * s * s : 0;
+  const real s = 1 / R(sqrt)(dot(u, u, n) / (real)n + (real)p->eps), pull = dot(dy, u, n) / (real)n * s * s;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const real e = dout[i] * mo[i], dv = before ? e * g[i] : e, v = u[i] * s * w[i];
@@ -161,6 +191,7 @@ static void backward_group(const GatedNorm *p, const Work *k, int64_t r, int64_t
 
 KERNEL_BWD(gated_norm, GatedNorm) {
   const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
+  const bool mimo = p->dmimo_z || p->dmimo_o;
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t b = 0; b < n_blocks; b++) {
     Work k = work_begin(p, b);
@@ -181,7 +212,12 @@ KERNEL_BWD(gated_norm, GatedNorm) {
         Tensor dx = p->dx ? cols_from(p->dx, r * width) : (Tensor){.dtype = REAL_DTYPE};
         const real *y = row_load(&x, t, width, k.x_buffer);
         k.dy = row_grad_out(&dx, t, dy);
-        for (int64_t i = 0; i < width; i += group) backward_group(p, &k, r, i, group, y + i, z + i, dout + i);
+        if (p->norm == GATE_NORM_NONE && mimo) backward_plain(true, &k, r, width, y, z, dout);
+        else if (p->norm == GATE_NORM_NONE) backward_plain(false, &k, r, width, y, z, dout);
+        for (int64_t i = 0; p->norm == GATE_NORM_BEFORE && i < width; i += group)
+          backward_group(p, true, &k, r, i, group, y + i, z + i, dout + i);
+        for (int64_t i = 0; p->norm == GATE_NORM_AFTER && i < width; i += group)
+          backward_group(p, false, &k, r, i, group, y + i, z + i, dout + i);
         if (p->dx) row_add(&dx, t, width, k.dy);
       }
       if (p->dz) row_add(p->dz, t, width, k.sum);

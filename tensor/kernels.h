@@ -2,7 +2,7 @@
  *
  * Conventions. T is the number of tokens of all sequences, laid end to end: sequence s owns rows
  * [cu_seqlens[s], cu_seqlens[s+1]). A batch of equal lengths and packed documents are the same thing here.
- * Symbols as in the specification: H heads of width P, N d_state, G groups, R rank, S rotated pairs, W taps, V padded
+ * Symbols as in the specification (docs/mamba.md): H heads of width P, N d_state, G groups, R rank, S rotated pairs, W taps, V padded
  * vocabulary. "act" is the activation dtype (F32 or BF16; F64 in the double twin), "real" is F32 (F64 in the twin) and
  * the dtype of all states, statistics, losses and parameter gradients. Parameters are act or real as their table says.
  * Tensors (T, width) may be views (their own ld); all others are contiguous.

@@ -1,16 +1,27 @@
 #!/usr/bin/env bash
-# The docs say what the program says: docs/config.md is `aspis help config`; every command of the README's table exists;
-# every config in configs/ is accepted by plan.
+# The docs say what the program says: docs/config.md is `aspis help config`; the README names every command; the files that
+# README and docs name, and the sections of the specification that comments name, are there; every config in configs/ is
+# accepted by plan.
 set -euo pipefail
 aspis=$1
 source_dir=$2
 
 diff <(sed -n '/^```$/,/^```$/p' "$source_dir/docs/config.md" | sed '1d;$d') <("$aspis" help config) ||
   { echo "docs/config.md is not what aspis help config prints"; exit 1; }
-for command in train launch eval generate forecast score check convert inspect plan bench report doctor; do
-  "$aspis" "$command" --help >/dev/null || { echo "the README names $command"; exit 1; }
-  grep -qE "\`$command[ \`]|, \`$command\`|\`$command\`," "$source_dir/README.md" || { echo "the README lacks $command"; exit 1; }
+for command in $(sed -nE 's/^COMMAND\((\w+).*/\1/p' "$source_dir/train/commands.def"); do
+  "$aspis" "$command" --help >/dev/null || { echo "$command has no --help"; exit 1; }
+  grep -qE "\`(aspis )?$command[ \`]" "$source_dir/README.md" || { echo "the README lacks $command"; exit 1; }
 done
+cd "$source_dir"
+rooms='tensor|autograd|nn|models|optim|data|train|configs|tests|examples|docs|scripts'
+for path in $(grep -ohE "\`($rooms)/[][A-Za-z0-9_./*<>-]+" README.md docs/*.md | tr -d '\`' | sed -E 's/wN|<[a-z]+>/*/' | sort -u); do
+  compgen -G "$path" >/dev/null || { echo "README or docs name $path, which is not there"; exit 1; }
+done
+for section in $(grep -rhoE '\bspec(ification)?,? (sections? )?[0-9](\.[0-9])?( and [0-9](\.[0-9])?)?' tensor autograd nn models optim data train tests |
+  grep -oE '[0-9](\.[0-9])?' | sort -u); do
+  grep -qE "^##+ $section\.? " docs/mamba.md || { echo "a comment names section $section of docs/mamba.md, which is not there"; exit 1; }
+done
+cd - >/dev/null
 text=$(mktemp)
 series=$text.csv
 trap 'rm -f "$text" "$series"' EXIT

@@ -40,12 +40,6 @@ int64_t dataset_train_length(const Dataset *dataset, int64_t step) {
   return dataset->kind->train_length(dataset, step);
 }
 
-int64_t dataset_val_length(const Dataset *dataset, int64_t index) {
-  CHECK(index >= 0 && index < dataset->n_samples[PART_VAL], "validation sample %lld of %lld", (long long)index,
-        (long long)dataset->n_samples[PART_VAL]);
-  return dataset->max_length[PART_VAL];
-}
-
 static Batch batch_row(const SeriesInfo *info, const Batch *batch, int64_t s) {
   Batch row = {.n_seq = 1, .length = batch->length};
   if (info) {

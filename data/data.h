@@ -133,9 +133,8 @@ int64_t dataset_max_pieces(const Dataset *dataset, DataPart part);
 int64_t dataset_n_rows(const Dataset *dataset, DataPart part);
 /* Most tokens that such a row goes on for before it starts anew; 0 without them. */
 int64_t dataset_max_run(const Dataset *dataset, DataPart part);
-/* Length of the sequences of training step `step` (0-based), or of validation sample `index`. */
+/* Length of the sequences of training step `step` (0-based); a validation sample's is dataset_max_length. */
 int64_t dataset_train_length(const Dataset *dataset, int64_t step);
-int64_t dataset_val_length(const Dataset *dataset, int64_t index);
 /* Fills batch->n_seq rows with samples first, first+1, ... of the part; batch->length must be what the functions above
  * say (shorter validation windows are padded with ignored targets). Training samples number through all epochs. */
 void dataset_fill(Dataset *dataset, DataPart part, int64_t first, Batch *batch);

@@ -30,7 +30,6 @@ void pack_free(Pack *pack) {
   free(pack);
 }
 
-int64_t pack_n_docs(const Pack *pack) { return pack->n_docs; }
 
 static int compare(const void *a, const void *b) {
   const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;

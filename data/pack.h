@@ -10,10 +10,8 @@ typedef struct Pack Pack;
  * token at least. Copied. */
 Pack *pack_new(const int64_t *start, int64_t n_docs);
 void pack_free(Pack *pack); /* NULL: nothing */
-int64_t pack_n_docs(const Pack *pack);
 /* Most documents, and parts of some, that a row of `length` tokens can hold in any order. */
 int64_t pack_most_pieces(const Pack *pack, int64_t length);
-
 /* Tokens of the longest document. */
 int64_t pack_longest(const Pack *pack);
 

@@ -364,10 +364,6 @@ Status h5_read_f32(H5File *file, const char *name, float *out, int64_t count) {
   return read_all(file, name, H5T_NATIVE_FLOAT, out, count);
 }
 
-Status h5_read_i64(H5File *file, const char *name, int64_t *out, int64_t count) {
-  return read_all(file, name, H5T_NATIVE_INT64, out, count);
-}
-
 Status h5_read_i32(H5File *file, const char *name, int32_t *out, int64_t count) {
   H5Shape shape;
   TRY(h5_shape(file, name, &shape));

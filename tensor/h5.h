@@ -58,7 +58,6 @@ Status h5_shape(H5File *file, const char *name, H5Shape *shape);
 Status h5_read_f64(H5File *file, const char *name, double *out, int64_t count);
 Status h5_read_f32(H5File *file, const char *name, float *out, int64_t count);
 Status h5_read_i32(H5File *file, const char *name, int32_t *out, int64_t count);
-Status h5_read_i64(H5File *file, const char *name, int64_t *out, int64_t count);
 /* A text written by h5_write_text: malloc'ed, at most max_bytes long. */
 Status h5_read_text(H5File *file, const char *name, int64_t max_bytes, char **text);
 /* Attributes of a group or dataset ("/" for the file's own). Strings: fixed or variable length, malloc'ed. */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tensor/rng.h"
 #include "tests/support/dataset.h"
@@ -62,15 +61,6 @@ static ForecastScore score_of(Subject *s, DataPart part) {
 }
 
 /* ---- the published rows */
-
-/* The path of a real file beside the repository, or NULL with a line that says why the test is skipped. */
-static char *ett_path(const char *name) {
-  char *path = base_format("%s/../shared/data/%s", ASPIS_SOURCE_DIR, name);
-  if (access(path, R_OK) == 0) return path;
-  printf("skipped: %s is not there\n", path);
-  free(path);
-  return NULL;
-}
 
 typedef struct Row {
   const char *file;

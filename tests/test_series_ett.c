@@ -4,20 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tests/support/dataset.h"
 
 TestSuite(series_ett, .init = workplace_enter, .fini = workplace_leave);
-
-/* The file's path, or NULL with a line that says why the test is skipped. */
-static char *ett_path(const char *name) {
-  char *path = base_format("%s/../shared/data/%s", ASPIS_SOURCE_DIR, name);
-  if (access(path, R_OK) == 0) return path;
-  printf("skipped: %s is not there\n", path);
-  free(path);
-  return NULL;
-}
 
 /* Mean squared and absolute error of repeating the last row, over the first n windows of the test part. */
 static void score_repeat(Dataset *dataset, int64_t n, double *mse, double *mae) {

@@ -2,11 +2,10 @@
  * sizes. Compiled once for each way that BF16 tiles have, like test_tile_bf16. */
 #include <criterion/criterion.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "tensor/device.h"
 #include "tensor/rng.h"
+#include "tests/support/cpu_build.h"
 
 #define ASPIS_CPU_VARIANT _test
 #include "tensor/cpu/tile.c"
@@ -14,18 +13,6 @@
 #ifndef BUILD
 #define BUILD "generic"
 #endif
-
-/* Opening the device also asks Linux for AMX's tiles. */
-static bool runs_here(void) {
-  Device device;
-  setenv("ASPIS_CPU", BUILD, 1);
-  Status status = device_open_dry(&device, "cpu", F32);
-  const bool runs = status.code == CODE_OK;
-  if (!runs) fprintf(stderr, "not tested: %s\n", status.line);
-  if (runs) device_close(&device);
-  status_clear(&status);
-  return runs;
-}
 
 enum { LARGEST = 80, LD = 112 };
 static const int SIZES[] = {1, 3, 8, 17, 32, 33, 64, 70, LARGEST};
@@ -98,7 +85,7 @@ static void check(const Operands *o, Case p) {
 }
 
 Test(tile, products_of_all_shapes_and_orientations) {
-  if (!runs_here()) return;
+  if (!cpu_build_runs_here(BUILD)) return;
   Operands *o = malloc(sizeof *o);
   operands_fill(o);
   for (int i = 0; i < N_SIZES * N_SIZES * N_SIZES; i++)
@@ -111,7 +98,7 @@ Test(tile, products_of_all_shapes_and_orientations) {
 }
 
 Test(tile, causal_products_skip_only_zeros) {
-  if (!runs_here()) return;
+  if (!cpu_build_runs_here(BUILD)) return;
   Operands *o = malloc(sizeof *o);
   operands_fill(o);
   for (int i = 0; i < N_SIZES * N_SIZES * N_BLOCKS; i++)

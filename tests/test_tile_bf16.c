@@ -2,11 +2,10 @@
  * orientations of the operands. Compiled once for each way the header has (tests/CMakeLists.txt): plain C, AMX on its
  * plain C twin, AVX-512 BF16 and AMX. BUILD is the build of the kernels whose instructions it takes. */
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "tensor/device.h"
 #include "tensor/rng.h"
+#include "tests/support/cpu_build.h"
 
 #define ASPIS_CPU_VARIANT _test
 #include "tensor/cpu/tile_bf16.h"
@@ -14,18 +13,6 @@
 #ifndef BUILD
 #define BUILD "generic"
 #endif
-
-/* Opening the device also asks Linux for AMX's tiles. */
-static bool runs_here(void) {
-  Device device;
-  setenv("ASPIS_CPU", BUILD, 1);
-  Status status = device_open_dry(&device, "cpu", F32);
-  const bool runs = status.code == CODE_OK;
-  if (!runs) fprintf(stderr, "not tested: %s\n", status.line);
-  if (runs) device_close(&device);
-  status_clear(&status);
-  return runs;
-}
 
 static const int SIZES[] = {1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 64, 70};
 enum { N_SIZES = sizeof SIZES / sizeof *SIZES, LARGEST = 70, LD = LARGEST + 3, GUARD = 12345 };
@@ -73,7 +60,7 @@ static __attribute__((noinline)) void check_product(const Operands *o, int m, in
 }
 
 Test(tile_bf16, products_are_the_double_loop_and_stay_inside_c) {
-  if (!runs_here()) return;
+  if (!cpu_build_runs_here(BUILD)) return;
   static Operands o;
   operands_fill(&o);
   for (int m = 0; m < N_SIZES; m++)
@@ -103,7 +90,7 @@ static __attribute__((noinline)) void check_in_place(int m, int n, int k) {
 }
 
 Test(tile_bf16, rows_of_a_tensor_are_read_in_place) {
-  if (!runs_here()) return;
+  if (!cpu_build_runs_here(BUILD)) return;
   for (int m = 0; m < N_SIZES; m++)
     for (int n = 0; n < N_SIZES; n++)
       for (int k = 0; k < N_SIZES; k++) check_in_place(SIZES[m], SIZES[n], SIZES[k]);

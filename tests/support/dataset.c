@@ -144,6 +144,14 @@ void write_counting(const char *path, int n_rows) {
   fclose(file);
 }
 
+char *ett_path(const char *name) {
+  char *path = base_format("%s/../shared/data/%s", ASPIS_SOURCE_DIR, name);
+  if (access(path, R_OK) == 0) return path;
+  printf("skipped: %s is not there\n", path);
+  free(path);
+  return NULL;
+}
+
 Series *train_series(const DataConfig *config) {
   Series *series = NULL;
   Dataset *dataset = open_or_fail(config, 1, NULL, "training data");

@@ -40,6 +40,8 @@ DataConfig series_config(int context, int horizon);
 DataConfig rule_config(char *task, int n_columns);
 /* Hourly rows of the columns date, a, b, c: the value of row r and column c is 10 r + c. */
 void write_counting(const char *path, int n_rows);
+/* The path of a real file beside the repository (malloc'ed), or NULL with a line that says why the test is skipped. */
+char *ett_path(const char *name);
 /* What a checkpoint would keep of the dataset. */
 Series *train_series(const DataConfig *config);
 Batch windows_new(const Dataset *dataset, int64_t n);

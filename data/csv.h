@@ -37,3 +37,5 @@ Status csv_read(const Csv *csv, const int *columns, int n, int date_column, Seri
 /* One cell as a number: the n characters at text, whole. */
 typedef enum CsvCell { CSV_NUMBER, CSV_MISSING, CSV_INFINITE, CSV_DECIMAL_COMMA, CSV_OTHER } CsvCell;
 CsvCell csv_number(const char *text, size_t n, double *value);
+/* The number that begins at text: digits, at most one point, an exponent. Returns where it ends, NULL where none begins. */
+const char *csv_scan_number(const char *text, const char *end, double *value);

@@ -53,6 +53,9 @@ typedef struct H5Dataset {
 Status h5_dataset_open(const H5File *file, hid_t at, const char *name, H5Dataset *dataset);
 void h5_dataset_close(H5Dataset *dataset);
 
+/* Refused where there is none, or where it is not reached through hard links alone. */
+Status h5_require_object(const H5File *file, const char *name);
+
 /* Names of links or attributes, sorted; at most `limit` of them. */
 typedef struct H5Names {
   char **names;

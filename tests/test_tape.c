@@ -7,6 +7,7 @@
 
 #include "autograd/ops.h"
 #include "tensor/rng.h"
+#include "tests/support/tensors.h"
 
 enum { N_T = 64, WIDTH = 12, N_LAYERS = 4 };
 
@@ -297,5 +298,55 @@ Test(views, add_up_in_their_base_and_leave_zeros_beside) {
     }
     tape_reset(&tape, 0);
   }
+  device_close(&device);
+}
+
+/* ---- products on a tape */
+
+Test(tape, sums_the_gradients_of_a_tensor_used_twice) {
+  Device device = open_device(F64);
+  Tensor *x = randn(&device, F64, 5, 4, 1), *a = randn(&device, F64, 3, 4, 2), *b = randn(&device, F64, 3, 4, 3);
+  Tape tape = tape_make(&device, F64, true);
+  Tensor *y = op_linear(&tape, x, a, NULL, F64), *z = op_linear(&tape, x, b, NULL, F64);
+  seed_grad(&tape, y, 4);
+  seed_grad(&tape, z, 5);
+  tape_backward(&tape);
+  for (int64_t t = 0; t < 5; t++)
+    for (int64_t i = 0; i < 4; i++) {
+      double expected = 0;
+      for (int64_t o = 0; o < 3; o++)
+        expected += tensor_get(y->grad, t * 3 + o) * tensor_get(a, o * 4 + i) +
+                    tensor_get(z->grad, t * 3 + o) * tensor_get(b, o * 4 + i);
+      cr_assert_float_eq(tensor_get(x->grad, t * 4 + i), expected, 1e-12, "dx (%lld, %lld) is %g, expected %g",
+                         (long long)t, (long long)i, tensor_get(x->grad, t * 4 + i), expected);
+    }
+  device_close(&device);
+}
+
+Test(tape, view_of_a_projection_gets_its_gradient_where_it_lies) {
+  Device device = open_device(F32);
+  Tensor *x = randn(&device, F32, 4, 6, 1), *w = randn(&device, F32, 2, 3, 2);
+  Tape tape = tape_make(&device, F32, true);
+  Tensor *y = op_linear(&tape, tensor_cols(&device.step, x, 2, 3), w, NULL, F32);
+  seed_grad(&tape, y, 3);
+  tape_backward(&tape);
+  for (int64_t i = 0; i < 24; i++) {
+    const bool inside = i % 6 >= 2 && i % 6 < 5;
+    cr_assert((tensor_get(x->grad, i) != 0) == inside, "dx at row %lld, column %lld is %g", (long long)i / 6,
+              (long long)i % 6, tensor_get(x->grad, i));
+  }
+  device_close(&device);
+}
+
+Test(tape, nothing_is_recorded_for_inputs_without_gradient) {
+  Device device = open_device(F32);
+  Tensor *x = randn(&device, F32, 4, 6, 1), *w = randn(&device, F32, 2, 6, 2);
+  Tape off = tape_make(&device, F32, false);
+  Tensor *y = op_linear(&off, x, w, NULL, F32);
+  cr_assert(!y->needs_grad && !off.last, "an evaluating tape recorded");
+  x->needs_grad = w->needs_grad = false;
+  Tape on = tape_make(&device, F32, true);
+  y = op_linear(&on, x, w, NULL, F32);
+  cr_assert(!y->needs_grad && !on.last, "a product of constants was recorded");
   device_close(&device);
 }

@@ -29,6 +29,11 @@ char *plugin_path(const char *name) {
   return found;
 }
 
+const char *plugin_of_gpu(void) {
+  const char *twin = getenv("ASPIS_CUDA");
+  return twin && *twin ? twin : "cuda";
+}
+
 bool plugin_has_gpu(void) {
   static const char *const SIGNS[] = {"/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"};
   bool is_there = false; /* a container may have the device without the driver's own files; WSL has neither */
@@ -71,8 +76,7 @@ Status plugin_open(const char *name, const Backend **backend) {
     }
   if (strcmp(name, "cuda") != 0 && strcmp(name, "simt") != 0)
     return status_fail(CODE_USAGE, "device: found %s, expected auto, cpu or cuda", name);
-  const char *twin = getenv("ASPIS_CUDA");
-  const char *file = strcmp(name, "cuda") == 0 && twin && *twin ? twin : name;
+  const char *file = strcmp(name, "cuda") == 0 ? plugin_of_gpu() : name;
   char *path = plugin_path(file), *use = base_format("device: %s", name);
   const void *table;
   Status status = path ? plugin_load(file, use, "aspis_plugin", plugin_layout(), &table)

@@ -2,8 +2,7 @@
  * once and one build serves machines with and without it: backends that compute ("cuda"; tests have "simt", which runs the
  * same sources on the host, and ASPIS_CUDA=simt puts it in the place of "cuda"), and what joins ranks ("mpi", train/dist.h).
  *
- * A plug-in is looked for in $ASPIS_PLUGINS, beside the program, in ../lib/ beside it, and where the system keeps its
- * libraries. */
+ * A plug-in is looked for in $ASPIS_PLUGINS, beside the program, and in ../lib/ beside it. */
 #pragma once
 
 #include "tensor/device.h"
@@ -36,5 +35,7 @@ Status plugin_open(const char *name, const Backend **backend);
 Status plugin_load(const char *name, const char *use, const char *symbol, uint64_t layout, const void **table);
 /* Whether a GPU's driver is loaded and the CUDA plug-in is built: what device "auto" asks. Loads nothing. */
 bool plugin_has_gpu(void);
+/* "cuda", or what ASPIS_CUDA puts in its place. */
+const char *plugin_of_gpu(void);
 /* Where the plug-in lies, into a fresh string; NULL where it is not built. */
 char *plugin_path(const char *name);

@@ -70,10 +70,10 @@ Status dist_open(Dist **dist) {
 
 /* ---- GPUs */
 
-/* ASPIS_CUDA=simt puts a twin of the device in the place of "cuda", and so its NCCL beside it. */
+/* A twin of the device has its NCCL beside it. */
 static char *gpu_plugin(void) {
-  const char *twin = getenv("ASPIS_CUDA");
-  return twin && *twin && strcmp(twin, "cuda") != 0 ? base_format("%s_nccl", twin) : base_strdup("nccl");
+  const char *gpu = plugin_of_gpu();
+  return strcmp(gpu, "cuda") != 0 ? base_format("%s_nccl", gpu) : base_strdup("nccl");
 }
 
 static bool wants_gpu(const Device *device, Transport transport) {

@@ -80,8 +80,8 @@ static Status bad_cell(const Csv *csv, int64_t line, int column, Cell cell, cons
 static Status bad_number(const Csv *csv, int64_t line, int column, Cell cell, CsvCell kind) {
   static const char *const expected[] = {
       [CSV_INFINITE] = "a finite number; correct it, or leave the cell empty and set data.missing",
-      [CSV_DECIMAL_COMMA] = "a decimal point and nothing between thousands; write 1.5 for 1,5 (export the table with "
-                            "decimal points)",
+      [CSV_DECIMAL_COMMA] = ("a decimal point and nothing between thousands; write 1.5 for 1,5 (export the table "
+                             "with decimal points)"),
       [CSV_OTHER] = "a number; correct it, or name the columns to use in data.columns",
   };
   return bad_cell(csv, line, column, cell, cell.open ? "a closing quote on the same line; close it" : expected[kind]);

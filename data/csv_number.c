@@ -53,11 +53,11 @@ const char *csv_scan_number(const char *text, const char *end, double *value) {
     if (p == digits) return NULL;
     exponent += down ? -written : written;
   }
+  const bool whole = n_digits <= MAX_DIGITS, exact = whole && m >> 53 == 0;
   double size;
-  if (n_digits > MAX_DIGITS) size = fabs(long_number(text, (size_t)(p - text)));
-  else if (m >> 53 == 0 && exponent <= 0 && exponent >= -MAX_EXACT_POWER) size = (double)m / POWER[-exponent];
-  else if (m >> 53 == 0 && exponent > 0 && exponent <= MAX_EXACT_POWER) size = (double)m * POWER[exponent];
-  else if (m != 0 && exponent < 0 && exponent >= -MAX_DIGITS) size = exact_quotient(m, (int)-exponent);
+  if (exact && exponent <= 0 && exponent >= -MAX_EXACT_POWER) size = (double)m / POWER[-exponent];
+  else if (exact && exponent > 0 && exponent <= MAX_EXACT_POWER) size = (double)m * POWER[exponent];
+  else if (whole && m != 0 && exponent < 0 && exponent >= -MAX_DIGITS) size = exact_quotient(m, (int)-exponent);
   else size = fabs(long_number(text, (size_t)(p - text)));
   *value = negative ? -size : size;
   return p;

@@ -30,7 +30,6 @@ void pack_free(Pack *pack) {
   free(pack);
 }
 
-
 static int compare(const void *a, const void *b) {
   const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
   return (x > y) - (x < y);

@@ -55,11 +55,11 @@ int mixer_n_angles(const MixerConfig *c); /* S */
 typedef struct LayerState {
   Tensor *conv, *ssm, *angle, *k, *v, *key, *value;
   Tensor *length; /* (n_seq) I32, one for all layers of a model; NULL without attention */
-  Tensor *starts; /* (n_seq) I32, one for all layers: 0 for sequences at their start, whose ssm lacks init_states, -1 for
-                     others; NULL: ssm is as it is */
+  /* (n_seq) I32, one for all layers: 0 for a sequence at its start, whose ssm lacks init_states; -1: has all; NULL: all do */
+  Tensor *starts;
 } LayerState;
 
-/* The sequences of a batch: lengths as cu_seqlens (n_seq + 1) I32. */
+/* A mixer's parameters, registered in the model's table; names and shapes as in the specification, section 6. */
 typedef struct Mamba2 {
   MixerConfig config;
   Tensor *in_proj, *in_proj_bias, *conv_w, *conv_bias, *dt_bias, *A_log, *D, *norm, *out_proj, *out_proj_bias;
@@ -91,8 +91,8 @@ void mamba3_init(Mamba3 *m, ParamTable *params, const char *prefix, const MixerC
 void attention_init(AttentionLayer *m, ParamTable *params, const char *prefix, const AttnConfig *config, int d_model,
                     int n_layer);
 /* A mixer is out_proj(mix(in_proj(x))). The middle: proj (T, n_proj) act -> what out_proj reads (T, n_inner) act.
- * state_in NULL: the start, which is zero but for init_states. state_out NULL: not wanted; else its fields are set, but key and value, which are filled: their room
- * is the caller's to know. */
+ * state_in NULL: the start, which is zero but for init_states. state_out NULL: not wanted; else its fields are set, but key
+ * and value, which are filled: their room is the caller's to know. */
 Tensor *mamba2_mix(Mamba2 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,
                    LayerState *state_out);
 Tensor *mamba3_mix(Mamba3 *m, Tape *tape, Tensor *proj, Tensor *cu_seqlens, const LayerState *state_in,

@@ -90,14 +90,16 @@ Test(series_future, a_calendar_alone_needs_no_file) {
     assert_row(context.input + (CONTEXT + h) * N_IN, 0, 0, 0, 5 + h, "a row to forecast");
   series_context_free(&context);
   status = series_read_context(series, "x.csv", "x.csv", &context);
-  cr_assert(status.code == CODE_USAGE && strstr(status.line, "reads nothing of the rows to forecast"), "%s", status.line);
+  cr_assert(status.code == CODE_USAGE && strstr(status.line, "reads nothing of the rows to forecast"), "%s",
+            status.line);
   status_clear(&status);
   series_free(series);
 }
 
 Test(series_future, without_dates_the_first_rows_are_those_that_follow) {
-  write_text("s.csv", "a,c\n1,2\n2,5\n3,4\n4,7\n5,6\n6,9\n7,8\n8,11\n9,10\n10,13\n11,12\n12,14\n13,1\n14,2\n15,3\n16,4\n"
-                      "17,8\n18,2\n19,3\n20,4\n21,3\n22,2\n23,3\n24,4\n25,2\n");
+  write_text("s.csv",
+             "a,c\n1,2\n2,5\n3,4\n4,7\n5,6\n6,9\n7,8\n8,11\n9,10\n10,13\n11,12\n12,14\n13,1\n14,2\n15,3\n16,4\n"
+             "17,8\n18,2\n19,3\n20,4\n21,3\n22,2\n23,3\n24,4\n25,2\n");
   DataConfig config = series_config(2, 2);
   static char *known[] = {"c"};
   config.series.known_columns = known, config.series.n_known_columns = 1;

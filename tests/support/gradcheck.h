@@ -14,13 +14,14 @@ enum { GRADCHECK_MAX_TENSORS = 32 };
 typedef int GradBuild(Tape *tape, Tensor **inputs, const void *options, Tensor **outputs);
 
 typedef struct GradCase {
-  char name[160];     /* says op and options; stands in every message */
+  char name[160]; /* says op and options; stands in every message */
   GradBuild *build;
   const void *options;
-  Tensor **inputs;    /* F64 tensors, filled; needs_grad is set by the check; I32 and NULL entries are left alone */
+  Tensor **inputs;      /* F64 tensors, filled; needs_grad is set by the check; I32 and NULL entries are left alone */
   int n_inputs, n_data; /* the last n_data inputs are data, without gradient */
-  unsigned acts, weights; /* bit i: in a BF16 model input i is a BF16 activation, or a BF16 weight (its gradient real) */
-  int bf16_roundings;     /* roundings to BF16 on the longest way to a result; 0: 3 (tests/test_simt.c) */
+  /* bit i: in a BF16 model input i is a BF16 activation, or a BF16 weight (its gradient real) */
+  unsigned acts, weights;
+  int bf16_roundings; /* roundings to BF16 on the longest way to a result; 0: 3 (tests/test_simt.c) */
   int max_entries;    /* 0: all */
 } GradCase;
 

@@ -18,7 +18,7 @@ struct SeriesStream {
 
 SeriesStream *series_stream_new(const Series *series, const char *name) {
   SeriesStream *stream = base_zalloc(sizeof *stream);
-  const size_t n = (size_t)(series->info.n_values + series->info.n_known);
+  const size_t n = (size_t)series->info.n_values + (size_t)series->info.n_known;
   *stream = (SeriesStream){.series = series, .name = base_strdup(name)};
   stream->columns = base_alloc(sizeof *stream->columns * n);
   stream->last = base_alloc(sizeof *stream->last * n);

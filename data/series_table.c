@@ -20,7 +20,7 @@ void series_table_free(SeriesTable *table) {
 }
 
 char *series_table_place(const SeriesTable *table, int64_t row) {
-  if (table->first_line) return base_format("%s: line %lld", table->path, (long long)(table->first_line + row));
+  if (table->first_line) return base_format("%s: line %lld", table->path, (long long)table->first_line + row);
   return base_format("%s: row %lld", table->path, (long long)row);
 }
 

@@ -34,7 +34,7 @@ static void prepare(Dataset *dataset, ForecastScore *score) {
 
 static void score_open(Dataset *dataset, DataPart part, const ModelConfig *c, ForecastScore *score) {
   const SeriesInfo *info = dataset_series(dataset);
-  const size_t n = (size_t)(info->horizon * info->n_output);
+  const size_t n = (size_t)info->horizon * (size_t)info->n_output;
   *score = (ForecastScore){.horizon = info->horizon,
                            .n_out = info->n_output,
                            .n_quantiles = forecaster_n_quantiles(c),

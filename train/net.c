@@ -81,8 +81,8 @@ int net_connect_to(uint32_t address, uint16_t port, double seconds) {
   int failure = connect(fd, (const struct sockaddr *)&at, sizeof at) == 0 ? 0 : errno;
   if (failure == EINPROGRESS) {
     socklen_t size = sizeof failure;
-    if (!wait_for(fd, POLLOUT, deadline_of(seconds))) failure = errno;
-    else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0) failure = errno;
+    if (!wait_for(fd, POLLOUT, deadline_of(seconds)) || getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0)
+      failure = errno;
   }
   if (failure == 0) return settle(fd);
   close(fd);

@@ -134,7 +134,8 @@ static Status convert(OpenModel *open, const Command *command, To to) {
 
 static Status cmd_convert(const Command *command) {
   static const char *const FORMATS[] = {"safetensors", "hf", "h5", NULL};
-  int to = TO_SAFETENSORS;
+  const size_t n = strlen(command->args[1]);
+  int to = n > 3 && strcmp(command->args[1] + n - 3, ".h5") == 0 ? TO_H5 : TO_SAFETENSORS;
   TRY(command_choice(command, "to", FORMATS, &to));
   if (to != TO_H5) TRY(refuse_existing(command->args[1], command_has(command, "force")));
   OpenModel open;
@@ -149,13 +150,12 @@ const CommandSpec command_convert = {
     .name = "convert",
     .summary = "weights of a run, a checkpoint or a weights directory as another of them",
     .usage = "convert IN OUT [--to safetensors|hf|h5] [--verify] [--force]",
-    .examples = {"aspis convert runs/shakespeare weights/",
-                 "aspis convert mamba2-130m/ mamba2-130m.h5 --to h5 --verify"},
+    .examples = {"aspis convert runs/shakespeare weights/", "aspis convert mamba2-130m/ mamba2-130m.h5 --verify"},
     .options =
         (const OptionSpec[]){
             {"to", "safetensors|hf|h5",
              "safetensors: config.json and model.safetensors, float32, as state-spaces names things (default); "
-             "hf: the same as transformers' Mamba2ForCausalLM; h5: a checkpoint",
+             "hf: the same as transformers' Mamba2ForCausalLM; h5: a checkpoint (default where OUT ends in .h5)",
              false},
             {"verify", NULL, "compare a prompt's logits by scan, by single steps and by the definition", false},
             {"force", NULL, "replace such files in OUT", false},

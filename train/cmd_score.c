@@ -2,10 +2,32 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "train/command.h"
 #include "train/format.h"
 #include "train/score.h"
+
+static bool same_file(const char *a, const char *b) {
+  struct stat x, y;
+  if (strcmp(a, b) == 0) return true;
+  return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* What is written must replace nothing that is read, but a state by the one that follows it. */
+static Status check_files(const ScoreFiles *f) {
+  const struct {
+    const char *option, *file, *other, *other_file;
+  } pairs[] = {{"--out", f->out, "--tokens", f->tokens},
+               {"--out", f->out, "--state-in", f->state_in},
+               {"--out", f->out, "--state-out", f->state_out},
+               {"--state-out", f->state_out, "--tokens", f->tokens}};
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+    if (pairs[i].file && pairs[i].other_file && same_file(pairs[i].file, pairs[i].other_file))
+      return status_fail(CODE_USAGE, "score: %s and %s both name %s, expected two files", pairs[i].option,
+                         pairs[i].other, pairs[i].file);
+  return STATUS_OK;
+}
 
 static Status cmd_score(const Command *command) {
   ScoreFiles files = {.tokens = command_text(command, "tokens", NULL),
@@ -14,8 +36,7 @@ static Status cmd_score(const Command *command) {
                       .state_out = command_text(command, "state-out", NULL),
                       .hidden = command_has(command, "hidden")};
   if (!files.tokens || !files.out) return status_fail(CODE_USAGE, "score: expected --tokens FILE.h5 and --out OUT.h5");
-  if (files.state_out && strcmp(files.out, files.state_out) == 0)
-    return status_fail(CODE_USAGE, "score: --out and --state-out both name %s, expected two files", files.out);
+  TRY(check_files(&files));
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
   open_warn(&open);

@@ -70,6 +70,12 @@ refused 3 '/proc/nowhere' "$aspis" train small.yaml --quiet --out /proc/nowhere
 # A token outside the vocabulary, on the way into score.
 refused 2 '--tokens' "$aspis" score run
 refused 3 'tokens.h5' "$aspis" score run --tokens tokens.h5 --out scores.h5
+refused 2 '--out and --tokens both name ./tokens.h5' "$aspis" score run --tokens ./tokens.h5 --out ./tokens.h5
+echo "their tokens" >tokens.txt
+ln tokens.txt linked.txt
+refused 2 '--out and --tokens' "$aspis" score run --tokens tokens.txt --out linked.txt
+refused 2 '--state-out and --tokens' "$aspis" score run --tokens tokens.txt --out scores.h5 --state-out tokens.txt
+[ "$(cat tokens.txt)" = "their tokens" ] || fail "score wrote over its input"
 
 # ---- series: the line, the column and what to do
 

@@ -87,6 +87,8 @@ refused 2 'model.safetensors' "$aspis" convert run weights
 refused 2 'is a run directory' "$aspis" convert run run --force
 refused 2 "Mamba2ForCausalLM has no other" "$aspis" convert run elsewhere --to hf
 refused 2 'ends in .h5' "$aspis" convert run elsewhere --to h5
+"$aspis" convert run named.h5 >/dev/null
+[ -f named.h5 ] || fail "convert to a name that ends in .h5: no checkpoint"
 refused 2 'expected one of safetensors' "$aspis" convert run elsewhere --to gguf
 refused 4 'nowhere' "$aspis" convert nowhere elsewhere
 [ ! -e elsewhere ] || fail "a refused conversion left something"

@@ -104,23 +104,40 @@ __device__ static inline float scan_decay(const ScanWork &w, int i, int j) {
   return expf((w.high[i] - w.high[j]) + (w.low[i] - w.low[j]));
 }
 
-/* Everything that is one number a row. A is summed in double and kept as two floats: after a huge decay the small
- * differences behind it would be lost in one. */
-__device__ static inline void scan_decays(const Scan &s, const ScanWork &w, const ScanTile &tile, int h) {
-  __syncthreads(); /* the tile before is done with these */
-  for (int t = threadIdx.x; t < tile.n; t += SCAN_THREADS) w.sums[t] = (double)s.a.get(tile.first + t, h);
+/* Everything that is one number a row, and the angles of the tile's tokens; theta goes on to that of its last token. A and
+ * theta are summed in double, and kept as two floats: of A, after a huge decay the small differences behind it would be lost in
+ * one; of theta, one addition a token is all that waits for another, and whole turns are taken off side by side behind them.
+ * The two sums, chains of additions both, are at other ends of the block, so that their warps go on at the same time. */
+__device__ static inline void scan_numbers(const Scan &s, const ScanWork &w, const ScanTile &tile, int h) {
+  float *const dts = w.start; /* until the barrier before start */
+  __syncthreads();            /* the tile before is done with these */
+  for (int t = threadIdx.x; t < tile.n; t += SCAN_THREADS) {
+    w.sums[t] = (double)s.a.get(tile.first + t, h);
+    dts[t] = s.dt.get(tile.first + t, h);
+  }
+  for (int i = threadIdx.x; i < tile.n * s.n_s; i += SCAN_THREADS)
+    w.turn[i] = PI * tanhf(s.angle.get(tile.first + i / s.n_s, i % s.n_s));
   __syncthreads();
   for (int i = threadIdx.x; i < s.n_m; i += SCAN_THREADS) {
     const int t = i / s.n_r;
     double sum = 0;
     for (int u = 0; u <= t && u < tile.n; u++) sum += w.sums[u];
     const bool is_row = i < tile.m, is_last = tile.ends_sequence && t + 1 == tile.n;
-    const float dt = is_row ? s.dt.get(tile.first + t, h) : 0;
+    const float dt = is_row ? dts[t] : 0;
     const float gamma = is_row ? (s.lambda ? s.lambda.get(tile.first + t, h) * dt : dt) : 0;
     w.high[i] = (float)sum;
     w.low[i] = (float)(sum - (double)w.high[i]);
     w.gamma[i] = gamma;
     w.w[i] = is_row ? gamma + (is_last ? 0 : s.delta_before(tile.first + t + 1, h)) : 0;
+  }
+  for (int i = SCAN_THREADS - 1 - (int)threadIdx.x; i < s.n_s; i += SCAN_THREADS) {
+    double theta = w.theta[i];
+    for (int t = 0; t < tile.n; t++) {
+      theta += (double)w.turn[t * s.n_s + i] * (double)dts[t];
+      const float high = (float)theta;
+      w.cosine[t * s.n_s + i] = high, w.sine[t * s.n_s + i] = (float)(theta - (double)high);
+    }
+    w.theta[i] = scan_wrap(theta);
   }
   __syncthreads();
   const int last = tile.m - 1;
@@ -129,27 +146,6 @@ __device__ static inline void scan_decays(const Scan &s, const ScanWork &w, cons
     w.end[i] = i < tile.m ? scan_decay(w, last, i) : 0;
     w.wend[i] = w.w[i] * w.end[i];
   }
-}
-
-/* The angles of the tile's tokens; theta goes on to that of its last token. theta is summed in double, too: one addition a
- * token, because they wait for each other; all turns are taken off side by side behind them. */
-__device__ static inline void scan_rotations(const Scan &s, const ScanWork &w, const ScanTile &tile, int h) {
-  if (s.n_s == 0) return;
-  __syncthreads();
-  for (int i = threadIdx.x; i < tile.n * s.n_s; i += SCAN_THREADS)
-    w.turn[i] = PI * tanhf(s.angle.get(tile.first + i / s.n_s, i % s.n_s));
-  for (int t = threadIdx.x; t < tile.n; t += SCAN_THREADS) w.sums[t] = (double)s.dt.get(tile.first + t, h);
-  __syncthreads();
-  for (int i = threadIdx.x; i < s.n_s; i += SCAN_THREADS) {
-    double theta = w.theta[i];
-    for (int t = 0; t < tile.n; t++) {
-      theta += (double)w.turn[t * s.n_s + i] * w.sums[t];
-      const float high = (float)theta;
-      w.cosine[t * s.n_s + i] = high, w.sine[t * s.n_s + i] = (float)(theta - (double)high);
-    }
-    w.theta[i] = scan_wrap(theta);
-  }
-  __syncthreads();
   for (int i = threadIdx.x; i < tile.n * s.n_s; i += SCAN_THREADS) {
     const float theta = (float)scan_wrap((double)w.cosine[i] + (double)w.sine[i]);
     w.sine[i] = sinf(theta), w.cosine[i] = cosf(theta);
@@ -203,8 +199,7 @@ __device__ static inline void scan_load_v(const Scan &s, const ScanWork &w, cons
 
 /* The tile's numbers, k, q where wanted, and v; all there behind the barrier at its end. */
 __device__ static inline void scan_prologue(const Scan &s, const ScanWork &w, const ScanTile &tile, int h, bool q_too) {
-  scan_decays(s, w, tile, h);
-  scan_rotations(s, w, tile, h);
+  scan_numbers(s, w, tile, h);
   scan_load_rows(s, tile, h, s.B, s.B_norm, s.B_bias, w.k);
   if (q_too) scan_load_rows(s, tile, h, s.C, s.C_norm, s.C_bias, w.q);
   scan_load_v(s, w, tile, h);

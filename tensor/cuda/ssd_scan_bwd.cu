@@ -554,8 +554,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS, 1) find_gradient(Scan s, 
   double sum = 0;
   for (int64_t first = segment.first; first < segment.end;) {
     const ScanTile tile = scan_tile_at(s, segment.seq, segment.start, segment.seq_end, first);
-    scan_decays(s, w, tile, h);
-    scan_rotations(s, w, tile, h);
+    scan_numbers(s, w, tile, h);
     scan_load_rows(s, tile, h, s.C, s.C_norm, s.C_bias, w.q);
     load_dy(s, work, tile, h, g.dy);
     __syncthreads();

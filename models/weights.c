@@ -1,11 +1,13 @@
 /* weights: the tensors of a weights directory into a model, all or none; what is not as the model wants it is listed.
  * Half-precision values become float32. A shape may differ by dimensions of 1. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "models/aspis.h"
@@ -13,10 +15,17 @@
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
-/* A whole small text file. */
+/* A whole small text file; one that would have to be waited for is refused. */
 static Status read_small_file(const char *path, char **text) {
-  FILE *stream = fopen(path, "rbe");
-  if (!stream) return status_fail(CODE_CHECKPOINT, "%s: cannot open: %s", path, strerror(errno));
+  struct stat st;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return status_fail(CODE_CHECKPOINT, "%s: cannot open: %s", path, strerror(errno));
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    close(fd);
+    return status_fail(CODE_CHECKPOINT, "%s: not a regular file", path);
+  }
+  FILE *stream = fdopen(fd, "rb");
+  CHECK(stream, "fdopen: %s", strerror(errno));
   char *buffer = base_alloc(MAX_CONFIG_BYTES + 1);
   size_t n = fread(buffer, 1, MAX_CONFIG_BYTES + 1, stream);
   bool failed = ferror(stream) != 0;

@@ -331,5 +331,9 @@ Test(weights, a_folder_without_them_says_so) {
                "no config");
   store_expect(weights_survey(model, folder, &(WeightsSurvey){0}), CODE_CHECKPOINT,
                "model.safetensors: cannot open: No such file", "no weights");
+  char *pipe = base_format("%s/config.json", folder);
+  cr_assert(mkfifo(pipe, 0600) == 0, "%s", pipe);
+  store_expect(weights_read_config(folder, &config), CODE_CHECKPOINT, "config.json: not a regular file", "a pipe");
+  free(pipe);
   model_free(model);
 }

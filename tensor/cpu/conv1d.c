@@ -110,8 +110,8 @@ static Rows panel_inputs(const Task *k, const Panel *panel, int64_t n) {
   return (Rows){k->inputs, TILE};
 }
 
-/* The loops over channels become vectors where the number of taps is a constant, so the row functions are inlined once
- * for each usual one. */
+/* The loops over channels become vectors where the numbers of taps and of rows taken at once are constants, so a task is
+ * inlined once for each usual number of taps (LOOPS). */
 #define FOR_TAPS static inline __attribute__((always_inline))
 
 /* pre of one row and channel; `in` points at the row's oldest input. */
@@ -136,18 +136,6 @@ FOR_TAPS void forward_taps(const Task *k, int64_t n_w, int64_t n_rows, const rea
       for (int64_t r = 0; r < n_rows; r++) y[r * y_ld + c] = pre_at(k, n_w, in + r * ld, ld, c);
 }
 
-/* How many of the n rows to take at once: ROWS where there are so many and their taps have a vector loop. */
-static int64_t rows_at_once(const Task *k, int64_t n) { return n >= ROWS && k->n_w >= 2 && k->n_w <= 4 ? ROWS : 1; }
-
-static void forward_rows(const Task *k, int64_t n_rows, Rows in, real *y, int64_t y_ld) {
-  if (n_rows == ROWS) switch (k->n_w) {
-    case 2: forward_taps(k, 2, ROWS, in.at, in.ld, y, y_ld); return;
-    case 3: forward_taps(k, 3, ROWS, in.at, in.ld, y, y_ld); return;
-    case 4: forward_taps(k, 4, ROWS, in.at, in.ld, y, y_ld); return;
-    }
-  forward_taps(k, k->n_w, 1, in.at, in.ld, y, y_ld);
-}
-
 /* The last W - 1 inputs of the panel's sequence. */
 static void store_window_out(const Task *k, const Panel *panel) {
   for (int64_t j = 0; j < k->n_w - 1; j++) {
@@ -156,30 +144,27 @@ static void store_window_out(const Task *k, const Panel *panel) {
   }
 }
 
-KERNEL_FWD(conv1d, Conv1d) {
-  const int64_t n_w = p->w->dim[2];
-#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
-  for (int64_t index = 0; index < n_tasks(p); index++) {
-    const Task k = task_make(p, index);
-    Tensor own = cols_from(p->y, k.col);
-    Panel panel;
-    int64_t seq = 0;
-    for (int64_t row = k.first; row < k.end; row += panel.n) {
-      panel = panel_at(&k, row, &seq);
-      const Rows in = panel_inputs(&k, &panel, panel.n + n_w - 1);
-      for (int64_t r = 0, n; r < panel.n; r += n) {
-        n = rows_at_once(&k, panel.n - r);
-        real *y = row_out(&own, row + r, k.rows);
-        const int64_t y_ld = y == k.rows ? TILE : own.ld;
-        forward_rows(&k, n, (Rows){in.at + r * in.ld, in.ld}, y, y_ld);
-        for (int64_t i = 0; i < n; i++) {
-          row_store(&own, row + r + i, k.n, y + i * y_ld);
-          row_prefetch(p->x, row + r + i + AHEAD, k.col, k.n);
-          row_prefetch(p->y, row + r + i + AHEAD, k.col, k.n);
-        }
+FOR_TAPS void forward_task(const Task *k, int64_t n_w, int64_t n_rows) {
+  const Conv1d *p = k->p;
+  Tensor own = cols_from(p->y, k->col);
+  Panel panel;
+  int64_t seq = 0;
+  for (int64_t row = k->first; row < k->end; row += panel.n) {
+    panel = panel_at(k, row, &seq);
+    const Rows in = panel_inputs(k, &panel, panel.n + n_w - 1);
+    for (int64_t r = 0, n; r < panel.n; r += n) {
+      n = panel.n - r >= n_rows ? n_rows : 1;
+      real *y = row_out(&own, row + r, k->rows);
+      const int64_t y_ld = y == k->rows ? TILE : own.ld;
+      if (n == n_rows) forward_taps(k, n_w, n_rows, in.at + r * in.ld, in.ld, y, y_ld);
+      else forward_taps(k, k->n_w, 1, in.at + r * in.ld, in.ld, y, y_ld);
+      for (int64_t i = 0; i < n; i++) {
+        row_store(&own, row + r + i, k->n, y + i * y_ld);
+        row_prefetch(p->x, row + r + i + AHEAD, k->col, k->n);
+        row_prefetch(p->y, row + r + i + AHEAD, k->col, k->n);
       }
-      if (p->window_out && panel.at + panel.n == panel.length) store_window_out(&k, &panel);
     }
+    if (p->window_out && panel.at + panel.n == panel.length) store_window_out(k, &panel);
   }
 }
 
@@ -189,29 +174,18 @@ FOR_TAPS void dpre_taps(const Task *k, int64_t n_w, const real *restrict in, int
   for (int64_t c = 0; c < k->n; c++) dpre[c] = dy[c] * real_dsilu(pre_at(k, n_w, in, ld, c));
 }
 
-static void dpre_row(const Task *k, const real *in, int64_t ld, const real *dy, real *dpre) {
-  if (!k->p->silu) {
-    memcpy(dpre, dy, (size_t)k->n * sizeof(real));
-    return;
-  }
-  switch (k->n_w) {
-  case 2: dpre_taps(k, 2, in, ld, dy, dpre); break;
-  case 3: dpre_taps(k, 3, in, ld, dy, dpre); break;
-  case 4: dpre_taps(k, 4, in, ld, dy, dpre); break;
-  default: dpre_taps(k, k->n_w, in, ld, dy, dpre);
-  }
-}
-
 /* dpre of the panel's tokens and the W - 1 behind them, zero behind the sequence. */
-static void panel_dpre(const Task *k, const Panel *panel, Rows in, int64_t n_rows) {
+FOR_TAPS void panel_dpre(const Task *k, int64_t n_w, const Panel *panel, Rows in, int64_t n_rows) {
   const Conv1d *p = k->p;
   const Tensor own = p->dy ? cols_from(p->dy, k->col) : (Tensor){0};
-  for (int64_t r = 0; r < panel->n + k->n_w - 1; r++) {
+  for (int64_t r = 0; r < panel->n + n_w - 1; r++) {
     real *dpre = k->dpre + r * TILE;
     if (r < n_rows && p->dy) {
       row_prefetch(p->dy, panel->start + panel->at + r + AHEAD, k->col, k->n);
       row_prefetch(p->x, panel->start + panel->at + r + AHEAD, k->col, k->n);
-      dpre_row(k, in.at + r * in.ld, in.ld, row_load(&own, panel->start + panel->at + r, k->n, k->rows), dpre);
+      const real *dy = row_load(&own, panel->start + panel->at + r, k->n, k->rows);
+      if (p->silu) dpre_taps(k, n_w, in.at + r * in.ld, in.ld, dy, dpre);
+      else memcpy(dpre, dy, (size_t)k->n * sizeof(real));
     } else memset(dpre, 0, TILE * sizeof(real));
   }
 }
@@ -241,15 +215,6 @@ FOR_TAPS void backward_taps(const Task *k, int64_t n_w, int64_t n_rows, const re
   }
 }
 
-static void backward_rows(const Task *k, int64_t n_rows, Rows in, const real *dpre, real *dinput) {
-  if (n_rows == ROWS) switch (k->n_w) {
-    case 2: backward_taps(k, 2, ROWS, in.at, in.ld, dpre, dinput); return;
-    case 3: backward_taps(k, 3, ROWS, in.at, in.ld, dpre, dinput); return;
-    case 4: backward_taps(k, 4, ROWS, in.at, in.ld, dpre, dinput); return;
-    }
-  backward_taps(k, k->n_w, 1, in.at, in.ld, dpre, dinput);
-}
-
 /* Adds what reaches token i of the sequence through dwindow_out. */
 static void add_dwindow_out(const Task *k, const Panel *panel, int64_t i, real *dinput) {
   const int64_t j = i - (panel->length - (k->n_w - 1));
@@ -269,19 +234,20 @@ static void backward_window_in(const Task *k, const Panel *panel) {
   }
 }
 
-static void backward_task(const Task *k) {
+FOR_TAPS void backward_task(const Task *k, int64_t n_w, int64_t n_rows) {
   const Conv1d *p = k->p;
-  for (int64_t j = 0; j <= k->n_w; j++) memset(k->sums + j * p->x->dim[1] + k->col, 0, (size_t)k->n * sizeof(real));
+  for (int64_t j = 0; j <= n_w; j++) memset(k->sums + j * p->x->dim[1] + k->col, 0, (size_t)k->n * sizeof(real));
   Panel panel;
   int64_t seq = 0;
   for (int64_t row = k->first; row < k->end; row += panel.n) {
     panel = panel_at(k, row, &seq);
-    const int64_t n_rows = min_i64(panel.n + k->n_w - 1, panel.length - panel.at);
-    const Rows in = panel_inputs(k, &panel, n_rows + k->n_w - 1);
-    panel_dpre(k, &panel, in, n_rows);
+    const int64_t n_in = min_i64(panel.n + n_w - 1, panel.length - panel.at);
+    const Rows in = panel_inputs(k, &panel, n_in + n_w - 1);
+    panel_dpre(k, n_w, &panel, in, n_in);
     for (int64_t r = 0; r < panel.n;) {
-      const int64_t n = rows_at_once(k, panel.n - r);
-      backward_rows(k, n, (Rows){in.at + r * in.ld, in.ld}, k->dpre + r * TILE, k->rows);
+      const int64_t n = panel.n - r >= n_rows ? n_rows : 1;
+      if (n == n_rows) backward_taps(k, n_w, n_rows, in.at + r * in.ld, in.ld, k->dpre + r * TILE, k->rows);
+      else backward_taps(k, k->n_w, 1, in.at + r * in.ld, in.ld, k->dpre + r * TILE, k->rows);
       for (int64_t i = 0; i < n; i++, r++) {
         add_dwindow_out(k, &panel, panel.at + r, k->rows + i * TILE);
         if (!p->dx) continue;
@@ -294,12 +260,41 @@ static void backward_task(const Task *k) {
   }
 }
 
+/* A task's two passes. */
+typedef struct Loops {
+  void (*forward)(const Task *k), (*backward)(const Task *k);
+} Loops;
+
+#define LOOPS(name, n_w, n_rows)                                                                                       \
+  static void forward_##name(const Task *k) { forward_task(k, n_w, n_rows); }                                          \
+  static void backward_##name(const Task *k) { backward_task(k, n_w, n_rows); }
+LOOPS(2, 2, ROWS)
+LOOPS(3, 3, ROWS)
+LOOPS(4, 4, ROWS)
+LOOPS(any, k->n_w, 1)
+
+static Loops loops_of(int64_t n_w) {
+  static const Loops USUAL[] = {[2] = {forward_2, backward_2}, {forward_3, backward_3}, {forward_4, backward_4}};
+  const bool usual = n_w >= 2 && n_w < (int64_t)(sizeof USUAL / sizeof *USUAL);
+  return usual ? USUAL[n_w] : (Loops){forward_any, backward_any};
+}
+
+KERNEL_FWD(conv1d, Conv1d) {
+  const Loops loops = loops_of(p->w->dim[2]);
+#pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
+  for (int64_t index = 0; index < n_tasks(p); index++) {
+    const Task k = task_make(p, index);
+    loops.forward(&k);
+  }
+}
+
 KERNEL_BWD(conv1d, Conv1d) {
+  const Loops loops = loops_of(p->w->dim[2]);
   const int64_t n_c = p->x->dim[1], n_w = p->w->dim[2], n = sums_reals(p);
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t index = 0; index < n_tasks(p); index++) {
     const Task k = task_make(p, index);
-    backward_task(&k);
+    loops.backward(&k);
   }
   real *sums = (real *)p->scratch + n_tasks(p) * task_reals(n_w);
   for (int64_t b = 1; b < n_blocks(p); b++)

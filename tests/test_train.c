@@ -507,6 +507,21 @@ Test(loop, skips_a_bad_update_and_goes_on_when_told) {
   run_end(&run, &config);
 }
 
+Test(loop, a_run_that_cannot_begin_leaves_no_directory_and_touches_no_other) {
+  Config config;
+  Run run;
+  for (int there = 0; there < 2; there++) {
+    if (there) cr_assert(mkdir("unbegun", 0777) == 0, "unbegun");
+    Status status = config_parse(SMALL, "small.yaml", (const char *[]){"data.path=[absent.txt]"}, 1, &config);
+    cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+    status = run_open(&run, &config, &(RunOptions){.directory = "unbegun", .quiet = true, .dist = &alone});
+    cr_assert(status.code == CODE_DATA && strstr(status.line, "absent.txt"), "code %d: %s", status.code, status.line);
+    cr_assert_eq(access("unbegun", F_OK) == 0, there, "the directory is %s", there ? "gone" : "there");
+    status_clear(&status);
+    config_free(&config);
+  }
+}
+
 /* ---- resuming */
 
 /* Bytes that this process has asked of files so far. */

@@ -46,6 +46,8 @@ typedef enum RunState { RUN_RUNNING, RUN_DONE, RUN_STOPPED, RUN_FAILED } RunStat
  * with its pid and host. Take it before looking for checkpoints to resume from. */
 Status runlock_take(const char *directory, int *lock);
 void runlock_release(int lock);
+/* The same of a directory that nothing came of: removes the lock and, where nothing else is in it, the directory. */
+void runlock_give_up(const char *directory, int lock);
 
 /* Cuts metrics.jsonl back to lines with step <= resume_step (a torn line is dropped), opens everything for appending
  * and writes status.json as running. CODE_DATA when the directory cannot be written. */

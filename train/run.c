@@ -23,8 +23,8 @@
 #include <omp.h>
 #endif
 
-/* mkdir -p */
-static Status make_directory(const char *path) {
+/* mkdir -p; *made: the last folder is new; NULL: not wanted. */
+static Status make_directory(const char *path, bool *made) {
   char *part = base_strdup(path);
   for (char *slash = part + 1; *slash; slash++) {
     if (*slash != '/') continue;
@@ -34,7 +34,9 @@ static Status make_directory(const char *path) {
   }
   free(part);
   struct stat info;
-  if (mkdir(path, 0777) == 0 || (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))) return STATUS_OK;
+  const bool is_new = mkdir(path, 0777) == 0;
+  if (made) *made = is_new;
+  if (is_new || (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))) return STATUS_OK;
   return status_fail(CODE_DATA, "%s: cannot make the run directory: %s", path, strerror(errno));
 }
 
@@ -215,7 +217,7 @@ static void share_memory(Run *run) {
 /* Rank 0's: the directory, the right to it, and where to go on from. */
 static Status claim_directory(Run *run, const RunOptions *options, char **message) {
   if (!dist_is_first(run->dist)) return STATUS_OK;
-  TRY(make_directory(run->directory));
+  TRY(make_directory(run->directory, &run->made));
   TRY(runlock_take(run->directory, &run->lock));
   TRY(find_resume(run, options, &run->checkpoint, message));
   if (run->checkpoint) run->resumed_from = base_strdup(run->checkpoint->path);
@@ -325,7 +327,12 @@ Status run_open(Run *run, Config *config, const RunOptions *options) {
   if (config->train.threads > 0) omp_set_num_threads(config->train.threads);
 #endif
   Status status = open_all(run, options);
-  if (status.code != CODE_OK) run_close(run);
+  if (status.code == CODE_OK) return status;
+  if (run->made && run->lock >= 0) { /* what could not begin leaves nothing behind */
+    runlock_give_up(run->directory, run->lock);
+    run->lock = -1;
+  }
+  run_close(run);
   return status;
 }
 
@@ -415,7 +422,7 @@ static Status write_checkpoint(Run *run, bool best) {
   runlog_sync(run->log); /* metrics up to this step are on the disk before the checkpoint that promises them */
   char *directory = base_format("%s/checkpoints", run->directory),
        *path = checkpoint_step_path(run->directory, run->step);
-  Status status = make_directory(directory);
+  Status status = make_directory(directory, NULL);
   if (status.code == CODE_OK) status = save_file(run, path, &info);
   if (status.code == CODE_OK && best) {
     char *best_path = checkpoint_best_path(run->directory);

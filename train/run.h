@@ -33,6 +33,7 @@ typedef struct Run {
   Checkpoint *checkpoint; /* the same, until all of it is taken; other ranks than 0 open it themselves */
   bool quiet, verbose;
   int lock;
+  bool made; /* the directory is this run's own */
   /* what a checkpoint keeps beside the weights */
   int64_t step, cursor, tokens; /* steps done, training samples consumed, training tokens seen */
   double best_loss;             /* lowest validation loss so far; infinite: none */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static Status lock_open_file(const char *path, const char *directory, int fd) {
@@ -22,6 +23,9 @@ static Status lock_open_file(const char *path, const char *directory, int fd) {
     return status_fail(CODE_USAGE, "%s: another trainer is at work here (%s); wait for it, or give another --out",
                        directory, *holder ? holder : "it has not said who it is");
   }
+  struct stat st;
+  if (fstat(fd, &st) == 0 && st.st_nlink == 0)
+    return status_fail(CODE_USAGE, "%s: was given up by another trainer this moment; run it again", directory);
   char host[64] = "";
   gethostname(host, sizeof host - 1);
   char *holder = base_format("pid %d on host %s\n", (int)getpid(), host);
@@ -44,3 +48,11 @@ Status runlock_take(const char *directory, int *lock) {
 }
 
 void runlock_release(int lock) { close(lock); }
+
+void runlock_give_up(const char *directory, int lock) {
+  char *path = base_format("%s/lock", directory);
+  unlink(path);
+  rmdir(directory); /* not where there is anything else */
+  free(path);
+  close(lock);
+}

@@ -36,11 +36,6 @@ void optim_judge(ParamTable *params, Device *device, const StepEvidence *e) {
                              .n_history = PARAMS_VERDICTS});
 }
 
-Verdict optim_verdict(ParamTable *params, Device *device, int64_t step) {
-  const Tensor host = device_pull(device, &params->verdicts);
-  return ((const Verdict *)host.data)[step % PARAMS_VERDICTS];
-}
-
 void optim_set_verdict(ParamTable *params, Device *device, int64_t step, const Verdict *verdict) {
   const Tensor host = device_mirror(device, &params->verdicts);
   ((Verdict *)host.data)[step % PARAMS_VERDICTS] = ((Verdict *)host.data)[PARAMS_VERDICTS] = *verdict;

@@ -47,7 +47,5 @@ typedef struct StepEvidence {
 
 /* Judges a step on the device, by the numbers there; nobody waits. A table that is not split. */
 void optim_judge(ParamTable *params, Device *device, const StepEvidence *evidence);
-/* The verdict on one of the last PARAMS_VERDICTS steps: waits for the device. */
-Verdict optim_verdict(ParamTable *params, Device *device, int64_t step);
 /* A verdict that the host found. */
 void optim_set_verdict(ParamTable *params, Device *device, int64_t step, const Verdict *verdict);

@@ -61,7 +61,6 @@ Status h5_read_i32(H5File *file, const char *name, int32_t *out, int64_t count);
 /* A text written by h5_write_text: malloc'ed, at most max_bytes long. */
 Status h5_read_text(H5File *file, const char *name, int64_t max_bytes, char **text);
 /* Attributes of a group or dataset ("/" for the file's own). Strings: fixed or variable length, malloc'ed. */
-bool h5_has_attr(H5File *file, const char *object, const char *attr);
 Status h5_attr_string(H5File *file, const char *object, const char *attr, char **text);
 Status h5_attr_double(H5File *file, const char *object, const char *attr, double *value);
 Status h5_attr_int(H5File *file, const char *object, const char *attr, int64_t *value);

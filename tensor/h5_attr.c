@@ -10,7 +10,7 @@ Status h5_list_attrs(H5File *file, char ***names, int *n) {
   return STATUS_OK;
 }
 
-bool h5_has_attr(H5File *file, const char *object, const char *attr) {
+static bool has_attr(H5File *file, const char *object, const char *attr) {
   bool has = h5_has(file, object) && H5Aexists_by_name(file->id, object, attr, H5P_DEFAULT) > 0;
   H5Eclear2(H5E_DEFAULT);
   return has;
@@ -19,7 +19,7 @@ bool h5_has_attr(H5File *file, const char *object, const char *attr) {
 /* An attribute of one value, opened. */
 static Status attr_open(H5File *file, const char *object, const char *attr, hid_t *id, hid_t *type) {
   TRY(h5_require_object(file, object));
-  if (!h5_has_attr(file, object, attr)) return h5_refuse(file, object, "attribute %s: missing", attr);
+  if (!has_attr(file, object, attr)) return h5_refuse(file, object, "attribute %s: missing", attr);
   *id = H5Aopen_by_name(file->id, object, attr, H5P_DEFAULT, H5P_DEFAULT);
   if (*id < 0) return h5_fail_library(file, "opening attribute", attr);
   hid_t space = H5Aget_space(*id);

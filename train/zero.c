@@ -19,7 +19,8 @@ static int64_t *rank_bounds(const ParamTable *params, const Dist *dist) {
   return bounds;
 }
 
-void zero_gather(ParamTable *params, Dist *dist, Tensor *block) {
+/* A flat block as long as the gradients becomes whole on every rank, each range its owner's. */
+static void gather(ParamTable *params, Dist *dist, Tensor *block) {
   int64_t *bounds = rank_bounds(params, dist);
   for (int i = 0; i <= dist->size; i++) bounds[i] *= (int64_t)dtype_bytes(block->dtype);
   tree_all_gather(dist, params->device, block, bounds);
@@ -64,7 +65,7 @@ void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
                      .bad = -1};
   verdict.grad_scale = optim_clip_scale(verdict.norm, e->clip);
   if (!isfinite(verdict.norm)) {
-    zero_gather(params, dist, &params->grads_flat);
+    gather(params, dist, &params->grads_flat);
     const Param *bad = optim_bad(params, params->device);
     if (bad) verdict.bad = bad->flat;
   }
@@ -77,10 +78,10 @@ void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set) {
   if (set == ZERO_LOWS) {
     if (!has_lows) return;
     Tensor all = params_show_lows(params, true);
-    zero_gather(params, dist, &all);
+    gather(params, dist, &all);
     return;
   }
   if (has_lows) params_show_lows(params, false);
   params_show_moment(params, set == ZERO_V, false);
-  zero_gather(params, dist, &params->spare_grads[0]);
+  gather(params, dist, &params->spare_grads[0]);
 }

@@ -9,8 +9,6 @@
 
 /* Which ranges of `virtual_ranks` rank `rank` of `size` updates: all, or with `split` its share. Before params_alloc. */
 void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split);
-/* Collective. A flat block as long as the gradients becomes whole on every rank, each range its owner's. */
-void zero_gather(ParamTable *params, Dist *dist, Tensor *block);
 /* Collective, on split tables; nothing otherwise. After the update: every rank gets all values. */
 void zero_gather_values(ParamTable *params, Dist *dist);
 /* Collective. As optim_judge, of gradients that are whole in the own ranges; of a split table the host judges. */

@@ -370,6 +370,15 @@ typedef struct Hold {
   Tensor *x, *y;          /* contiguous, of one dtype of at least 4 bytes */
 } Hold;
 
+/* y_i = x_{index[i]} + more[i], more[i] alone where the index is negative: how many tokens came before, where that is known to the
+ * device alone. y is apart from the others. */
+typedef struct Advance {
+  Tensor *index; /* (n) I32 */
+  Tensor *x;     /* I32 */
+  Tensor *more;  /* (n) I32, or NULL: nothing */
+  Tensor *y;     /* (n) I32 */
+} Advance;
+
 /* One AdamW step on one tensor (spec 2.4), in real; gradient taken times grad_scale (the clip), or as a verdict says.
  * The exact value is `value` itself where that is real, else value and low together (bf16_split in tensor/tensor.h). */
 typedef struct Adamw {

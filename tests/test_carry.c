@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "optim/optim.h"
 #include "tensor/rng.h"
 #include "tests/support/dataset.h"
 #include "tests/support/subject.h"
@@ -293,6 +294,28 @@ Test(carry, a_step_that_is_not_committed_changes_nothing) {
   cr_assert_neq(once, later, "nll %.9g from another state, too", later);
   stretch_free(&first), stretch_free(&second);
   subject_close(&s);
+}
+
+/* Of every kind of layer, and however far its rows' attention has come. */
+Test(carry, a_step_that_is_held_leaves_rows_as_they_were) {
+  for (int k = 0; k < N_KINDS; k++) {
+    Subject s = open_trained(k, F32);
+    Batch first = stretch(0, LENGTH, false), second = stretch(LENGTH, LENGTH, true);
+    Carry carry = carry_open(s.model, &s.device, N_SEQ, 4 * LENGTH);
+    train(&s, &first, 0, &carry);
+    carry_commit(&carry);
+    double nll[3]; /* from the first stretch; from there again; behind the second */
+    for (int i = 0; i < 3; i++) {
+      nll[i] = train(&s, &second, 0, &carry);
+      optim_set_verdict(&s.model->params, &s.device, i, &(Verdict){.held = i == 0});
+      carry_hold(&carry, s.model, &s.device);
+      carry_commit(&carry);
+    }
+    cr_assert_eq(nll[0], nll[1], "%s: nll %.9g, behind a held step %.9g", SUBJECT_KINDS[k].name, nll[0], nll[1]);
+    cr_assert_neq(nll[0], nll[2], "%s: nll %.9g behind another step, too", SUBJECT_KINDS[k].name, nll[2]);
+    stretch_free(&first), stretch_free(&second);
+    subject_close(&s);
+  }
 }
 
 Test(carry, is_the_same_to_the_bit_however_backward_recomputes) {

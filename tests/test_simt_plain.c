@@ -337,6 +337,27 @@ static void run_hold(Machine *m, int number) {
   }
 }
 
+/* Rows that go on and others, with and without what they have more. */
+static void run_advance(Machine *m, int number) {
+  const int64_t n = SIZES[number];
+  Tensor *ints[4]; /* index, x, more, y */
+  for (int i = 0; i < 4; i++) {
+    ints[i] = tensor_new1(&m->device.weights, I32, n);
+    int32_t *host = device_mirror(&m->device, ints[i]).data;
+    for (int64_t j = 0; j < n; j++) host[j] = (int32_t)(i == 0 ? (j * 7 + 3) % (n + 2) - 2 : i * 1000 + j);
+    device_push(&m->device, ints[i]);
+  }
+  for (int with = 0; with < 2; with++) {
+    advance_fwd(&m->device, &(Advance){.index = ints[0], .x = ints[1], .more = with ? ints[2] : NULL, .y = ints[3]});
+    const int32_t *found = device_pull(&m->device, ints[3]).data;
+    Tensor *told = VECTOR(m, F32, n, 0, 0, 4);
+    Tensor host = device_mirror(&m->device, told);
+    for (int64_t j = 0; j < n; j++) tensor_set(&host, j, found[j]);
+    device_push(&m->device, told);
+    keep(m, told);
+  }
+}
+
 typedef struct Row {
   Run *run;
   int n_cases;
@@ -346,6 +367,7 @@ typedef struct Row {
 /* AdamW divides by the root of v: a few roundings more, and a BF16 value is told to 2^-8 of it. */
 static const Row ROW_add = {run_add, N_SIZES, false, FEW_ROUNDINGS, 0}, ROW_sum = {run_sum, N_SIZES, false, 1e-12, 0},
                  ROW_hold = {run_hold, N_SIZES, false, FEW_ROUNDINGS, 0},
+                 ROW_advance = {run_advance, N_SIZES, false, FEW_ROUNDINGS, 0},
                  ROW_judge = {run_judge, N_TRIALS, false, FEW_ROUNDINGS, 0},
                  ROW_sum_squares = {run_sum_squares, N_SIZES, false, 1e-12, 0},
                  ROW_adamw = {run_adamw, N_SIZES, true, FEW_ROUNDINGS, 1.0 / 256},

@@ -13,8 +13,8 @@ Carry carry_open(const Model *model, Device *device, int64_t n_rows, int64_t roo
                  .lost = true};
 }
 
-/* For each piece: its row, or -1 where it starts anew; the same as starts (LayerState); with attention, the tokens before it. The
- * last piece of each row. */
+/* For each piece: its row, or -1 where it starts anew; the same as starts (LayerState); with attention, the tokens before it, which
+ * only the device knows: a step that it held has moved no row. The last piece of each row. */
 typedef struct Pieces {
   Tensor *row, *starts, *length, *last;
 } Pieces;
@@ -23,10 +23,8 @@ typedef struct Pieces {
 static Pieces pieces_of(const Carry *carry, Device *device, const Batch *batch, const ModelState *from,
                         int64_t first_row, int64_t n) {
   int32_t *row = base_alloc((size_t)n * sizeof *row), *starts = base_alloc((size_t)n * sizeof *starts),
-          *last = base_alloc((size_t)batch->n_seq * sizeof *last), *length = base_zalloc((size_t)n * sizeof *length);
-  const bool counts = from->length && !device->dry;
-  Tensor before = {0}, behind = {0};
-  if (counts) before = device_pull(device, from->length), behind = device_pull(device, carry->next.length);
+          *last = base_alloc((size_t)batch->n_seq * sizeof *last),
+          *own = base_zalloc((size_t)batch->n_seq * sizeof *own); /* tokens of that */
   int64_t piece = 0;
   for (int64_t s = 0; s < batch->n_seq && !device->dry; s++) {
     int64_t begin = 0;
@@ -34,19 +32,26 @@ static Pieces pieces_of(const Carry *carry, Device *device, const Batch *batch, 
     for (int64_t t = 0; t < batch->length; t++) {
       if (t > 0 && !(batch->begins && batch->begins[s * batch->length + t])) continue;
       const bool carried = t == 0 && goes_on;
-      if (counts && carried) length[piece] = ((const int32_t *)before.data)[first_row + s];
       begin = t;
       row[piece] = carried ? (int32_t)(first_row + s) : -1;
       starts[piece++] = carried ? -1 : 0;
     }
-    last[s] = (int32_t)piece - 1;
-    if (counts) ((int32_t *)behind.data)[first_row + s] = length[last[s]] + (int32_t)(batch->length - begin);
+    last[s] = (int32_t)piece - 1, own[s] = (int32_t)(batch->length - begin);
   }
   CHECK(device->dry || piece == n, "%lld pieces, expected %lld", (long long)piece, (long long)n);
-  if (counts) device_push(device, carry->next.length);
-  const Pieces pieces = {model_ints(device, row, n), model_ints(device, starts, n),
-                         from->length ? model_ints(device, length, n) : NULL, model_ints(device, last, batch->n_seq)};
-  free(row), free(starts), free(length), free(last);
+  Pieces pieces = {.row = model_ints(device, row, n),
+                   .starts = model_ints(device, starts, n),
+                   .last = model_ints(device, last, batch->n_seq)};
+  if (from->length) {
+    pieces.length = tensor_new1(&device->step, I32, n);
+    advance_fwd(device, &(Advance){.index = pieces.row, .x = from->length, .y = pieces.length});
+    Tensor rows = tensor_over((int32_t *)carry->next.length->data + first_row, I32, 1, &batch->n_seq);
+    advance_fwd(device, &(Advance){.index = pieces.last,
+                                   .x = pieces.length,
+                                   .more = model_ints(device, own, batch->n_seq),
+                                   .y = &rows});
+  }
+  free(row), free(starts), free(last), free(own);
   return pieces;
 }
 

@@ -38,7 +38,8 @@ pair bf16 tiny.yaml '3 steps replayed' --set dtype=bf16 --set optim.clip=0.01
 pair hybrid tiny.yaml '3 steps replayed' --set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2 --set model.d_intermediate=24
 pair forecaster series.yaml '3 steps replayed'
 # states are carried to and fro between two memories: a graph each
-pair carry tiny.yaml '2 steps replayed, 2 launched kernel by kernel, 2 graphs made' --set data.tbptt.segment=6 --set data.tbptt.carry=state
+hybrid=(--set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2) # how many tokens came before only the device knows
+pair carry tiny.yaml '2 steps replayed, 2 launched kernel by kernel, 2 graphs made' --set data.tbptt.segment=6 --set data.tbptt.carry=state "${hybrid[@]}"
 
 # What would make a replay wrong is seen here: steps that go by the first step's numbers and data (as if they had been arguments
 # of kernels), and copies that nobody waits for, while the host is steps ahead of the device.
@@ -61,11 +62,11 @@ pair pack tiny.yaml "graphs made" \
 # States are carried and nobody looks: a bad step leaves them as they were, whenever the host learns of it.
 for every in 1 100; do
   for graph in off auto; do
-    "$aspis" train tiny.yaml --quiet --out "bad-$every-$graph" --set data.tbptt.segment=6 --set train.steps=5 --set train.eval_every=0 \
+    "$aspis" train tiny.yaml --quiet --out "bad-$every-$graph" --set data.tbptt.segment=6 "${hybrid[@]}" --set train.steps=5 --set train.eval_every=0 \
       --set train.save_every=5 --set train.log_every=$every --set train.graph=$graph --set train.nonfinite=skip \
       --set debug.allow=true --set 'debug.fault="nan_grad@3"' >/dev/null 2>"bad-$every-$graph.txt" || fail "$(cat "bad-$every-$graph.txt")"
     [ "$(grep -c 'step 3 skipped' "bad-$every-$graph.txt")" = 1 ] || fail "not told: $(cat "bad-$every-$graph.txt")"
-    "$aspis" train tiny.yaml --quiet --out "bad-$every-$graph" --set data.tbptt.segment=6 --set train.steps=6 --set train.eval_every=0 \
+    "$aspis" train tiny.yaml --quiet --out "bad-$every-$graph" --set data.tbptt.segment=6 "${hybrid[@]}" --set train.steps=6 --set train.eval_every=0 \
       --set train.save_every=6 --resume auto >/dev/null
     cmp bad-1-off/checkpoints/step-00000006.h5 "bad-$every-$graph/checkpoints/step-00000006.h5" ||
       fail "a skipped step among carried states: other bytes (log_every $every, graph $graph)"
@@ -74,7 +75,7 @@ done
 echo "ok: carried states, a bad step"
 
 # No step waits for the device: a run of more steps waits no more often (both have made their graphs).
-for how in "" "--set train.graph=off" "--set data.tbptt.segment=6"; do
+for how in "" "--set train.graph=off" "--set data.tbptt.segment=6 --set model.attn_layer_idx=[1] --set model.attn_cfg.num_heads=2"; do
   for steps in 6 12; do
     # shellcheck disable=SC2086
     ASPIS_SIMT_WAITS=1 "$aspis" train tiny.yaml --quiet --out "waits-$steps" --resume never --set train.eval_every=0 --set train.save_every=0 \

@@ -67,11 +67,11 @@ static double calendar_value(const Calendar *c, const DateFields *fields) {
 
 /* --- missing values ----------------------------------------------------------------------------------------------- */
 
-/* As lines that end with a separator make one. */
+/* As lines that end with a separator make one; of a single row, as streams bring them, the line says more. */
 static bool is_empty(const SeriesTable *table, int column) {
   for (int64_t row = 0; row < table->n_rows; row++)
     if (!isnan(table->value[row * table->n_columns + column])) return false;
-  return true;
+  return table->n_rows > 1;
 }
 
 static Status refuse_missing(const SeriesTable *table, int64_t row, int column, int64_t n) {

@@ -42,6 +42,15 @@ static size_t older(size_t a, size_t b) { return a < b ? a : b; }
 
 /* ---- gradients */
 
+/* Columns of a gradient that views have written, as runs, sorted and apart. */
+enum { MAX_COLUMN_RUNS = 8 };
+typedef struct ColumnRuns {
+  int n;
+  struct {
+    int64_t first, end;
+  } run[MAX_COLUMN_RUNS];
+} ColumnRuns;
+
 /* The gradient's buffer of a tensor that is no view; `by_columns`: a new one may be written view by view. */
 static Tensor *grad_buffer(Tape *tape, Tensor *t, bool by_columns) {
   if (t->grad) {

@@ -10,15 +10,6 @@
 
 typedef enum Dtype { F32, BF16, I32, F64 } Dtype;
 
-/* Runs of columns, sorted and apart. */
-enum { MAX_COLUMN_RUNS = 8 };
-typedef struct ColumnRuns {
-  int n;
-  struct {
-    int64_t first, end;
-  } run[MAX_COLUMN_RUNS];
-} ColumnRuns;
-
 typedef struct Tensor Tensor;
 struct Tensor {
   void *data; /* first element of the tensor or view */
@@ -30,7 +21,7 @@ struct Tensor {
   Tensor *grad;                   /* NULL until asked for (tape_grad); a parameter's is permanent */
   bool unset;                     /* a gradient that nothing was added to yet: the memory holds no zeros, either */
   int n_asked;                    /* a gradient: how often a rule asked for it, to add to it */
-  ColumnRuns *written;            /* of an unset gradient: what views of it have written nevertheless; NULL: nothing */
+  struct ColumnRuns *written;     /* the tape's, of an unset gradient that views write: which columns they have */
   Tensor *base;                   /* of a view: whose memory and gradient it shares; else NULL */
   int64_t base_offset, base_step; /* of a view: first element in the base, rows of the base per row of the view */
 };

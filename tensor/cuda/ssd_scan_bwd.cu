@@ -608,7 +608,7 @@ static __device__ double cross_of(const Scan &s, int i, int n_rows, Dx dx, X x) 
   return sum;
 }
 /* theta's gradient behind a segment. A thread has an angle of a head. */
-static __global__ void __launch_bounds__(128, 8) border_dthetas(Scan s, Gradients g, Scratch scratch) {
+static __global__ void border_dthetas(Scan s, Gradients g, Scratch scratch) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / s.n_s / s.n_h;
   if (row >= s.n_segments) return;
   const int h = at / s.n_s % s.n_h, i = at % s.n_s;

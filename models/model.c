@@ -180,16 +180,17 @@ void model_free(Model *model) {
 Tensor *model_ints(Device *device, const int32_t *values, int64_t n) {
   Tensor *tensor = tensor_new1(&device->step, I32, n);
   const Tensor from = tensor_over((void *)(uintptr_t)values, I32, 1, &n);
-  if (!device->dry) device_fill(device, tensor, &from);
+  device_fill(device, tensor, &from);
   return tensor;
 }
 
 Tensor *model_equal_seqlens(Tape *tape, int64_t n_seq, int64_t length) {
   CHECK(n_seq * length <= INT32_MAX, "%lld sequences of %lld tokens", (long long)n_seq, (long long)length);
   Tensor *cu_seqlens = tensor_new1(&tape->device->step, I32, n_seq + 1);
-  if (tape->device->dry) return cu_seqlens;
-  const Tensor host = device_mirror(tape->device, cu_seqlens);
-  for (int64_t i = 0; i <= n_seq; i++) ((int32_t *)host.data)[i] = (int32_t)(i * length);
+  if (!tape->device->dry) {
+    const Tensor host = device_mirror(tape->device, cu_seqlens);
+    for (int64_t i = 0; i <= n_seq; i++) ((int32_t *)host.data)[i] = (int32_t)(i * length);
+  }
   device_push(tape->device, cu_seqlens);
   return cu_seqlens;
 }

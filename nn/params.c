@@ -182,9 +182,10 @@ bool params_own_part(const ParamTable *table, int i, ParamPart *part) {
 Verdict *params_verdict(const ParamTable *table) { return (Verdict *)table->verdicts.data + PARAMS_VERDICTS; }
 
 void params_tell_numbers(ParamTable *table, const StepNumbers *numbers) {
-  if (table->device->dry) return;
-  const Tensor host = device_mirror(table->device, &table->numbers);
-  memcpy(host.data, numbers, sizeof *numbers);
+  if (!table->device->dry) {
+    const Tensor host = device_mirror(table->device, &table->numbers);
+    memcpy(host.data, numbers, sizeof *numbers);
+  }
   device_push(table->device, &table->numbers);
 }
 

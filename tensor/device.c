@@ -194,13 +194,17 @@ Tensor device_pull(Device *device, const Tensor *t) {
 void device_push(Device *device, const Tensor *t) {
   const BackendMemory *memory = device->backend->memory;
   if (!memory || tensor_count(t) == 0) return;
+  device->written_bytes += (size_t)(n_runs(t) * round_up((int64_t)run_bytes(t), GRAPH_WRITE_ALIGN));
+  if (device->dry) return;
   const Tensor host = device_mirror(device, t);
   for (int64_t i = 0; i < n_runs(t); i++) memory->write(run_at(t, i), run_at(&host, i), run_bytes(t));
 }
 
 void device_fill(Device *device, Tensor *to, const Tensor *from) {
-  Tensor host = device_mirror(device, to);
-  tensor_copy(&host, from);
+  if (!device->dry) {
+    Tensor host = device_mirror(device, to);
+    tensor_copy(&host, from);
+  }
   device_push(device, to);
 }
 

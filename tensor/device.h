@@ -53,6 +53,7 @@ typedef struct BackendGraphs {
   void (*launch)(void *graph);    /* does it all, with what the last walk wrote; returns before it is done */
   void (*drop)(void *graph);
 } BackendGraphs;
+enum { GRAPH_WRITE_ALIGN = 256 }; /* what is written is kept in pieces, each at a multiple of this */
 
 typedef struct Backend {
   const char *name;
@@ -79,11 +80,12 @@ typedef struct Backend {
 
 typedef struct Device {
   const Backend *backend;
-  Arena weights; /* values | gradients | m | v | lower halves; lives for the run */
-  Arena step;    /* activations, tape; rewound each micro-batch */
-  Arena scratch; /* one kernel's workspace; rewound by the dispatcher */
-  bool dry;      /* arenas count, kernels do not run: the plan of a run is the run itself, made dry */
-  double flops;  /* what the operations since the last reset would compute; counted dry or not */
+  Arena weights;        /* values | gradients | m | v | lower halves; lives for the run */
+  Arena step;           /* activations, tape; rewound each micro-batch */
+  Arena scratch;        /* one kernel's workspace; rewound by the dispatcher */
+  bool dry;             /* arenas count, kernels do not run: the plan of a run is the run itself, made dry */
+  double flops;         /* what the operations since the last reset would compute; counted dry or not */
+  size_t written_bytes; /* what device_push and device_fill wrote since then, as a graph keeps it; counted dry or not */
 } Device;
 
 /* Arena capacities in bytes; from a plan. 0: that arena stays closed. */
@@ -105,9 +107,9 @@ void device_close(Device *device);
 Tensor device_mirror(Device *device, const Tensor *t);
 /* The host's copy after copying the tensor to it. */
 Tensor device_pull(Device *device, const Tensor *t);
-/* Copies the host's copy to the tensor; nothing to do on the CPU. */
+/* Copies the host's copy to the tensor; nothing to do on the CPU. A dry device counts it. */
 void device_push(Device *device, const Tensor *t);
-/* Fills the tensor from the host's, converting between types (tensor_copy). */
+/* Fills the tensor from the host's, converting between types (tensor_copy). A dry device counts it and reads nothing. */
 void device_fill(Device *device, Tensor *to, const Tensor *from);
 /* Returns once everything that was launched is done; on the CPU it is. */
 void device_wait(Device *device);

@@ -34,6 +34,10 @@ Replay *replay_open(Device *device, bool on, const ReplayPeers *peers) {
   return replay;
 }
 
+size_t replay_bytes(const Device *device, size_t written_bytes) {
+  return device->backend->graphs ? (MOST_GRAPHS + 1) * written_bytes : 0;
+}
+
 static void drop(Replay *r, int i) {
   r->device->backend->graphs->drop(r->kept[i].graph);
   r->kept[i] = r->kept[--r->n_kept];

@@ -28,6 +28,9 @@ typedef struct ReplayPeers {
   void *user;
 } ReplayPeers;
 
+/* Device memory that graphs of work take at most, as far as they ask for it: what the work writes (Device.written_bytes) is kept for
+ * each that is kept, and comes by one more. 0 on a device without graphs. */
+size_t replay_bytes(const Device *device, size_t written_bytes);
 /* on false, or a device without graphs: everything is done one by one. peers NULL: alone. */
 Replay *replay_open(Device *device, bool on, const ReplayPeers *peers);
 void replay_close(Replay *replay); /* NULL: nothing to do; before the device is closed */

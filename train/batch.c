@@ -106,7 +106,11 @@ Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
   const int64_t n_t = batch->n_seq * batch->length;
   CHECK(n_t <= INT32_MAX, "%lld sequences of %lld tokens", (long long)batch->n_seq, (long long)batch->length);
   const int64_t n_most = batch->n_seq * batch->max_pieces, n_dry = batch->dry_pieces ? batch->dry_pieces : n_most;
-  if (tape->device->dry) return tensor_new1(&tape->device->step, I32, n_dry + 1);
+  if (tape->device->dry) {
+    Tensor *dry = tensor_new1(&tape->device->step, I32, n_dry + 1);
+    device_push(tape->device, dry);
+    return dry;
+  }
   int64_t n = 0;
   for (int64_t t = 0; t < n_t; t++) n += batch->begins[t];
   CHECK(n <= n_most, "%lld pieces, at most %lld were planned for", (long long)n, (long long)n_most);
@@ -123,7 +127,7 @@ Tensor *batch_seqlens(const Batch *batch, Tape *tape) {
 static Tensor *real_tensor(Tape *tape, const float *values, int64_t n_rows, int64_t n_cols) {
   Tensor *tensor = tape_tensor(tape, tape_real(tape), n_rows, n_cols);
   const Tensor from = tensor_over((void *)(uintptr_t)values, F32, tensor->n_dim, tensor->dim);
-  if (!tape->device->dry) device_fill(tape->device, tensor, &from);
+  device_fill(tape->device, tensor, &from);
   return tensor;
 }
 
@@ -133,10 +137,11 @@ Windows batch_windows(const Batch *batch, const ModelConfig *config, Tape *tape)
   w.series = real_tensor(tape, batch->input, batch->n_seq * batch->length, config->input_dim);
   if (n_cycle == 0) return w;
   w.phase = tensor_new1(&tape->device->step, I32, batch->n_seq);
-  if (tape->device->dry) return w;
-  const Tensor phase = device_mirror(tape->device, w.phase);
-  for (int64_t s = 0; s < batch->n_seq; s++) /* rows before the first are negative */
-    ((int32_t *)phase.data)[s] = (int32_t)((batch->row[s] % n_cycle + n_cycle) % n_cycle);
+  if (!tape->device->dry) {
+    const Tensor phase = device_mirror(tape->device, w.phase);
+    for (int64_t s = 0; s < batch->n_seq; s++) /* rows before the first are negative */
+      ((int32_t *)phase.data)[s] = (int32_t)((batch->row[s] % n_cycle + n_cycle) % n_cycle);
+  }
   device_push(tape->device, w.phase);
   return w;
 }

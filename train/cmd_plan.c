@@ -76,6 +76,9 @@ static void print_table(const Config *config, const Plan *plan, const PartCount 
   printf("  %-10s %14.1f MiB   activations and their gradients, one micro-batch\n", "step",
          (double)plan->sizes.step_bytes / mib);
   printf("  %-10s %14.1f MiB   one kernel's workspace\n", "scratch", (double)plan->sizes.scratch_bytes / mib);
+  if (plan->graph_bytes > 0)
+    printf("  %-10s %14.1f MiB   what steps launched as CUDA graphs find written\n", "graphs",
+           (double)plan->graph_bytes / mib);
   const StateBytes state = state_bytes(config);
   printf("state        %14.3f MiB a sequence", (double)state.fixed / mib);
   if (state.per_token) printf(", and %.3f KiB a token", (double)state.per_token / 1024);
@@ -93,12 +96,13 @@ static void print_json(const Config *config, const Plan *plan, const PartCount *
   const StateBytes state = state_bytes(config);
   printf("{\"parameters\": %lld, \"by_part\": {", (long long)plan->n_params);
   for (int i = 0; i < n; i++) printf("%s\"%s\": %lld", i ? ", " : "", counts[i].part, (long long)counts[i].n);
-  printf("}, \"weights_bytes\": %zu, \"step_bytes\": %zu, \"scratch_bytes\": %zu, \"flops_per_token\": %.0f, "
+  printf("}, \"weights_bytes\": %zu, \"step_bytes\": %zu, \"scratch_bytes\": %zu, \"graph_bytes\": %zu, "
+         "\"flops_per_token\": %.0f, "
          "\"state_bytes\": %lld, \"state_bytes_per_token\": %lld, \"batch_size\": %d, \"virtual_ranks\": %d, "
          "\"micro_batch_size\": %d",
-         plan->sizes.weights_bytes, plan->sizes.step_bytes, plan->sizes.scratch_bytes, plan->flops_per_token,
-         (long long)state.fixed, (long long)state.per_token, plan->gradient.batch_size, plan->gradient.virtual_ranks,
-         plan->gradient.micro_batch_size);
+         plan->sizes.weights_bytes, plan->sizes.step_bytes, plan->sizes.scratch_bytes, plan->graph_bytes,
+         plan->flops_per_token, (long long)state.fixed, (long long)state.per_token, plan->gradient.batch_size,
+         plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
 }
 
 /* "400G", or bits a second; without `name`, `otherwise`. */

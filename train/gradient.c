@@ -32,8 +32,10 @@ static Tensor *windows_loss(Model *model, Tape *tape, const Batch *batch, Carry 
 }
 
 static void seed(Device *device, const Tensor *dloss, double value) {
-  Tensor host = device_mirror(device, dloss);
-  for (int64_t i = 0; i < tensor_count(dloss); i++) tensor_set(&host, i, value);
+  if (!device->dry) {
+    Tensor host = device_mirror(device, dloss);
+    for (int64_t i = 0; i < tensor_count(dloss); i++) tensor_set(&host, i, value);
+  }
   device_push(device, dloss);
 }
 
@@ -49,7 +51,7 @@ void gradient_micro_batch(Model *model, Device *device, Dtype act, const Batch *
   Tensor *loss = (model->config.task == TASK_LM ? tokens_loss : windows_loss)(model, &tape, batch, carry);
   Tensor *dloss = tape_grad(&tape, loss); /* NULL: its gradient has gone where it belongs */
   sum_fwd(device, &(Sum){.x = loss, .result = sum});
-  if (dloss && !device->dry) seed(device, dloss, grad_scale);
+  if (dloss) seed(device, dloss, grad_scale);
   tape_backward(&tape);
   tape_reset(&tape, mark);
 }

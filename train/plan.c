@@ -5,8 +5,17 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "tensor/replay.h"
 #include "train/evaluate.h"
 #include "train/zero.h"
+
+/* What a step writes, of passes that write as much as `pass_bytes` each. */
+static size_t step_written(const GradientShape *gradient, int64_t length, size_t pass_bytes) {
+  const int part_size = gradient->batch_size / gradient->virtual_ranks;
+  const int64_t n_passes = (int64_t)gradient_n_parts(gradient) * (part_size / gradient->micro_batch_size) *
+                           (gradient->segment ? length / gradient->segment : 1);
+  return (size_t)n_passes * pass_bytes + GRAPH_WRITE_ALIGN; /* and its StepNumbers */
+}
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
@@ -40,13 +49,17 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
         .n_seq = gradient->micro_batch_size, .length = shape->train_length, .max_pieces = shape->train_pieces};
     Batch batch = batch_segment(&rows, 0, gradient->segment ? gradient->segment : rows.length);
     batch.dry_pieces = batch.n_seq;
+    size_t pass_bytes = 0;
     do {
-      device.flops = 0;
+      device.flops = 0, device.written_bytes = 0;
       gradient_micro_batch(model, &device, config->dtype, &batch, 0, 1, shape->train_rows > 0 ? &carry : NULL, NULL,
                            (TapeWatcher){0});
+      if (device.written_bytes > pass_bytes) pass_bytes = device.written_bytes;
     } while (next_pieces(&batch));
     plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
     optim_judge(&model->params, &device, &(StepEvidence){.n_losses = 1});
+    if (config->train.graph == GRAPH_AUTO)
+      plan->graph_bytes = replay_bytes(&device, step_written(gradient, shape->train_length, pass_bytes));
   }
   if (shape->eval_length > 0) {
     plan->eval_sequences = shape->eval_sequences;

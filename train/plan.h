@@ -26,6 +26,7 @@ typedef struct PlanShape {
 
 typedef struct Plan {
   DeviceSizes sizes;      /* exact peaks of the three arenas */
+  size_t graph_bytes;     /* what steps launched as graphs take at most beside them (replay_bytes) */
   GradientShape gradient; /* resolved */
   int64_t eval_sequences; /* resolved */
   double flops_per_token; /* one training step, forward and backward */
@@ -43,5 +44,5 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
 size_t plan_memory_available(const char *device);
 
 static inline size_t plan_total_bytes(const Plan *plan) {
-  return plan->sizes.weights_bytes + plan->sizes.step_bytes + plan->sizes.scratch_bytes;
+  return plan->sizes.weights_bytes + plan->sizes.step_bytes + plan->sizes.scratch_bytes + plan->graph_bytes;
 }

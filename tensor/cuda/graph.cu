@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr size_t ALIGN = 256, FIRST_BYTES = (size_t)1 << 16;
+constexpr size_t ALIGN = GRAPH_WRITE_ALIGN, FIRST_BYTES = (size_t)1 << 16;
 constexpr uint64_t FOLD_BASIS = 14695981039346656037u, FOLD_PRIME = 1099511628211u;
 
 struct Graph {

@@ -41,6 +41,24 @@ pair forecaster series.yaml '3 steps replayed'
 hybrid=(--set 'model.attn_layer_idx=[1]' --set model.attn_cfg.num_heads=2) # how many tokens came before only the device knows
 pair carry tiny.yaml '2 steps replayed, 2 launched kernel by kernel, 2 graphs made' --set data.tbptt.segment=6 --set data.tbptt.carry=state "${hybrid[@]}"
 
+# What graphs take of the device's memory beside the arenas is in the plan, to the byte: room for as many as are kept and for what
+# comes, of which a run whose steps are all alike takes two fifths, and one of two kinds of steps three.
+memory() { # NAME FIFTHS [--set ...]
+  local name=$1 fifths=$2 taken arenas graphs
+  shift 2
+  ASPIS_SELFTEST=never ASPIS_SIMT_MEMORY=1 "$aspis" train tiny.yaml --quiet --out "$name" "$@" >/dev/null 2>"$name.txt"
+  taken=$(sed -nE 's/^simt: ([0-9]+) bytes of memory$/\1/p' "$name.txt")
+  "$aspis" plan "$name/config.yaml" --json >"$name.json"
+  field() { sed -nE "s/.*\"$1\": ([0-9]+).*/\1/p" "$name.json"; }
+  arenas=$(($(field weights_bytes) + $(field step_bytes) + $(field scratch_bytes))) graphs=$(field graph_bytes)
+  [ $(((taken - arenas) * 5)) = $((graphs * fifths)) ] && [ "$graphs" -gt 0 ] ||
+    fail "$name: $taken bytes taken, $arenas of them planned for arenas, and $graphs for graphs at most"
+}
+memory memory 2
+memory memory-carry 3 --set data.tbptt.segment=6 --set data.tbptt.carry=state "${hybrid[@]}"
+[ "$("$aspis" plan memory/config.yaml --json --set train.graph=off | grep -c '"graph_bytes": 0,')" = 1 ] || fail "memory for graphs that are off"
+echo "ok: memory"
+
 # What would make a replay wrong is seen here: steps that go by the first step's numbers and data (as if they had been arguments
 # of kernels), and copies that nobody waits for, while the host is steps ahead of the device.
 far=(--quiet --set train.eval_every=0 --set train.log_every=100 --set train.save_every=8 --set train.steps=8)

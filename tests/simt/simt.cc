@@ -956,6 +956,16 @@ static void begin_as_nan(char *memory, size_t bytes) {
       FAULT("memory cannot be mapped");
 }
 
+/* ASPIS_SIMT_MEMORY=1: tells at the end how many bytes of the device's memory were taken at most. */
+namespace {
+struct Taken {
+  size_t now = 0, most = 0;
+  ~Taken() {
+    if (is_set("ASPIS_SIMT_MEMORY")) fprintf(stderr, "simt: %zu bytes of memory\n", most);
+  }
+} taken;
+} /* namespace */
+
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
   if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, access = PROT_READ | PROT_WRITE;
@@ -964,6 +974,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
   if (own == MAP_FAILED || granules == MAP_FAILED) return failed(cudaErrorMemoryAllocation);
   begin_as_nan((char *)own, bytes);
   regions.push_back({(char *)own, bytes, (Granule *)granules});
+  taken.now += bytes, taken.most = std::max(taken.most, taken.now);
   protect(false);
   return *memory = own, cudaSuccess;
 }
@@ -972,6 +983,7 @@ cudaError_t cudaFree(void *memory) {
   for (size_t i = 0; i < regions.size(); i++)
     if (regions[i].begin == memory) {
       munmap(regions[i].begin, regions[i].bytes);
+      taken.now -= regions[i].bytes;
       munmap(regions[i].granules, regions[i].bytes / 2 * sizeof(Granule));
       regions.erase(regions.begin() + (long)i);
       return cudaSuccess;

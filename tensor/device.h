@@ -38,7 +38,7 @@ typedef struct BackendLanes {
 enum {
   LANES_MARKS = 260,
   LANES_PACE = LANES_MARKS - 2
-}; /* LANES_PACE and the one behind: of two steps (train/tree.h) */
+}; /* LANES_PACE and the one behind: of two steps (train/dist/tree.h) */
 
 /* Work that is put together once and then launched as a whole, as often as wanted. Its host code is gone through every time,
  * but as a walk: nothing is launched; all that the device would be told is folded into a number, and what would be written is

@@ -1,6 +1,6 @@
 /* plugin: what is kept in shared objects, libaspis_<name>.so, opened when it is asked for, so that the program starts at
  * once and one build serves machines with and without it: backends that compute ("cuda"; tests have "simt", which runs the
- * same sources on the host, and ASPIS_CUDA=simt puts it in the place of "cuda"), and what joins ranks ("mpi", train/dist.h).
+ * same sources on the host, and ASPIS_CUDA=simt puts it in the place of "cuda"), and what joins ranks ("mpi", train/dist/dist.h).
  *
  * A plug-in is looked for in $ASPIS_PLUGINS, beside the program, and in ../lib/ beside it. */
 #pragma once

@@ -1,5 +1,5 @@
 /* command: command lines are read as their table says, and what the table lacks is refused with the nearest name. */
-#include "train/command.h"
+#include "train/cmd/command.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#include "train/mistakes.h"
+#include "train/config/mistakes.h"
 
 static const CommandSpec spec = {
     .name = "try",
@@ -217,7 +217,7 @@ Test(command, the_program_answers_with_the_documented_codes) {
 Test(command, every_commands_help_begins_with_two_examples) {
   const char *const names[] = {
 #define COMMAND(name) #name,
-#include "train/commands.def"
+#include "train/cmd/commands.def"
 #undef COMMAND
   };
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -1,6 +1,6 @@
 /* config: layers lie over each other in the promised order; the resolved file reads back as the same config; the table of keys is
  * right. Mistakes: test_config_mistakes. */
-#include "train/config.h"
+#include "train/config/config.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "tests/support/dataset.h"
-#include "train/config_table.h"
+#include "train/config/config_table.h"
 
 TestSuite(config, .init = workplace_enter, .fini = workplace_leave);
 

@@ -8,8 +8,8 @@
 
 #include "tensor/rng.h"
 #include "tests/support/dataset.h"
-#include "train/config.h"
-#include "train/config_table.h"
+#include "train/config/config.h"
+#include "train/config/config_table.h"
 
 TestSuite(config_mistakes, .init = workplace_enter, .fini = workplace_leave);
 

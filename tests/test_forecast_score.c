@@ -11,8 +11,8 @@
 #include "tensor/rng.h"
 #include "tests/support/dataset.h"
 #include "train/evaluate.h"
-#include "train/forecast.h"
-#include "train/forecast_score.h"
+#include "train/forecast/forecast.h"
+#include "train/forecast/forecast_score.h"
 
 #define SIZES ((DeviceSizes){(size_t)256 << 20, (size_t)512 << 20, (size_t)128 << 20})
 #define N_OF(array) ((int)(sizeof(array) / sizeof *(array)))

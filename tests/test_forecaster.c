@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "tensor/rng.h"
-#include "train/check_config.h"
+#include "train/check/check_config.h"
 #include "train/gradient.h"
 
 #define SIZES ((DeviceSizes){(size_t)64 << 20, (size_t)256 << 20, (size_t)64 << 20})

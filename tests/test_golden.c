@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "tests/support/store.h"
-#include "train/check_config.h"
-#include "train/golden.h"
+#include "train/check/check_config.h"
+#include "train/check/golden.h"
 
 /* Room for small models; address sanitizer pays for every byte reserved. */
 #define SIZES ((DeviceSizes){(size_t)64 << 20, (size_t)512 << 20, (size_t)64 << 20})

@@ -1,5 +1,5 @@
 /* The report: what it shows of a run directory, and what it refuses or leaves out. */
-#include "train/report.h"
+#include "train/report/report.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -11,8 +11,8 @@
 
 #include "tests/support/markup.h"
 #include "tests/support/rundir.h"
-#include "train/report_run.h"
-#include "train/svg.h"
+#include "train/report/report_run.h"
+#include "train/report/svg.h"
 
 /* A run of n steps, logged each, evaluated every tenth. */
 static char *make_run(int n, double scale) {

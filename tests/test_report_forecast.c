@@ -9,10 +9,10 @@
 #include "data/dates.h"
 #include "tests/support/markup.h"
 #include "tests/support/rundir.h"
-#include "train/forecast_record.h"
-#include "train/report.h"
-#include "train/svg.h"
-#include "train/svg_axis.h"
+#include "train/forecast/forecast_record.h"
+#include "train/report/report.h"
+#include "train/report/svg.h"
+#include "train/report/svg_axis.h"
 
 /* A record of one column and two windows, eight rows of look-back each: the truth of row r is r, the forecast is off by
  * `error`, the last row is 7 or 107. */

@@ -8,7 +8,7 @@
 
 #include "train/batch.h"
 #include "train/checkpoint.h"
-#include "train/dist.h"
+#include "train/dist/dist.h"
 
 typedef struct Carry {
   ModelState now, next; /* of n_seq rows */

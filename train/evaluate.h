@@ -1,7 +1,7 @@
 /* evaluate: a model's score on the validation part. Language model: nll in nats per target, perplexity, bits per byte;
  * state tracking: also the accuracy at the last token of a sequence, scaled so that chance is 0 and all right is 100.
  * Forecaster: MSE and MAE in scaled units over windows, steps and columns, beside repeating the last row (the whole table
- * of `aspis eval`: train/forecast_score.h). */
+ * of `aspis eval`: train/forecast/forecast_score.h). */
 #pragma once
 
 #include "train/carry.h"

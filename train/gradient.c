@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/tree.h"
+#include "train/dist/tree.h"
 
 int gradient_n_parts(const GradientShape *shape) {
   return shape->virtual_ranks / (shape->n_ranks ? shape->n_ranks : 1);

@@ -5,8 +5,8 @@
  * each makes a whole subtree, the parts [rank, rank + 1) virtual_ranks / n, and the levels above join ranks (dist.h). */
 #pragma once
 
-#include "train/buckets.h"
 #include "train/carry.h"
+#include "train/dist/buckets.h"
 
 typedef struct GradientShape {
   int batch_size, virtual_ranks, micro_batch_size; /* micro_batch_size divides batch_size / virtual_ranks */

@@ -10,12 +10,12 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "train/dist/tree.h"
+#include "train/dist/zero.h"
 #include "train/run.h"
 #include "train/sample.h"
 #include "train/settle.h"
 #include "train/stop.h"
-#include "train/tree.h"
-#include "train/zero.h"
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
 static bool due_or_last(int64_t step, int64_t every, int64_t last) { return step == last || due(step, every, last); }

@@ -1,9 +1,9 @@
 /* main: the table of commands, and the only place where a Status becomes output and an exit code.
  *
  * stdout is for results, stderr for everything else. No locale is set: numbers read and print alike everywhere. */
-#include "train/command.h"
-#include "train/config.h"
-#include "train/mistakes.h"
+#include "train/cmd/command.h"
+#include "train/config/config.h"
+#include "train/config/mistakes.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -13,12 +13,12 @@
 #include <unistd.h>
 
 #define COMMAND(name) extern const CommandSpec command_##name;
-#include "train/commands.def"
+#include "train/cmd/commands.def"
 #undef COMMAND
 
 static const CommandSpec *const commands[] = {
 #define COMMAND(name) &command_##name,
-#include "train/commands.def"
+#include "train/cmd/commands.def"
 #undef COMMAND
 };
 #define N_COMMANDS ((int)(sizeof commands / sizeof *commands))

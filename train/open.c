@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "train/selftest.h"
+#include "train/check/selftest.h"
 
 Status open_resolve(const char *path, Checkpoint **checkpoint, char **passed_over) {
   struct stat info;

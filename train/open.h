@@ -4,7 +4,7 @@
 
 #include "data/data.h"
 #include "train/checkpoint.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/plan.h"
 
 typedef struct OpenModel {

@@ -6,8 +6,8 @@
 #include <sys/resource.h>
 
 #include "tensor/replay.h"
+#include "train/dist/zero.h"
 #include "train/evaluate.h"
-#include "train/zero.h"
 
 /* What a step writes, of passes that write as much as `pass_bytes` each. */
 static size_t step_written(const GradientShape *gradient, int64_t length, size_t pass_bytes) {

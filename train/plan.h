@@ -2,7 +2,7 @@
  * bytes by arena, FLOPs a token, and the micro-batch that `auto` means. Nothing is allocated or computed. */
 #pragma once
 
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/gradient.h"
 
 /* A forward pass made on the dry device, to be planned for. */

@@ -10,14 +10,14 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "train/check/selftest.h"
 #include "train/checkpoint.h"
-#include "train/forecast_record.h"
+#include "train/dist/replicas.h"
+#include "train/dist/zero.h"
+#include "train/forecast/forecast_record.h"
 #include "train/format.h"
 #include "train/open.h"
-#include "train/replicas.h"
 #include "train/sample.h"
-#include "train/selftest.h"
-#include "train/zero.h"
 
 #ifdef _OPENMP
 #include <omp.h>

@@ -2,13 +2,13 @@
 #pragma once
 
 #include "tensor/replay.h"
-#include "train/buckets.h"
 #include "train/checkpoint.h"
-#include "train/config.h"
+#include "train/config/config.h"
+#include "train/dist/buckets.h"
+#include "train/dist/watch.h"
 #include "train/evaluate.h"
 #include "train/fault.h"
 #include "train/plan.h"
-#include "train/watch.h"
 
 typedef struct Run {
   Config *config;  /* the caller's; vocab_size and the resolved shapes are filled in */

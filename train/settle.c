@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "train/tree.h"
+#include "train/dist/tree.h"
 
 static Status refuse(Run *run, int64_t step, const Verdict *verdict) {
   const Param *bad = verdict->bad >= 0 ? params_at(&run->model->params, verdict->bad) : NULL;

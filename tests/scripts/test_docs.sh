@@ -8,7 +8,7 @@ source_dir=$2
 
 diff <(sed -n '/^```$/,/^```$/p' "$source_dir/docs/config.md" | sed '1d;$d') <("$aspis" help config) ||
   { echo "docs/config.md is not what aspis help config prints"; exit 1; }
-for command in $(sed -nE 's/^COMMAND\((\w+).*/\1/p' "$source_dir/train/commands.def"); do
+for command in $(sed -nE 's/^COMMAND\((\w+).*/\1/p' "$source_dir/train/cmd/commands.def"); do
   "$aspis" "$command" --help >/dev/null || { echo "$command has no --help"; exit 1; }
   grep -qE "\`(aspis )?$command[ \`]" "$source_dir/README.md" || { echo "the README lacks $command"; exit 1; }
 done

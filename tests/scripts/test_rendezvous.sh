@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ranks that nobody's MPI started join over TCP (train/rendezvous.h): any number makes the bytes of one, whichever variables say who
+# Ranks that nobody's MPI started join over TCP (train/dist/rendezvous.h): any number makes the bytes of one, whichever variables say who
 # they are; and where they do not come together each says why in one line and exits 6 within seconds. No MPI is needed.
 source "$(dirname "$0")/common.sh"
 export OMP_NUM_THREADS=1 ASPIS_MEET_SECONDS=60

@@ -1,0 +1,20 @@
+/* zero: the optimiser's state split over the ranks (train.zero: 1, as in ZeRO stage 1). Gradients are summed as ever, but
+ * each rank keeps the range that it has the sum of, has moments (and of BF16 values the masters' lower halves) for it alone,
+ * updates its values, and all gather the values.
+ * The ranges are whole numbers of the virtual ranks' (params_share), and so is what the norm is summed in: no bit changes. */
+#pragma once
+
+#include "optim/optim.h"
+#include "train/dist/dist.h"
+
+/* Which ranges of `virtual_ranks` rank `rank` of `size` updates: all, or with `split` its share. Before params_alloc. */
+void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split);
+/* Collective, on split tables; nothing otherwise. After the update: every rank gets all values. */
+void zero_gather_values(ParamTable *params, Dist *dist);
+/* Collective. As optim_judge, of gradients that are whole in the own ranges; of a split table the host judges. */
+void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *evidence);
+
+/* Collective, while rank 0 saves: the lower halves, the first and the second moment become whole, one after the other, in
+ * spare block 0. */
+typedef enum ZeroSet { ZERO_LOWS, ZERO_M, ZERO_V, N_ZERO_SETS } ZeroSet;
+void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set);

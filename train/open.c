@@ -3,29 +3,14 @@
 
 #include "data/tokenizer.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "train/check/selftest.h"
-
-Status open_resolve(const char *path, Checkpoint **checkpoint, char **passed_over) {
-  struct stat info;
-  *checkpoint = NULL, *passed_over = NULL;
-  if (stat(path, &info) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
-  if (!S_ISDIR(info.st_mode)) return checkpoint_open(path, checkpoint);
-  if (weights_directory(path)) return STATUS_OK;
-  TRY(checkpoint_open_last(path, checkpoint, passed_over));
-  if (*checkpoint) return STATUS_OK;
-  return status_fail(CODE_CHECKPOINT,
-                     "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected a "
-                     "run directory, a checkpoint .h5 or a weights directory",
-                     path);
-}
+#include "train/resolve.h"
 
 static Status find_checkpoint(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
   open->info = open->checkpoint->info; /* closing the file leaves it here */
@@ -50,7 +35,7 @@ static Status find_weights(OpenModel *open, const char *config_path, const char 
 
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets) {
   *open = (OpenModel){0};
-  Status status = open_resolve(path, &open->checkpoint, &open->passed_over);
+  Status status = resolve_checkpoint(path, &open->checkpoint, &open->passed_over);
   open->is_checkpoint = open->checkpoint != NULL;
   open->path = base_strdup(open->is_checkpoint ? open->checkpoint->path : path);
   if (status.code == CODE_OK)

@@ -18,9 +18,6 @@ typedef struct OpenModel {
   Model *model; /* NULL until open_load */
 } OpenModel;
 
-/* The checkpoint that `path` means, to be closed; NULL: it is a weights directory. *passed_over: as checkpoint_open_last's
- * message. */
-Status open_resolve(const char *path, Checkpoint **checkpoint, char **passed_over);
 /* Finds and reads everything but the weights. config_path: NULL, or a config to use instead of the checkpoint's own.
  * The model itself is always the file's. */
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);

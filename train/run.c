@@ -17,6 +17,7 @@
 #include "train/forecast/forecast_record.h"
 #include "train/format.h"
 #include "train/open.h"
+#include "train/resolve.h"
 #include "train/sample.h"
 
 #ifdef _OPENMP
@@ -145,7 +146,7 @@ static Status start_weights(Run *run) {
   if (!run->config->init_from) return STATUS_OK;
   Checkpoint *checkpoint;
   char *passed_over;
-  TRY(open_resolve(run->config->init_from, &checkpoint, &passed_over));
+  TRY(resolve_checkpoint(run->config->init_from, &checkpoint, &passed_over));
   if (passed_over && dist_is_first(run->dist)) fprintf(stderr, "aspis: passed over: %s\n", passed_over);
   free(passed_over);
   if (!checkpoint) return weights_load(run->model, run->config->init_from);

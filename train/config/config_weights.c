@@ -2,10 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/checkpoint.h"
 #include "train/config/config_check.h"
 #include "train/config/config_table.h"
-#include "train/open.h"
+#include "train/resolve.h"
 
 /* Keys that weights have no say in: they change what is drawn at the start, how fast a step is, or what training adds. */
 static const char *const OWN[] = {"model.preset",
@@ -31,7 +30,7 @@ static bool is_models(const Key *key) { return strncmp(key->path, "model.", 6) =
 static Status read_model(const char *from, ModelConfig *model) {
   Checkpoint *checkpoint;
   char *passed_over;
-  TRY(open_resolve(from, &checkpoint, &passed_over));
+  TRY(resolve_checkpoint(from, &checkpoint, &passed_over));
   free(passed_over); /* told when its weights are taken */
   if (!checkpoint) return weights_read_config(from, model);
   Status status = model_config_from_json(checkpoint->info.model_json, checkpoint->path, model);

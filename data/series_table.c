@@ -101,11 +101,6 @@ static Status open_h5(const SeriesConfig *config, const char *colon, SeriesSourc
   return status;
 }
 
-static bool ends_with(const char *text, const char *end) {
-  const size_t n = strlen(text), m = strlen(end);
-  return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static Status open_source(const DataConfig *config, SeriesSource *source) {
   const SeriesConfig *series = &config->series;
   source->date_column = -1;
@@ -125,7 +120,7 @@ static Status open_source(const DataConfig *config, SeriesSource *source) {
   const char *colon = strstr(source->path, ":/");
   for (const char *next; colon && (next = strstr(colon + 1, ":/"));) colon = next;
   if (colon && colon > source->path) return open_h5(series, colon, source);
-  if (ends_with(source->path, ".h5") || ends_with(source->path, ".hdf5"))
+  if (base_ends_with(source->path, ".h5") || base_ends_with(source->path, ".hdf5"))
     return status_fail(CODE_USAGE, "data.path: found %s, expected the dataset as well: %s:/NAME", source->path,
                        source->path);
   return open_csv(series, source);

@@ -72,6 +72,11 @@ char *base_strdup(const char *text) {
   return memcpy(base_alloc(bytes), text, bytes);
 }
 
+bool base_ends_with(const char *text, const char *end) {
+  const size_t n = strlen(text), n_end = strlen(end);
+  return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
 char *base_format(const char *format, ...) {
   va_list args;
   va_start(args, format);

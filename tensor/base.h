@@ -79,6 +79,7 @@ void *base_alloc(size_t bytes);
 void *base_zalloc(size_t bytes);
 void *base_realloc(void *old, size_t bytes);
 char *base_strdup(const char *text);
+bool base_ends_with(const char *text, const char *end);
 /* sprintf into a fresh string, freed with free(). */
 char *base_format(const char *format, ...) PRINTF_LIKE(1, 2);
 

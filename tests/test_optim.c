@@ -273,17 +273,12 @@ Test(split, keeps_lower_halves_of_the_own_elements_and_shows_all_when_they_are_b
 
 /* ---- decay */
 
-static bool ends_with(const char *name, const char *end) {
-  size_t n = strlen(name), n_end = strlen(end);
-  return n >= n_end && strcmp(name + n - n_end, end) == 0;
-}
-
 /* Specification, 2.3, as names. */
 static bool spares_decay(const char *name) {
   static const char *const ENDS[] = {".dt_bias", ".A_log",  ".D",      ".B_bias", ".C_bias",
                                      ".mimo_x",  ".mimo_z", ".mimo_o", ".bias"};
   for (size_t i = 0; i < sizeof ENDS / sizeof *ENDS; i++)
-    if (ends_with(name, ENDS[i])) return true;
+    if (base_ends_with(name, ENDS[i])) return true;
   return strstr(name, "norm") != NULL;
 }
 

@@ -210,16 +210,15 @@ Status checkpoint_open(const char *path, Checkpoint **checkpoint) {
   return STATUS_OK;
 }
 
-static CheckpointInfo info_out_of(Checkpoint *c) {
-  const CheckpointInfo info = c->info;
+void checkpoint_take_info(Checkpoint *c, CheckpointInfo *info) {
+  *info = c->info;
   c->info = (CheckpointInfo){0};
-  return info;
 }
 
 Status checkpoint_read_info(const char *path, CheckpointInfo *info) {
   Checkpoint *c;
   TRY(checkpoint_open(path, &c));
-  *info = info_out_of(c);
+  checkpoint_take_info(c, info);
   checkpoint_close(c);
   return STATUS_OK;
 }
@@ -344,7 +343,7 @@ Status checkpoint_load(const char *path, CheckpointInfo *info, ParamTable *param
   Checkpoint *c;
   TRY(checkpoint_open(path, &c));
   Status status = checkpoint_take(c, params, with_optimizer);
-  if (status.code == CODE_OK) *info = info_out_of(c);
+  if (status.code == CODE_OK) checkpoint_take_info(c, info);
   checkpoint_close(c);
   return status;
 }

@@ -67,6 +67,8 @@ typedef struct Checkpoint {
 /* Verifies the whole file and reads everything but tensors. */
 Status checkpoint_open(const char *path, Checkpoint **checkpoint);
 void checkpoint_close(Checkpoint *checkpoint); /* NULL: nothing */
+/* Its info, which is the caller's from now on. */
+void checkpoint_take_info(Checkpoint *checkpoint, CheckpointInfo *info);
 /* Requires exactly the table's parameters and shapes (all differences are listed), then fills values, masters and, when asked
  * for, moments. Nothing is written into params before everything is checked. */
 Status checkpoint_take(Checkpoint *checkpoint, ParamTable *params, bool with_optimizer);

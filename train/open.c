@@ -13,8 +13,7 @@
 #include "train/resolve.h"
 
 static Status find_checkpoint(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
-  open->info = open->checkpoint->info; /* closing the file leaves it here */
-  open->checkpoint->info = (CheckpointInfo){0};
+  checkpoint_take_info(open->checkpoint, &open->info); /* closing the file leaves it here */
   if (config_path) TRY(config_load(config_path, sets, n_sets, &open->config));
   else TRY(config_parse(open->info.config_yaml, open->path, sets, n_sets, &open->config));
   TRY(model_config_from_json(open->info.model_json, open->path, &open->config.model));
@@ -43,10 +42,6 @@ Status open_find(OpenModel *open, const char *path, const char *config_path, con
   config_fit_samples(&open->config); /* the model's word, not the config's */
   if (status.code != CODE_OK) open_close(open);
   return status;
-}
-
-void open_warn(const OpenModel *open) {
-  if (open->passed_over) fprintf(stderr, "aspis: passed over: %s\n", open->passed_over);
 }
 
 Status open_load(OpenModel *open, const PlanShape *shape) {

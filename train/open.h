@@ -10,7 +10,7 @@
 typedef struct OpenModel {
   char *path; /* the checkpoint, or the weights directory */
   bool is_checkpoint;
-  char *passed_over;      /* damaged checkpoints that are newer; NULL: none */
+  char *passed_over;      /* damaged checkpoints that are newer, for resolve_warn; NULL: none */
   Config config;          /* of the run, with --set applied; of a weights directory: defaults and its config.json */
   CheckpointInfo info;    /* of a checkpoint */
   Checkpoint *checkpoint; /* until open_load has taken its weights */
@@ -21,8 +21,6 @@ typedef struct OpenModel {
 /* Finds and reads everything but the weights. config_path: NULL, or a config to use instead of the checkpoint's own.
  * The model itself is always the file's. */
 Status open_find(OpenModel *open, const char *path, const char *config_path, const char *const *sets, int n_sets);
-/* Says on stderr what was passed over: for commands; the library prints nothing. */
-void open_warn(const OpenModel *open);
 /* Opens the device for the forward passes that shape tells and loads the weights. */
 Status open_load(OpenModel *open, const PlanShape *shape);
 /* The model's tokenizer: a checkpoint's own, or tokenizer.json of a weights directory; NULL: none. One with more tokens than the

@@ -2,6 +2,7 @@
 #include "train/resolve.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -16,7 +17,11 @@ Status resolve_checkpoint(const char *path, Checkpoint **checkpoint, char **pass
   TRY(checkpoint_open_last(path, checkpoint, passed_over));
   if (*checkpoint) return STATUS_OK;
   return status_fail(CODE_CHECKPOINT,
-                     "%s: holds neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin): expected a "
-                     "run directory, a checkpoint .h5 or a weights directory",
+                     "%s: found neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin), expected "
+                     "a run directory, a weights directory or a checkpoint .h5",
                      path);
+}
+
+void resolve_warn(const char *passed_over) {
+  if (passed_over) fprintf(stderr, "aspis: passed over: %s\n", passed_over);
 }

@@ -147,7 +147,7 @@ static Status start_weights(Run *run) {
   Checkpoint *checkpoint;
   char *passed_over;
   TRY(resolve_checkpoint(run->config->init_from, &checkpoint, &passed_over));
-  if (passed_over && dist_is_first(run->dist)) fprintf(stderr, "aspis: passed over: %s\n", passed_over);
+  if (dist_is_first(run->dist)) resolve_warn(passed_over);
   free(passed_over);
   if (!checkpoint) return weights_load(run->model, run->config->init_from);
   Status status = checkpoint_take(checkpoint, &run->model->params, false);

@@ -28,7 +28,6 @@ enum { WORK_NARROW = 10, WORK_WIDE = 4 };
 
 static int64_t width_of(const GatedNorm *p) { return (int64_t)p->n_h * p->n_p; }
 static int64_t work_reals(const GatedNorm *p) { return width_of(p) * (WORK_NARROW + WORK_WIDE * p->n_r); }
-static int64_t group_of(const GatedNorm *p) { return p->norm == GATE_NORM_NONE ? width_of(p) : p->group; }
 
 static Work work_of_block(const GatedNorm *p, int64_t block) {
   real *at = (real *)p->scratch + block * work_reals(p);
@@ -81,7 +80,7 @@ static void forward_plain(int64_t r, int64_t n, const real *restrict y, const re
   }
 }
 
-/* The loops over a group are made once for each place of the norm. */
+/* The loops over channels are made once for each place of the norm, and without one for each answer about ranks. */
 #define FOR_NORM static inline __attribute__((always_inline))
 
 /* Channels [at, at + n) of one token and rank r: one group. The first rank's out is written, the others' is added. */
@@ -105,7 +104,8 @@ FOR_NORM void forward_group(const GatedNorm *p, bool before, const Work *k, int6
 
 /* All rows, shared among the threads that come here. */
 static void forward_rows(const GatedNorm *p) {
-  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
+  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p);
+  const bool before = p->norm == GATE_NORM_BEFORE;
 #pragma omp for schedule(static) nowait
   for (int64_t b = 0; b < n_blocks; b++) {
     Work k = work_begin(p, b);
@@ -120,10 +120,10 @@ static void forward_rows(const GatedNorm *p) {
         const Tensor x = cols_from(p->x, r * width);
         const real *y = row_load(&x, t, width, k.x_buffer), *mz = k.mz + r * width, *mo = k.mo + r * width;
         if (p->norm == GATE_NORM_NONE) forward_plain(r, width, y, z, mz, mo, k.sum);
-        for (int64_t i = 0; p->norm == GATE_NORM_BEFORE && i < width; i += group)
-          forward_group(p, true, &k, r, i, group, y + i, z + i, mz + i, mo + i);
-        for (int64_t i = 0; p->norm == GATE_NORM_AFTER && i < width; i += group)
-          forward_group(p, false, &k, r, i, group, y + i, z + i, mz + i, mo + i);
+        else
+          for (int64_t i = 0; i < width; i += p->group)
+            if (before) forward_group(p, true, &k, r, i, p->group, y + i, z + i, mz + i, mo + i);
+            else forward_group(p, false, &k, r, i, p->group, y + i, z + i, mz + i, mo + i);
       }
       row_store(p->out, t, width, k.sum);
     }
@@ -190,8 +190,8 @@ FOR_NORM void backward_group(const GatedNorm *p, bool before, const Work *k, int
 }
 
 KERNEL_BWD(gated_norm, GatedNorm) {
-  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p), group = group_of(p);
-  const bool mimo = p->dmimo_z || p->dmimo_o;
+  const int64_t n_t = tensor_rows(p->z), n_blocks = sum_blocks(n_t), width = width_of(p);
+  const bool before = p->norm == GATE_NORM_BEFORE, mimo = p->dmimo_z || p->dmimo_o;
 #pragma omp parallel for schedule(static) if (parallel_pays(tensor_count(p->x)))
   for (int64_t b = 0; b < n_blocks; b++) {
     Work k = work_begin(p, b);
@@ -214,10 +214,10 @@ KERNEL_BWD(gated_norm, GatedNorm) {
         k.dy = row_grad_out(&dx, t, dy);
         if (p->norm == GATE_NORM_NONE && mimo) backward_plain(true, &k, r, width, y, z, dout);
         else if (p->norm == GATE_NORM_NONE) backward_plain(false, &k, r, width, y, z, dout);
-        for (int64_t i = 0; p->norm == GATE_NORM_BEFORE && i < width; i += group)
-          backward_group(p, true, &k, r, i, group, y + i, z + i, dout + i);
-        for (int64_t i = 0; p->norm == GATE_NORM_AFTER && i < width; i += group)
-          backward_group(p, false, &k, r, i, group, y + i, z + i, dout + i);
+        else
+          for (int64_t i = 0; i < width; i += p->group)
+            if (before) backward_group(p, true, &k, r, i, p->group, y + i, z + i, dout + i);
+            else backward_group(p, false, &k, r, i, p->group, y + i, z + i, dout + i);
         if (p->dx) row_add(&dx, t, width, k.dy);
       }
       if (p->dz) row_add(p->dz, t, width, k.sum);

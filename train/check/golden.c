@@ -176,11 +176,6 @@ Status golden_compare_params(GoldenCase *c, ParamTable *params, const char *grou
 
 /* ---- cases by name */
 
-static bool ends_with(const char *text, const char *end) {
-  size_t n = strlen(text), n_end = strlen(end);
-  return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 typedef struct CaseKind {
   const char *prefix, *suffix;
   bool is_folder;
@@ -194,7 +189,7 @@ static const CaseKind CASE_KINDS[] = {{"mixer_", ".h5", false, golden_check_mixe
 static const CaseKind *case_kind(const char *name, bool is_folder) {
   for (size_t i = 0; i < sizeof CASE_KINDS / sizeof *CASE_KINDS; i++) {
     const CaseKind *kind = &CASE_KINDS[i];
-    if (strncmp(name, kind->prefix, strlen(kind->prefix)) == 0 && ends_with(name, kind->suffix) &&
+    if (strncmp(name, kind->prefix, strlen(kind->prefix)) == 0 && base_ends_with(name, kind->suffix) &&
         kind->is_folder == is_folder)
       return kind;
   }

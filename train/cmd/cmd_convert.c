@@ -11,6 +11,7 @@
 #include "train/cmd/command.h"
 #include "train/format.h"
 #include "train/open.h"
+#include "train/resolve.h"
 #include "train/verify.h"
 
 static bool holds(const char *directory, const char *name) {
@@ -134,13 +135,12 @@ static Status convert(OpenModel *open, const Command *command, To to) {
 
 static Status cmd_convert(const Command *command) {
   static const char *const FORMATS[] = {"safetensors", "hf", "h5", NULL};
-  const size_t n = strlen(command->args[1]);
-  int to = n > 3 && strcmp(command->args[1] + n - 3, ".h5") == 0 ? TO_H5 : TO_SAFETENSORS;
+  int to = base_ends_with(command->args[1], ".h5") ? TO_H5 : TO_SAFETENSORS;
   TRY(command_choice(command, "to", FORMATS, &to));
   if (to != TO_H5) TRY(refuse_existing(command->args[1], command_has(command, "force")));
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
-  open_warn(&open);
+  resolve_warn(open.passed_over);
   Status status = convert(&open, command, (To)to);
   open_close(&open);
   return status;

@@ -11,6 +11,7 @@
 #include "train/forecast/forecast_score.h"
 #include "train/format.h"
 #include "train/open.h"
+#include "train/resolve.h"
 
 static void print_values(const Evaluation *evaluation, bool json) {
   NamedValue values[EVALUATION_MAX_VALUES];
@@ -102,7 +103,7 @@ static Status cmd_eval(const Command *command) {
   Status status = open_find(&open, command->args[0], command_text(command, "config", NULL), sets, n_sets);
   free(sets);
   TRY(status);
-  open_warn(&open);
+  resolve_warn(open.passed_over);
   status = evaluate_open(&open, command);
   open_close(&open);
   return status;

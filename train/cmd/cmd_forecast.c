@@ -7,6 +7,7 @@
 #include "train/cmd/command.h"
 #include "train/forecast/forecast.h"
 #include "train/format.h"
+#include "train/resolve.h"
 
 /* How a forecast is written. */
 typedef struct Layout {
@@ -222,7 +223,7 @@ static Status cmd_forecast(const Command *command) {
   OpenModel open;
   Series *series = NULL;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
-  open_warn(&open);
+  resolve_warn(open.passed_over);
   Status status = forecast_series(&open, &series);
   if (status.code == CODE_OK)
     status = (command_has(command, "stream") ? forecast_stdin : forecast_file)(&open, series, command);

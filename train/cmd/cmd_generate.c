@@ -7,6 +7,7 @@
 
 #include "train/cmd/command.h"
 #include "train/open.h"
+#include "train/resolve.h"
 #include "train/state_file.h"
 #include "train/text_stream.h"
 
@@ -322,7 +323,7 @@ static Status cmd_generate(const Command *command) {
   Status status = open_find(&open, command->args[0], NULL, sets, dtype ? 1 : 0);
   free(set);
   TRY(status);
-  open_warn(&open);
+  resolve_warn(open.passed_over);
   Tokenizer *tokenizer = NULL;
   if (open.config.model.task != TASK_LM)
     status =

@@ -12,9 +12,9 @@
 #include "data/shards.h"
 #include "models/aspis.h"
 #include "tensor/h5.h"
-#include "train/checkpoint.h"
 #include "train/cmd/command.h"
 #include "train/format.h"
+#include "train/resolve.h"
 
 static void print_line(const char *label, const char *text) { printf("%-12s %s\n", label, text); }
 
@@ -152,21 +152,6 @@ static bool is_shards(const char *folder) {
   return found;
 }
 
-static Status inspect_run(const char *directory) {
-  Checkpoint *last;
-  char *message;
-  TRY(checkpoint_open_last(directory, &last, &message));
-  if (message) fprintf(stderr, "aspis: passed over: %s\n", message);
-  free(message);
-  if (!last)
-    return status_fail(CODE_CHECKPOINT,
-                       "%s: found neither checkpoints/step-*.h5 nor model.safetensors (or pytorch_model.bin), expected "
-                       "a run directory, a "
-                       "weights directory or a checkpoint .h5",
-                       directory);
-  return inspect_checkpoint(last);
-}
-
 /* The file itself stands for its directory, because its config.json lies there. */
 static Status inspect_file(const char *path) {
   const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
@@ -183,13 +168,15 @@ static Status inspect_file(const char *path) {
 static Status cmd_inspect(const Command *command) {
   const char *path = command->args[0], *dot = strrchr(path, '.');
   struct stat st;
-  if (stat(path, &st) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
-  if (S_ISDIR(st.st_mode) && is_shards(path)) return inspect_shards(path);
-  if (S_ISDIR(st.st_mode)) return weights_directory(path) ? inspect_weights(path) : inspect_run(path);
-  if (dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".bin"))) return inspect_file(path);
+  const bool is_file = stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+  if (is_shards(path)) return inspect_shards(path);
+  if (is_file && dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".bin"))) return inspect_file(path);
   Checkpoint *checkpoint;
-  TRY(checkpoint_open(path, &checkpoint));
-  return inspect_checkpoint(checkpoint);
+  char *passed_over;
+  TRY(resolve_checkpoint(path, &checkpoint, &passed_over));
+  resolve_warn(passed_over);
+  free(passed_over);
+  return checkpoint ? inspect_checkpoint(checkpoint) : inspect_weights(path);
 }
 
 const CommandSpec command_inspect = {

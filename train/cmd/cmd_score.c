@@ -6,6 +6,7 @@
 
 #include "train/cmd/command.h"
 #include "train/format.h"
+#include "train/resolve.h"
 #include "train/score.h"
 
 static bool same_file(const char *a, const char *b) {
@@ -39,7 +40,7 @@ static Status cmd_score(const Command *command) {
   TRY(check_files(&files));
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
-  open_warn(&open);
+  resolve_warn(open.passed_over);
   ScoreSummary summary;
   Status status = score_files(&open, &files, &summary);
   open_close(&open);

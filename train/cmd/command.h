@@ -1,6 +1,6 @@
 /* command: what a command of the program says about itself, and its command line once read.
  *
- * A command is one file train/cmd_<name>.c that exports `const CommandSpec command_<name>`, and one row of
+ * A command is one file train/cmd/cmd_<name>.c that exports `const CommandSpec command_<name>`, and one row of
  * train/cmd/commands.def. The spec drives parsing, `--help` and the refusal of unknown options (nearest name, exit 2), so
  * help cannot lie. `--help`, `--quiet` and `--verbose` belong to every command and are not listed.
  *

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -42,8 +43,10 @@ static void remove_stale_temps(const char *folder) {
 
 static Status folder_check(const char *folder, const char *path, int64_t expected_bytes, Code code) {
   struct statvfs disk;
-  if (statvfs(folder, &disk) != 0)
-    return status_fail(code, "%s: cannot write: folder %s: %s", path, folder, strerror(errno));
+  char *inside = base_format("%s/.", folder); /* what is no folder has none */
+  const int failed = statvfs(inside, &disk);
+  free(inside);
+  if (failed) return status_fail(code, "%s: cannot write: folder %s: %s", path, folder, strerror(errno));
   if (access(folder, W_OK | X_OK) != 0)
     return status_fail(code, "%s: cannot write into %s: %s", path, folder, strerror(errno));
   double need = 1.1 * (double)expected_bytes, have = (double)disk.f_bavail * (double)disk.f_frsize;
@@ -53,15 +56,31 @@ static Status folder_check(const char *folder, const char *path, int64_t expecte
   return STATUS_OK;
 }
 
+/* Where a path leads through symbolic links, malloc'ed: rename would put a file in the place of a link, and of
+ * /dev/stdout in that of the device. */
+static char *behind_links(const char *path) {
+  struct stat info;
+  char *real = lstat(path, &info) == 0 && S_ISLNK(info.st_mode) ? realpath(path, NULL) : NULL;
+  return real ? real : base_strdup(path);
+}
+
+/* Nothing is there yet, or a file that may be replaced. */
+static Status place_check(const char *path, Code code) {
+  struct stat info;
+  if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) return STATUS_OK;
+  return status_fail(code, "%s: cannot write: found %s, expected a new file or one to replace", path,
+                     S_ISDIR(info.st_mode) ? "a folder" : "a device or a pipe");
+}
+
 Status publish_begin(Publish *publish, const char *path, int64_t expected_bytes, Code code) {
   struct sigaction action;
   if (sigaction(SIGXFSZ, NULL, &action) == 0 && action.sa_handler == SIG_DFL) signal(SIGXFSZ, SIG_IGN);
-  char *folder = folder_of(path);
+  TRY(place_check(path, code));
+  char *place = behind_links(path), *folder = folder_of(place);
   remove_stale_temps(folder);
-  Status status = folder_check(folder, path, expected_bytes, code);
+  TRY_OR(folder_check(folder, path, expected_bytes, code), (free(folder), free(place)));
   free(folder);
-  TRY(status);
-  *publish = (Publish){base_strdup(path), base_format("%s" TEMP_MARK "%ld", path, (long)getpid()), code};
+  *publish = (Publish){place, base_format("%s" TEMP_MARK "%ld", place, (long)getpid()), code};
   return STATUS_OK;
 }
 
@@ -98,6 +117,29 @@ Status publish_commit(Publish *publish) {
   Status status = STATUS_OK;
   if (*failed) status = status_fail(publish->code, "%s: cannot save: %s: %s", publish->path, failed, strerror(errno));
   publish_abandon(publish);
+  return status;
+}
+
+Status publish_check(const char *path, Code code) {
+  Publish publish = {0};
+  TRY(publish_begin(&publish, path, 0, code));
+  const int fd = open(publish.temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  Status status = fd < 0 ? status_fail(code, "%s: cannot write: %s", path, strerror(errno)) : STATUS_OK;
+  if (fd >= 0) close(fd);
+  publish_abandon(&publish);
+  return status;
+}
+
+Status publish_check_folder(const char *path, Code code) {
+  struct stat info;
+  const bool there = stat(path, &info) == 0;
+  if (there && !S_ISDIR(info.st_mode))
+    return status_fail(code, "%s: cannot write: found a file, expected a folder or nothing", path);
+  size_t n = strlen(path);
+  while (n > 1 && path[n - 1] == '/') n--;
+  char *inside = base_format(there ? "%.*s/probe" : "%.*s", (int)n, path);
+  Status status = publish_check(inside, code);
+  free(inside);
   return status;
 }
 

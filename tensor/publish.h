@@ -13,13 +13,19 @@ typedef struct Publish {
 } Publish;
 
 /* Names the temp file (nothing is opened), having removed stale ones and checked that the directory exists, can be
- * written and has expected_bytes * 1.1 free. SIGXFSZ is ignored from here on, so that a file-size limit is an error and
+ * written and has expected_bytes * 1.1 free, and that the path names no folder, device or pipe. A symbolic link stays, and
+ * the file behind it is replaced. SIGXFSZ is ignored from here on, so that a file-size limit is an error and
  * not the end of the process. Errors carry `code`. */
 Status publish_begin(Publish *publish, const char *path, int64_t expected_bytes, Code code);
 /* fsync, rename, fsync of the directory. On failure the temp file is removed and the old file untouched. */
 Status publish_commit(Publish *publish);
 /* Removes the temp file. Harmless when idle. */
 void publish_abandon(Publish *publish);
+/* Whether a file could be written there now, to be asked before long work: a temp file is made and removed. */
+Status publish_check(const char *path, Code code);
+/* The same of files in a folder, which need not be there yet, but the folder that is to hold it. */
+Status publish_check_folder(const char *path, Code code);
+
 typedef struct PublishPiece {
   const void *data;
   size_t bytes;

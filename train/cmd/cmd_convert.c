@@ -21,8 +21,17 @@ static bool holds(const char *directory, const char *name) {
   return found;
 }
 
+static Status refuse_h5(const char *out, bool force) {
+  const size_t n = strlen(out);
+  if (n < 4 || strcmp(out + n - 3, ".h5") != 0)
+    return status_fail(CODE_USAGE, "%s: expected a name that ends in .h5 beside --to h5", out);
+  if (access(out, F_OK) == 0 && !force)
+    return status_fail(CODE_USAGE, "%s: is there already: give another name, or --force to replace it", out);
+  return publish_check(out, CODE_CHECKPOINT);
+}
+
 /* A run directory with weights in it would stand for those weights, no longer for its checkpoints. */
-static Status refuse_existing(const char *out, bool force) {
+static Status refuse_directory(const char *out, bool force) {
   if (holds(out, "checkpoints"))
     return status_fail(CODE_USAGE, "%s: is a run directory, expected another one for the weights", out);
   static const char *const NAMES[] = {"config.json", "model.safetensors"};
@@ -30,7 +39,7 @@ static Status refuse_existing(const char *out, bool force) {
     if (holds(out, NAMES[i]))
       return status_fail(CODE_USAGE, "%s: already holds %s: give another directory, or --force to replace it", out,
                          NAMES[i]);
-  return STATUS_OK;
+  return publish_check_folder(out, CODE_CHECKPOINT);
 }
 
 /* The exact float32 values, also of a bf16 run; no computing, so whatever device the run had is not needed. */
@@ -53,12 +62,7 @@ static Status read_tokenizer(const OpenModel *open, char **json) {
 }
 
 /* A checkpoint of these weights that is at step 0 of no run, or where the run was. */
-static Status save_h5(OpenModel *open, const char *out, bool force) {
-  const size_t n = strlen(out);
-  if (n < 4 || strcmp(out + n - 3, ".h5") != 0)
-    return status_fail(CODE_USAGE, "%s: expected a name that ends in .h5 beside --to h5", out);
-  if (access(out, F_OK) == 0 && !force)
-    return status_fail(CODE_USAGE, "%s: is there already: give another name, or --force to replace it", out);
+static Status save_h5(OpenModel *open, const char *out) {
   char *yaml = config_to_yaml(&open->config), *json = model_config_to_json(&open->config.model), *tokenizer = NULL;
   CheckpointInfo info = open->info;
   Status status = STATUS_OK;
@@ -72,8 +76,7 @@ static Status save_h5(OpenModel *open, const char *out, bool force) {
   return status;
 }
 
-static Status save_directory(OpenModel *open, const char *out, WeightsLayout layout, bool force) {
-  TRY(refuse_existing(out, force));
+static Status save_directory(OpenModel *open, const char *out, WeightsLayout layout) {
   TRY(weights_save(open->model, out, layout));
   Tokenizer *tokenizer;
   TRY(open_tokenizer(open, &tokenizer));
@@ -99,8 +102,6 @@ static Status print_survey(const OpenModel *open) {
 }
 
 static Status print_verify(OpenModel *open) {
-  if (open->config.model.task != TASK_LM)
-    return status_fail(CODE_USAGE, "convert: --verify: found a forecaster, expected a language model");
   Verify v;
   TRY(verify_model(open, &v));
   const struct {
@@ -122,11 +123,13 @@ static Status print_verify(OpenModel *open) {
 
 static Status convert(OpenModel *open, const Command *command, To to) {
   const char *out = command->args[1];
-  const bool verify = command_has(command, "verify"), force = command_has(command, "force");
+  const bool verify = command_has(command, "verify");
+  if (verify && open->config.model.task != TASK_LM)
+    return status_fail(CODE_USAGE, "convert: --verify: found a forecaster, expected a language model");
   TRY(load_exact(open, verify));
   TRY(print_survey(open));
-  if (to == TO_H5) TRY(save_h5(open, out, force));
-  else TRY(save_directory(open, out, to == TO_HF ? LAYOUT_HF : LAYOUT_CANONICAL, force));
+  if (to == TO_H5) TRY(save_h5(open, out));
+  else TRY(save_directory(open, out, to == TO_HF ? LAYOUT_HF : LAYOUT_CANONICAL));
   const int64_t n = params_count(&open->model->params);
   printf("%d tensors | %lld parameters | %s | %s\n", open->model->params.n_params, (long long)n,
          format_bytes(4.0 * (double)n).text, out);
@@ -137,7 +140,7 @@ static Status cmd_convert(const Command *command) {
   static const char *const FORMATS[] = {"safetensors", "hf", "h5", NULL};
   int to = base_ends_with(command->args[1], ".h5") ? TO_H5 : TO_SAFETENSORS;
   TRY(command_choice(command, "to", FORMATS, &to));
-  if (to != TO_H5) TRY(refuse_existing(command->args[1], command_has(command, "force")));
+  TRY((to == TO_H5 ? refuse_h5 : refuse_directory)(command->args[1], command_has(command, "force")));
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
   resolve_warn(open.passed_over);

@@ -222,6 +222,7 @@ static Status forecast_stdin(OpenModel *open, const Series *series, const Comman
 static Status cmd_forecast(const Command *command) {
   OpenModel open;
   Series *series = NULL;
+  TRY(command_check_output(command, "out"));
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
   resolve_warn(open.passed_over);
   Status status = forecast_series(&open, &series);

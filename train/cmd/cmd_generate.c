@@ -147,7 +147,7 @@ static Status check_options(const Job *job) {
     return status_fail(CODE_USAGE, "--no-cache: expected one prompt, one sample and no states");
   if (command_has(job->command, "state-out") && n_sequences(job) > 1)
     return status_fail(CODE_USAGE, "--state-out: found %lld sequences, expected one", (long long)n_sequences(job));
-  return STATUS_OK;
+  return command_check_output(job->command, "state-out");
 }
 
 /* ---- output */

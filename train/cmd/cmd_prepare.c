@@ -27,7 +27,7 @@ static Status print_saved(const char *path, const char *json, const Tokenizer *t
 /* Trains a tokenizer on the texts; with --out FILE.json it is all that is wanted. */
 static Status train_tokenizer(const Command *command, Tokenizer **tokenizer, bool *done) {
   int64_t vocab_size = 0;
-  const char *out = command_text(command, "out", "");
+  const char *out = command_text(command, "out", NULL);
   TRY(command_int(command, "train-bpe", 257, 1 << 24, &vocab_size));
   if (command_has(command, "tokenizer"))
     return status_fail(CODE_USAGE, "prepare: found --train-bpe beside --tokenizer, expected one of them");
@@ -60,7 +60,6 @@ static Status prepare(const Command *command, Tokenizer *tokenizer) {
                             .block_bytes = 4 << 20,
                             .special_tokens = command_has(command, "special-tokens"),
                             .force = command_has(command, "force")};
-  if (!options.out) return status_fail(CODE_USAGE, "prepare: --out: found nothing, expected a folder for the shards");
   TRY(command_int(command, "shard-mib", 1, 1 << 20, &shard_mib));
   TRY(find_end_token(tokenizer, command_text(command, "end-token", NULL), &options.end_token));
   options.shard_bytes = shard_mib << 20;
@@ -73,9 +72,18 @@ static Status prepare(const Command *command, Tokenizer *tokenizer) {
   return STATUS_OK;
 }
 
+/* Before texts are read and tokenizers trained. */
+static Status check_out(const Command *command) {
+  const char *out = command_text(command, "out", NULL);
+  if (!out) return status_fail(CODE_USAGE, "prepare: --out: found nothing, expected a folder for the shards");
+  return command_has(command, "train-bpe") && tokenizer_is_file(out) ? publish_check(out, CODE_DATA)
+                                                                     : publish_check_folder(out, CODE_DATA);
+}
+
 static Status cmd_prepare(const Command *command) {
   Tokenizer *tokenizer;
   bool done = false;
+  TRY(check_out(command));
   if (command_has(command, "train-bpe")) TRY(train_tokenizer(command, &tokenizer, &done));
   else TRY(open_named(command_text(command, "tokenizer", "byte"), &tokenizer));
   Status status = done ? STATUS_OK : prepare(command, tokenizer);

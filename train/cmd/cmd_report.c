@@ -7,6 +7,7 @@
 
 static Status cmd_report(const Command *command) {
   char *path;
+  TRY(command_check_output(command, "out"));
   TRY(report_write(&(ReportOptions){.runs = command->args,
                                     .n_runs = command->n_args,
                                     .out = command_text(command, "out", NULL),

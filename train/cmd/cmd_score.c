@@ -38,6 +38,8 @@ static Status cmd_score(const Command *command) {
                       .hidden = command_has(command, "hidden")};
   if (!files.tokens || !files.out) return status_fail(CODE_USAGE, "score: expected --tokens FILE.h5 and --out OUT.h5");
   TRY(check_files(&files));
+  TRY(command_check_output(command, "out"));
+  TRY(command_check_output(command, "state-out"));
   OpenModel open;
   TRY(open_find(&open, command->args[0], NULL, NULL, 0));
   resolve_warn(open.passed_over);

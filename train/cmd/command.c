@@ -1,6 +1,7 @@
 /* command: see command.h. */
 #include "train/cmd/command.h"
 
+#include "tensor/publish.h"
 #include "train/config/mistakes.h"
 
 #include <errno.h>
@@ -212,6 +213,11 @@ Status command_choice(const Command *command, const char *name, const char *cons
       status_fail(CODE_USAGE, "%s: --%s: found \"%s\", expected one of %s", command->spec->name, name, text, list);
   free(list);
   return status;
+}
+
+Status command_check_output(const Command *command, const char *name) {
+  const char *path = command_text(command, name, NULL);
+  return path ? publish_check(path, CODE_DATA) : STATUS_OK;
 }
 
 static int option_width(const OptionSpec *o) {

@@ -76,6 +76,9 @@ Status command_real(const Command *command, const char *name, double min, double
 /* One of the NULL-terminated choices, as its index. */
 Status command_choice(const Command *command, const char *name, const char *const *choices, int *index);
 
+/* Whether the file that an option names, if it was given, could be written: to be asked before the work. CODE_DATA. */
+Status command_check_output(const Command *command, const char *name);
+
 /* Prints the help of one command to stdout: two examples, then arguments and options. */
 void command_print_help(const CommandSpec *spec);
 /* Prints the lines of a status to stderr, if there are any, and takes them away: they are told once. */

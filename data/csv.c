@@ -115,6 +115,15 @@ static Status map_file(const char *path, Csv *csv) {
   return status;
 }
 
+/* Blank lines at the end. A tab may be the delimiter of a row of missing cells. */
+static void drop_last_lines(Csv *csv) {
+  for (const char *p = csv->end;; p--) {
+    const bool begins_line = p == csv->text || p[-1] == '\n' || p[-1] == '\r';
+    if (begins_line) csv->end = p;
+    if (p == csv->text || (!begins_line && p[-1] != ' ')) return;
+  }
+}
+
 /* UTF-16, archives and spreadsheets have zero bytes near their start; text has none. */
 static Status find_text(Csv *csv) {
   const size_t bytes = (size_t)(csv->end - csv->text);
@@ -122,8 +131,10 @@ static Status find_text(Csv *csv) {
     return status_fail(
         CODE_DATA, "%s: found binary data, expected a CSV as UTF-8 text; export the table as CSV (UTF-8)", csv->path);
   if (bytes >= 3 && memcmp(csv->text, "\xEF\xBB\xBF", 3) == 0) csv->text += 3;
-  while (csv->end > csv->text && (csv->end[-1] == '\n' || csv->end[-1] == '\r'))
-    csv->end--; /* empty lines at the end */
+  drop_last_lines(csv);
+  if (csv->text < csv->end && at_line_end(csv, skip_spaces(csv, csv->text)))
+    return status_fail(
+        CODE_DATA, "%s: line 1: found a blank line, expected the names of the columns or a row; remove it", csv->path);
   return STATUS_OK;
 }
 
@@ -280,6 +291,14 @@ static Status ragged(const Reader *r, const char *row) {
                      n > r->csv->n_columns && r->csv->delimiter == ',' ? " and write decimal points, not commas" : "");
 }
 
+/* Whether a time without values was meant, or nothing, is not to be guessed. */
+static Status blank(const Reader *r) {
+  return status_fail(CODE_DATA,
+                     "%s: line %lld: found a blank line, expected %d cells as in line 1; remove it, or write a row of "
+                     "missing cells (data.missing)",
+                     r->csv->path, (long long)r->line, r->csv->n_columns);
+}
+
 static Status take_date(Reader *r, Cell cell) {
   SeriesTable *table = r->table;
   DateStyle seen = {.order = r->date_order};
@@ -326,6 +345,7 @@ static Status take_value(Reader *r, const char **p, int column, double *values) 
 static Status take_row(Reader *r, const char **at) {
   double *values = r->table->value + r->table->n_rows * r->table->n_columns;
   const char *p = *at;
+  if (r->csv->n_columns > 1 && at_line_end(r->csv, skip_spaces(r->csv, p))) return blank(r);
   for (int i = 0; i < r->csv->n_columns; i++) {
     if (i > 0 && at_line_end(r->csv, p)) return ragged(r, *at);
     p += i > 0;

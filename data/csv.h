@@ -1,5 +1,6 @@
 /* csv: tables of numbers as people keep them: commas, semicolons or tabs; a header or none; quotes (RFC 4180); CRLF; a
- * byte order mark; missing cells (empty, NaN, NA, N/A, null, none, -, in any case). One record is one line.
+ * byte order mark; missing cells (empty, NaN, NA, N/A, null, none, -, in any case). One record is one line; blank ones may stand at the end only, but that the blank line of a
+ * single column is a missing cell.
  *
  * The file is mapped, not read: text is looked at once, where it lies. Numbers are exact: the double nearest to what is
  * written. Everything that is not as expected is CODE_DATA, a line with file, line, column, found, expected, what to do. */
@@ -10,7 +11,7 @@
 
 typedef struct Csv {
   char *path;
-  const char *text, *end; /* without a byte order mark and empty lines at the end */
+  const char *text, *end; /* without a byte order mark and blank lines at the end */
   void *map;
   size_t map_bytes;
   char delimiter;

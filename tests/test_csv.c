@@ -182,6 +182,7 @@ Test(csv, tables_are_read_as_people_write_them) {
        true, false},
       {"no last newline", "a,\"b \"\"c\"\"\"\n1,2.5\n-3,4\n5e3,.0625", true, false},
       {"empty lines at the end", "a,\"b \"\"c\"\"\"\n1,2.5\n-3,4\n5e3,.0625\n\r\n\n", true, false},
+      {"blank lines at the end", "a,\"b \"\"c\"\"\"\n1,2.5\n-3,4\n5e3,.0625\n  \n \n\n  ", true, false},
       {"quoted numbers", "a,\"b \"\"c\"\"\"\n\"1\",\"2.5\"\n\"-3\",\"4\"\n\"5e3\",\".0625\"\n", true, false},
       {"spaces", " a , \"b \"\"c\"\"\" \n 1, 2.5\n -3 ,4 \n5e3\t,\t.0625 \n", true, false},
       {"no header", "1,2.5\n-3,4\n5e3,.0625\n", false, false},
@@ -214,6 +215,20 @@ Test(csv, rows_beyond_the_first_estimate_are_read) {
   series_table_free(&table);
 }
 
+Test(csv, a_blank_line_of_a_single_column_is_a_missing_cell) {
+  SeriesTable table;
+  write_text("t.csv", "a\n1\n\n3\n\n");
+  Status status = read_file("t.csv", 0, HEADER_AUTO, false, &table);
+  cr_assert(status.code == CODE_OK && table.n_rows == 3, "%s: %lld rows", status.line, (long long)table.n_rows);
+  cr_assert(isnan(table.value[1]) && table.value[2] == 3, "%g %g", table.value[1], table.value[2]);
+  series_table_free(&table);
+  write_text("t.csv", "a\tb\n1\t2\n\t\n");
+  status = read_file("t.csv", 0, HEADER_AUTO, false, &table);
+  cr_assert(status.code == CODE_OK && table.n_rows == 2 && isnan(table.value[2]), "a row of missing cells, in tabs: %s",
+            status.line);
+  series_table_free(&table);
+}
+
 Test(csv, columns_are_found_by_name_then_position) {
   Csv csv;
   write_text("t.csv", "x,4,,y\n1,2,3,4\n");
@@ -235,7 +250,13 @@ Test(csv, what_is_wrong_is_told_with_line_and_column) {
   } CASES[] = {
       {"a,b\n1,2\n3\n", "t.csv: line 3: found 1 cell, expected 2", false},
       {"a,b\n1,2\n3,4,5\n", "t.csv: line 3: found 3 cells, expected 2", false},
-      {"a,b\n1,2\n\n3,4\n", "t.csv: line 3: found 1 cell, expected 2", false},
+      {"a,b\n1,2\n\n3,4\n", "t.csv: line 3: found a blank line, expected 2 cells as in line 1; remove it", false},
+      {"t,a\n2016-07-01,1\n\r\n2016-07-02,1\n", "t.csv: line 3: found a blank line, expected 2 cells", true},
+      {"t,a\n2016-07-01,1\n \t\n2016-07-02,1\n", "t.csv: line 3: found a blank line, expected 2 cells", true},
+      {"t,a\n\n2016-07-01,1\n", "t.csv: line 2: found a blank line, expected 2 cells", true},
+      {"t;a\n1/2/2016;1\n\n25/2/2016;2\n", "t.csv: line 3: found a blank line, expected 2 cells", true},
+      {"\na,b\n1,2\n", "t.csv: line 1: found a blank line, expected the names of the columns or a row; remove it",
+       false},
       {"a,b\n1,2\n3,4kW\n", "t.csv: line 3, column b: found \"4kW\", expected a number", false},
       {"a,b\n1,2\n3,inf\n", "t.csv: line 3, column b: found \"inf\", expected a finite number", false},
       {"a,b\n1,2\n3,-1e999\n", "t.csv: line 3, column b: found \"-1e999\", expected a finite number", false},

@@ -89,6 +89,7 @@ cell='11s/,[^,]*,'
 series 3 'line 11, column load: found "abc", expected a number' "$cell/,abc,/"
 series 3 'line 11, column load: found "1e400", expected a finite number' "$cell/,1e400,/"
 series 3 'line 11: found 4 cells, expected 3 as in line 1; make all rows equally long' '11s/$/,7/'
+series 3 'hours.csv: line 11: found a blank line, expected 3 cells as in line 1; remove it' '11s/.*//'
 series 3 'line 11: found 2 cells, expected 3' '11s/,[^,]*$//'
 series 3 'line 11, column load: found no value, the first of 1 missing; put values in, or set data.missing: ffill' "$cell/,NaN,/"
 series 3 'line 2, column load: found no value and none above to repeat' '2s/,[^,]*,/,,/' --set data.missing=ffill

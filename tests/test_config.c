@@ -9,12 +9,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tests/support/configs.h"
 #include "tests/support/dataset.h"
 #include "train/config/config_table.h"
 
 TestSuite(config, .init = workplace_enter, .fini = workplace_leave);
-
-#define N_OF(array) ((int)(sizeof(array) / sizeof *(array)))
 
 /* Loads or fails the test. */
 static Config load_or_fail(const char *path, const char *const *sets, int n_sets, const char *name) {
@@ -65,22 +64,14 @@ Test(config, an_include_that_fails_is_named) {
     free(path);
     free(text);
   }
-  const struct {
-    const char *path, *message;
-  } cases[] = {
+  const RefusedFile cases[] = {
       {"a.yaml", "b.yaml: include: found a.yaml, which includes this file, expected no circle\n"
                  "b.yaml:2:7: seed: found x, expected an integer in digits, 0 or more"},
       {"c.yaml", "nowhere.yaml: cannot be read: No such file or directory; expected a config in YAML\n"
                  "d.yaml:1:1: sed: unknown key; did you mean \"seed\"?"},
       {"deep0.yaml", "deep8.yaml: include: found more than 8 files deep, expected fewer"},
   };
-  for (int i = 0; i < N_OF(cases); i++) {
-    Config config;
-    Status status = config_load(cases[i].path, NULL, 0, &config);
-    cr_assert(status.code == CODE_USAGE, "%s: code %d", cases[i].path, (int)status.code);
-    cr_expect(!strcmp(status.line, cases[i].message), "%s: %s", cases[i].path, status.line);
-    status_clear(&status);
-  }
+  assert_files_refused(cases, N_OF(cases));
   Config c = load_or_fail("e.yaml", NULL, 0, "the same file on two ways");
   cr_expect(c.seed == 5, "seed %llu", (unsigned long long)c.seed);
   config_free(&c);

@@ -7,13 +7,11 @@
 #include <time.h>
 
 #include "tensor/rng.h"
+#include "tests/support/configs.h"
 #include "tests/support/dataset.h"
-#include "train/config/config.h"
 #include "train/config/config_table.h"
 
 TestSuite(config_mistakes, .init = workplace_enter, .fini = workplace_leave);
-
-#define N_OF(array) ((int)(sizeof(array) / sizeof *(array)))
 
 /* The message of a text that must be refused, malloc'ed. */
 static char *refusal(const char *text, const char *const *sets, int n_sets, const char *name) {
@@ -191,20 +189,12 @@ Test(config_mistakes, all_mistakes_are_reported_at_once_also_those_of_sets) {
 
 Test(config_mistakes, files_that_cannot_be_configs_are_refused_in_one_line) {
   mkdir("folder", 0777);
-  const struct {
-    const char *path, *message;
-  } cases[] = {
+  const RefusedFile cases[] = {
       {"missing.yaml", "missing.yaml: cannot be read: No such file or directory; expected a config in YAML"},
       {"folder", "folder: found a folder, expected a config in YAML"},
       {"folder/", "folder/: found a folder, expected a config in YAML"},
   };
-  for (int i = 0; i < N_OF(cases); i++) {
-    Config config;
-    Status status = config_load(cases[i].path, NULL, 0, &config);
-    cr_assert(status.code == CODE_USAGE, "%s: code %d", cases[i].path, (int)status.code);
-    cr_expect(!strcmp(status.line, cases[i].message), "%s: %s", cases[i].path, status.line);
-    status_clear(&status);
-  }
+  assert_files_refused(cases, N_OF(cases));
 }
 
 /* `unit` n times between two texts, malloc'ed. */

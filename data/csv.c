@@ -3,14 +3,9 @@
 #include "data/csv.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "data/tokenizer.h"
 
@@ -89,30 +84,11 @@ static Status bad_number(const Csv *csv, int64_t line, int column, Cell cell, Cs
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
-static Status unreadable(const char *path) {
-  return status_fail(CODE_DATA, "%s: cannot read: %s; check the path and its permissions (data.path)", path,
-                     strerror(errno));
-}
-
 static Status map_file(const char *path, Csv *csv) {
-  /* O_NONBLOCK: a named pipe must be refused, not waited for. */
-  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return unreadable(path);
-  struct stat info;
-  Status status = STATUS_OK;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
-    status = status_fail(CODE_DATA, "%s: not a regular file; give one CSV file (data.path)", path);
-  else if (info.st_size == 0) status = status_fail(CODE_DATA, "%s: the file is empty; give a CSV with rows", path);
-  else {
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) status = unreadable(path);
-    else {
-      csv->map = map, csv->map_bytes = (size_t)info.st_size;
-      csv->text = map, csv->end = csv->text + csv->map_bytes;
-    }
-  }
-  close(fd);
-  return status;
+  TRY(readable_map(path, CODE_DATA, &csv->map));
+  if (!csv->map.data) return status_fail(CODE_DATA, "%s: the file is empty; give a CSV with rows", path);
+  csv->text = csv->map.data, csv->end = csv->text + csv->map.bytes;
+  return STATUS_OK;
 }
 
 /* Blank lines at the end. A tab may be the delimiter of a row of missing cells. */
@@ -247,7 +223,7 @@ void csv_close(Csv *csv) {
   for (int i = 0; csv->names && i < csv->n_columns; i++) free(csv->names[i]);
   free(csv->names);
   free(csv->path);
-  if (csv->map) munmap(csv->map, csv->map_bytes);
+  readable_unmap(&csv->map);
   *csv = (Csv){0};
 }
 

@@ -8,12 +8,12 @@
 
 #include "data/data.h"
 #include "data/series_table.h"
+#include "tensor/readable.h"
 
 typedef struct Csv {
   char *path;
   const char *text, *end; /* without a byte order mark and blank lines at the end */
-  void *map;
-  size_t map_bytes;
+  Mapped map;             /* of a file */
   char delimiter;
   bool has_header;
   const char *rows;   /* the first line behind the header ... */

@@ -2,7 +2,6 @@
 #include "data/files.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fts.h>
 #include <glob.h>
 #include <stdlib.h>
@@ -10,10 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static Status unreadable(const char *path, int error) {
-  return status_fail(CODE_DATA, "%s: cannot read: %s; check the path and its permissions (data.path)", path,
-                     strerror(error));
-}
+#include "tensor/readable.h"
 
 static Status read_all(int fd, const char *path, size_t expected_bytes, SourceText *source) {
   size_t capacity = source->bytes + expected_bytes + 1; /* one more: the read that finds the end needs room to ask */
@@ -22,25 +18,20 @@ static Status read_all(int fd, const char *path, size_t expected_bytes, SourceTe
     if (source->bytes == capacity) source->text = base_realloc(source->text, capacity += capacity / 2);
     ssize_t n = read(fd, source->text + source->bytes, capacity - source->bytes);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return unreadable(path, errno);
+    if (n < 0) return readable_failed(path, CODE_DATA);
     if (n == 0) return STATUS_OK;
     source->bytes += (size_t)n;
   }
 }
 
 static Status add_file(const char *path, SourceText *source) {
-  /* O_NONBLOCK: a named pipe must be refused, not waited for. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return unreadable(path, errno);
-  struct stat info;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(fd);
-    return status_fail(CODE_DATA, "%s: not a regular file; give a file, a folder or a glob pattern (data.path)", path);
-  }
+  int fd;
+  size_t bytes;
+  TRY(readable_open(path, CODE_DATA, &fd, &bytes));
   size_t begin = source->bytes;
   Status status = STATUS_OK;
-  if (source->names_only) source->bytes += (size_t)info.st_size;
-  else status = read_all(fd, path, (size_t)info.st_size, source);
+  if (source->names_only) source->bytes += bytes;
+  else status = read_all(fd, path, bytes, source);
   close(fd);
   TRY(status);
   source->file = base_realloc(source->file, sizeof *source->file * (size_t)(source->n_files + 1));
@@ -59,11 +50,12 @@ static Status add_walk(FTS *walk, SourceText *source) {
     case FTS_F: TRY(add_file(entry->fts_accpath, source)); break;
     case FTS_DNR:
     case FTS_ERR:
-    case FTS_NS: return unreadable(entry->fts_path, entry->fts_errno);
-    case FTS_SLNONE: return unreadable(entry->fts_path, ENOENT);
+    case FTS_NS:
+    case FTS_SLNONE:
+      errno = entry->fts_info == FTS_SLNONE ? ENOENT : entry->fts_errno;
+      return readable_failed(entry->fts_path, CODE_DATA);
     case FTS_DC:
-      return status_fail(CODE_DATA, "%s: a symbolic link back to a folder above it; remove it (data.path)",
-                         entry->fts_path);
+      return status_fail(CODE_DATA, "%s: a symbolic link back to a folder above it; remove it", entry->fts_path);
     default: break; /* folders on the way down and up, pipes, sockets, devices */
     }
   }
@@ -73,24 +65,22 @@ static Status add_folder(const char *path, SourceText *source) {
   size_t before = source->bytes;
   char *roots[] = {(char *)path, NULL}; /* fts does not write to it */
   FTS *walk = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_name);
-  if (!walk) return unreadable(path, errno);
+  if (!walk) return readable_failed(path, CODE_DATA);
   Status status = add_walk(walk, source);
   fts_close(walk);
   TRY(status);
   if (source->bytes == before)
-    return status_fail(CODE_DATA, "%s: no text in this folder or below; put files there or name others (data.path)",
-                       path);
+    return status_fail(CODE_DATA, "%s: no text in this folder or below; put files there or name others", path);
   return STATUS_OK;
 }
 
 static Status add_named(const char *path, SourceText *source) {
   struct stat info;
-  if (stat(path, &info) != 0) return unreadable(path, errno);
+  if (stat(path, &info) != 0) return readable_failed(path, CODE_DATA);
   if (S_ISDIR(info.st_mode)) return add_folder(path, source);
   size_t before = source->bytes;
   TRY(add_file(path, source));
-  if (source->bytes == before)
-    return status_fail(CODE_DATA, "%s: the file is empty; fill it or leave it out (data.path)", path);
+  if (source->bytes == before) return status_fail(CODE_DATA, "%s: the file is empty; fill it or leave it out", path);
   return STATUS_OK;
 }
 
@@ -104,10 +94,9 @@ static Status add_glob(const char *pattern, SourceText *source) {
     qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
     for (size_t i = 0; i < found.gl_pathc && status.code == CODE_OK; i++) status = add_named(found.gl_pathv[i], source);
   } else if (rc == GLOB_NOMATCH) {
-    status = status_fail(CODE_DATA, "%s: no file matches this pattern; check data.path", pattern);
+    status = status_fail(CODE_DATA, "%s: no file matches this pattern", pattern);
   } else {
-    status =
-        status_fail(CODE_DATA, "%s: a folder on the way cannot be read; check its permissions (data.path)", pattern);
+    status = status_fail(CODE_DATA, "%s: a folder on the way cannot be read; check its permissions", pattern);
   }
   globfree(&found);
   return status;

@@ -1,16 +1,11 @@
 /* shards: the folder read; see shards.h. */
 #include "data/shards.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "data/tokenizer.h"
@@ -106,47 +101,50 @@ Status shards_read(const char *folder, Shards *shards) {
   return STATUS_OK;
 }
 
+static Status damaged(const char *path) {
+  return status_fail(CODE_DATA, "%s: damaged: it is not what was written; prepare it anew", path);
+}
+
+static Status check_map(const ShardFile *file, const char *path, const Mapped *map, size_t bytes, bool verify) {
+  if (map->bytes != bytes)
+    return status_fail(CODE_DATA, "%s: found %zu bytes, expected %zu for the %lld tokens of manifest.json", path,
+                       map->bytes, bytes, (long long)file->n_tokens);
+  return verify && XXH3_64bits(map->data, bytes) != file->hash ? damaged(path) : STATUS_OK;
+}
+
 static Status map_file(Shards *shards, int i, bool verify) {
   const ShardFile *file = &shards->file[i];
   char *path = base_format("%s/%s", shards->folder, file->name);
-  const size_t bytes = (size_t)file->n_tokens * (size_t)shards->width;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  struct stat st;
-  Status status = STATUS_OK;
-  void *map = MAP_FAILED;
-  if (fd < 0 || fstat(fd, &st) != 0) status = status_fail(CODE_DATA, "%s: cannot open: %s", path, strerror(errno));
-  else if (!S_ISREG(st.st_mode) || (size_t)st.st_size != bytes)
-    status = status_fail(CODE_DATA, "%s: found %lld bytes, expected %zu for the %lld tokens of manifest.json", path,
-                         (long long)st.st_size, bytes, (long long)file->n_tokens);
-  else if (bytes > 0 && (map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
-    status = status_fail(CODE_DATA, "%s: cannot map: %s", path, strerror(errno));
-  if (fd >= 0) close(fd);
-  if (map != MAP_FAILED) shards->map[i] = map;
-  if (status.code == CODE_OK && verify && XXH3_64bits(shards->map[i], bytes) != file->hash)
-    status = status_fail(CODE_DATA, "%s: damaged: it is not what was written; prepare it anew", path);
+  Status status = readable_map(path, CODE_DATA, &shards->map[i]);
+  if (status.code == CODE_OK)
+    status = check_map(file, path, &shards->map[i], (size_t)file->n_tokens * (size_t)shards->width, verify);
   free(path);
   return status;
+}
+
+static Status check_ends(const ShardFile *file, const char *path, const Mapped *map) {
+  const size_t bytes = (size_t)file->n_documents * sizeof(int64_t);
+  const int64_t *end = map->data;
+  if (map->bytes != bytes)
+    return status_fail(CODE_DATA, "%s: found %zu bytes, expected %zu for the %lld documents of manifest.json", path,
+                       map->bytes, bytes, (long long)file->n_documents);
+  if (XXH3_64bits(map->data, bytes) != file->ends_hash) return damaged(path);
+  for (int64_t d = 0; d < file->n_documents; d++)
+    if (end[d] < (d ? end[d - 1] : 0) || end[d] > file->n_tokens)
+      return status_fail(CODE_DATA, "%s: document %lld ends at token %lld, expected one behind the last and within %s",
+                         path, (long long)d, (long long)end[d], file->name);
+  return STATUS_OK;
 }
 
 /* The ends of file i's documents, within it. */
 static Status read_ends(const Shards *shards, int i, int64_t *to) {
   const ShardFile *file = &shards->file[i];
   char *path = base_format("%s/%.*s.ends", shards->folder, (int)strcspn(file->name, "."), file->name);
-  const size_t bytes = (size_t)file->n_documents * sizeof *to;
-  FILE *stream = fopen(path, "rbe");
-  Status status = STATUS_OK;
-  if (!stream) status = status_fail(CODE_DATA, "%s: cannot open: %s", path, strerror(errno));
-  else if (fread(to, 1, bytes, stream) != bytes || fgetc(stream) != EOF)
-    status = status_fail(CODE_DATA, "%s: expected %zu bytes for the %lld documents of manifest.json", path, bytes,
-                         (long long)file->n_documents);
-  else if (XXH3_64bits(to, bytes) != file->ends_hash)
-    status = status_fail(CODE_DATA, "%s: damaged: it is not what was written; prepare it anew", path);
-  for (int64_t d = 0; d < file->n_documents && status.code == CODE_OK; d++)
-    if (to[d] < (d ? to[d - 1] : 0) || to[d] > file->n_tokens)
-      status =
-          status_fail(CODE_DATA, "%s: document %lld ends at token %lld, expected one behind the last and within %s",
-                      path, (long long)d, (long long)to[d], file->name);
-  if (stream) fclose(stream);
+  Mapped map;
+  Status status = readable_map(path, CODE_DATA, &map);
+  if (status.code == CODE_OK) status = check_ends(file, path, &map);
+  if (status.code == CODE_OK && map.bytes) memcpy(to, map.data, map.bytes);
+  readable_unmap(&map);
   free(path);
   return status;
 }
@@ -200,12 +198,11 @@ Status shards_open(const char *folder, bool verify, Shards *shards) {
 
 void shards_close(Shards *shards) {
   for (int i = 0; i < shards->n_files; i++) {
-    if (shards->map && shards->map[i])
-      munmap((void *)(uintptr_t)shards->map[i], (size_t)shards->file[i].n_tokens * (size_t)shards->width);
+    if (shards->map) readable_unmap(&shards->map[i]);
     free(shards->file[i].name);
   }
   free(shards->folder), free(shards->tokenizer_json), free(shards->sources);
-  free(shards->file), free((void *)shards->map), free(shards->first);
+  free(shards->file), free(shards->map), free(shards->first);
   *shards = (Shards){0};
 }
 
@@ -221,8 +218,8 @@ void shards_copy(const Shards *shards, int64_t first, int64_t n, int32_t *to) {
   for (int64_t i = 0; i < n; low++) {
     const int64_t from = first + i - shards->first[low], here = min_i64(shards->file[low].n_tokens - from, n - i);
     for (int64_t j = 0; j < here; j++)
-      to[i + j] = shards->width == 2 ? ((const uint16_t *)shards->map[low])[from + j]
-                                     : ((const int32_t *)shards->map[low])[from + j];
+      to[i + j] = shards->width == 2 ? ((const uint16_t *)shards->map[low].data)[from + j]
+                                     : ((const int32_t *)shards->map[low].data)[from + j];
     i += here;
   }
   for (int64_t i = 0; i < n; i++)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "data/data.h"
+#include "tensor/readable.h"
 
 typedef struct ShardFile {
   char *name;
@@ -21,8 +22,8 @@ typedef struct Shards {
   int64_t n_tokens, n_text_bytes, n_documents;
   ShardFile *file;
   int n_files;
-  const void **map; /* [n_files]; NULL until opened, and of files that are empty */
-  int64_t *first;   /* [n_files + 1]: tokens before each file */
+  Mapped *map;    /* [n_files]; NULL until opened */
+  int64_t *first; /* [n_files + 1]: tokens before each file */
   /* Of how it was made, to be gone on with. */
   char *sources; /* the JSON of the list of texts and their sizes, and of the options */
   int next_file;

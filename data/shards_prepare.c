@@ -16,6 +16,7 @@
 #include "data/files.h"
 #include "data/shards.h"
 #include "tensor/publish.h"
+#include "tensor/readable.h"
 
 enum { MOST_PIECES = 1 << 14, MOST_BLOCK = 1 << 30 };
 
@@ -40,15 +41,11 @@ typedef struct Reader {
   bool within;            /* a document that has begun */
 } Reader;
 
-static Status unreadable(const char *path) {
-  return status_fail(CODE_DATA, "%s: cannot read: %s", path, strerror(errno));
-}
-
 static Status refill(Reader *r) {
   const char *path = r->list->file[r->file].path;
   if (r->fd < 0) {
     r->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (r->fd < 0 || lseek(r->fd, r->offset, SEEK_SET) < 0) return unreadable(path);
+    if (r->fd < 0 || lseek(r->fd, r->offset, SEEK_SET) < 0) return readable_failed(path, CODE_DATA);
     r->at = r->n = 0;
   }
   if (r->at > 0) memmove(r->buffer, r->buffer + r->at, r->n -= r->at), r->at = 0;
@@ -62,7 +59,7 @@ static Status refill(Reader *r) {
   while (r->n < r->capacity && !r->at_end) {
     const ssize_t n = read(r->fd, r->buffer + r->n, r->capacity - r->n);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return unreadable(path);
+    if (n < 0) return readable_failed(path, CODE_DATA);
     r->at_end = n == 0;
     r->n += (size_t)n;
   }

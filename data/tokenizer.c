@@ -6,7 +6,6 @@
  * tokens gives back the text to the byte. */
 #include "data/tokenizer.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include <string.h>
 
 #include "data/bpe.h"
+#include "tensor/readable.h"
 
 typedef struct Piece {
   char text[4];
@@ -304,31 +304,10 @@ Status tokenizer_from_json(const char *json, Tokenizer **tokenizer) {
   return status;
 }
 
-static Status read_text(const char *path, char **text) {
-  enum { MOST = 1 << 28 };
-  FILE *file = fopen(path, "rbe");
-  if (!file) return status_fail(CODE_DATA, "%s: cannot open: %s", path, strerror(errno));
-  size_t n = 0, capacity = 1 << 16, got;
-  char *to = base_alloc(capacity);
-  while ((got = fread(to + n, 1, capacity - n, file)) > 0 && n < MOST)
-    if ((n += got) == capacity) to = base_realloc(to, capacity *= 2);
-  const bool failed = ferror(file) != 0;
-  fclose(file);
-  if (failed || n >= MOST || memchr(to, 0, n)) {
-    free(to);
-    return status_fail(CODE_DATA, "%s: not a tokenizer.json: %s", path,
-                       failed      ? "it cannot be read"
-                       : n >= MOST ? "it is longer than 256 MiB"
-                                   : "it has zero bytes");
-  }
-  to[n] = '\0';
-  *text = to;
-  return STATUS_OK;
-}
-
 Status tokenizer_read(const char *path, Tokenizer **tokenizer) {
+  enum { MOST_BYTES = 1 << 28 };
   char *text;
-  TRY(read_text(path, &text));
+  TRY(readable_text(path, MOST_BYTES, "a tokenizer.json", CODE_DATA, &text));
   Status status = tokenizer_from_json(text, tokenizer);
   free(text);
   if (status.code == CODE_OK) return status;

@@ -1,48 +1,21 @@
 /* weights: the tensors of a weights directory into a model, all or none; what is not as the model wants it is listed.
  * Half-precision values become float32. A shape may differ by dimensions of 1. */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "models/aspis.h"
 #include "models/weights_file.h"
+#include "tensor/readable.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
-/* A whole small text file; one that would have to be waited for is refused. */
-static Status read_small_file(const char *path, char **text) {
-  struct stat st;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return status_fail(CODE_CHECKPOINT, "%s: cannot open: %s", path, strerror(errno));
-  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-    close(fd);
-    return status_fail(CODE_CHECKPOINT, "%s: not a regular file", path);
-  }
-  FILE *stream = fdopen(fd, "rb");
-  CHECK(stream, "fdopen: %s", strerror(errno));
-  char *buffer = base_alloc(MAX_CONFIG_BYTES + 1);
-  size_t n = fread(buffer, 1, MAX_CONFIG_BYTES + 1, stream);
-  bool failed = ferror(stream) != 0;
-  fclose(stream);
-  buffer[n <= MAX_CONFIG_BYTES ? n : 0] = '\0';
-  Status status = STATUS_OK;
-  if (failed) status = status_fail(CODE_CHECKPOINT, "%s: cannot read", path);
-  else if (n > MAX_CONFIG_BYTES || strlen(buffer) != n)
-    status = status_fail(CODE_CHECKPOINT, "%s: not a config.json: longer than 1 MiB, or with zero bytes", path);
-  TRY_OR(status, free(buffer));
-  *text = buffer;
-  return STATUS_OK;
-}
-
 Status weights_read_config(const char *directory, ModelConfig *config) {
   char *path = base_format("%s/config.json", directory), *text = NULL;
-  TRY_OR(read_small_file(path, &text), free(path));
+  TRY_OR(readable_text(path, MAX_CONFIG_BYTES, "a config.json", CODE_CHECKPOINT, &text), free(path));
   Status status = model_config_from_json(text, path, config);
   free(text);
   free(path);

@@ -1,12 +1,8 @@
 /* weights_file: see weights_file.h. */
 #include "models/weights_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct {
@@ -17,23 +13,17 @@ static const struct {
 const char *file_type_name(FileType type) { return FILE_TYPES[type].name; }
 int64_t file_type_bytes(FileType type) { return FILE_TYPES[type].bytes; }
 
-Status weights_file_map(WeightsFile *file, const char *path, const struct FileMap **map) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return status_fail(CODE_CHECKPOINT, "%s: cannot open: %s", path, strerror(errno));
-  struct stat st;
-  Status status = STATUS_OK;
-  void *bytes = MAP_FAILED;
-  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-    status = status_fail(CODE_CHECKPOINT, "%s: not a regular file", path);
-  else if (st.st_size < 10)
-    status =
-        status_fail(CODE_CHECKPOINT, "%s: not a %s file: found %lld bytes", path, file->format, (long long)st.st_size);
-  else if ((bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
-    status = status_fail(CODE_CHECKPOINT, "%s: cannot map: %s", path, strerror(errno));
-  close(fd);
-  TRY(status);
+Status weights_file_map(WeightsFile *file, const char *path, const Mapped **map) {
+  enum { LEAST_BYTES = 10 }; /* of a format that is read: a safetensors' length and an empty header */
+  Mapped mapped;
+  TRY(readable_map(path, CODE_CHECKPOINT, &mapped));
+  if (mapped.bytes < LEAST_BYTES) {
+    const size_t bytes = mapped.bytes;
+    readable_unmap(&mapped);
+    return status_fail(CODE_CHECKPOINT, "%s: not a %s file: found %zu bytes", path, file->format, bytes);
+  }
   file->maps = base_realloc(file->maps, (size_t)(file->n_maps + 1) * sizeof *file->maps);
-  file->maps[file->n_maps] = (struct FileMap){bytes, (size_t)st.st_size};
+  file->maps[file->n_maps] = mapped;
   *map = &file->maps[file->n_maps++];
   return STATUS_OK;
 }
@@ -92,7 +82,7 @@ Status weights_file_open(const char *directory, WeightsFile *file) {
 }
 
 void weights_file_close(WeightsFile *file) {
-  for (int i = 0; i < file->n_maps; i++) munmap((void *)(uintptr_t)file->maps[i].bytes, file->maps[i].n);
+  for (int i = 0; i < file->n_maps; i++) readable_unmap(&file->maps[i]);
   for (int i = 0; i < file->n_tensors; i++) free(file->tensors[i].name);
   free(file->maps), free(file->tensors), free(file->path);
   *file = (WeightsFile){0};

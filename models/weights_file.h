@@ -3,7 +3,7 @@
  * it is checked. Errors are CODE_CHECKPOINT, one line with the file. */
 #pragma once
 
-#include "tensor/base.h"
+#include "tensor/readable.h"
 
 enum { FILE_MAX_DIM = 8 };
 
@@ -23,10 +23,7 @@ typedef struct WeightsFile {
   const char *format; /* "safetensors", "sharded safetensors", "pytorch_model.bin" */
   FileTensor *tensors;
   int n_tensors, capacity;
-  struct FileMap {
-    const unsigned char *bytes;
-    size_t n;
-  } * maps;
+  Mapped *maps;
   int n_maps;
 } WeightsFile;
 
@@ -37,7 +34,7 @@ const char *file_type_name(FileType type);                                      
 int64_t file_type_bytes(FileType type);
 
 /* For the readers of one format each (weights_safetensors.c, weights_pickle.c). */
-Status weights_file_map(WeightsFile *file, const char *path, const struct FileMap **map);
+Status weights_file_map(WeightsFile *file, const char *path, const Mapped **map);
 /* Room for one more, zeroed but for its name, which is copied. */
 FileTensor *weights_file_add(WeightsFile *file, const char *name);
 Status safetensors_read(WeightsFile *file, const char *path);

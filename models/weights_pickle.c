@@ -434,9 +434,9 @@ static Status read_zip(WeightsFile *file, Zip *zip) {
 }
 
 Status pickle_read(WeightsFile *file, const char *path) {
-  const struct FileMap *map;
+  const Mapped *map;
   TRY(weights_file_map(file, path, &map));
-  Zip zip = {.path = path, .bytes = map->bytes, .n = map->n};
+  Zip zip = {.path = path, .bytes = map->data, .n = map->bytes};
   Status status = read_zip(file, &zip);
   free(zip.entry);
   return status;

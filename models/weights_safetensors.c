@@ -125,9 +125,9 @@ static Status read_entries(Safetensors *file) {
 }
 
 static Status read_shard(WeightsFile *file, Safetensors *shard) {
-  const struct FileMap *map;
+  const Mapped *map;
   TRY(weights_file_map(file, shard->path, &map));
-  shard->map = map->bytes, shard->map_bytes = map->n;
+  shard->map = map->data, shard->map_bytes = map->bytes;
   TRY(parse_header(shard));
   TRY(read_entries(shard));
   for (int i = 0; i < shard->n_tensors; i++) {
@@ -192,11 +192,11 @@ static Status read_shards(WeightsFile *file, const char *directory, const json_t
 }
 
 Status safetensors_read_index(WeightsFile *file, const char *directory, const char *path) {
-  const struct FileMap *map;
+  const Mapped *map;
   TRY(weights_file_map(file, path, &map));
   json_error_t error;
   json_t *root =
-      map->n <= MAX_HEADER_BYTES ? json_loadb((const char *)map->bytes, map->n, JSON_REJECT_DUPLICATES, &error) : NULL;
+      map->bytes <= MAX_HEADER_BYTES ? json_loadb(map->data, map->bytes, JSON_REJECT_DUPLICATES, &error) : NULL;
   json_t *weight_map = json_object_get(root, "weight_map");
   Status status = json_object_size(weight_map) > 0
                       ? read_shards(file, directory, weight_map)

@@ -1,6 +1,5 @@
 /* h5: opening, errors and reading; see h5.h. */
 #include <ctype.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -8,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tensor/h5_internal.h"
@@ -90,19 +88,17 @@ size_t h5_kind_bytes(H5Kind kind) {
 /* What can be said before HDF5 sees the file: that it is a file, of a sane size, that begins like one. */
 static Status file_check(const H5File *file, int64_t max_bytes) {
   static const unsigned char SIGNATURE[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
-  int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return status_fail(file->code, "%s: cannot open: %s", file->path, strerror(errno));
-  struct stat st;
+  int fd;
+  size_t bytes;
   unsigned char head[sizeof SIGNATURE];
-  bool is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-  bool begins = is_file && pread(fd, head, sizeof head, 0) == sizeof head && !memcmp(head, SIGNATURE, sizeof head);
+  TRY(readable_open(file->path, file->code, &fd, &bytes));
+  const bool begins = pread(fd, head, sizeof head, 0) == sizeof head && !memcmp(head, SIGNATURE, sizeof head);
   close(fd);
-  if (!is_file) return status_fail(file->code, "%s: not a regular file", file->path);
   if (!begins)
     return status_fail(file->code, "%s: not an HDF5 file (its first bytes are not the signature)", file->path);
-  if (max_bytes > 0 && st.st_size > max_bytes)
-    return status_fail(file->code, "%s: too large: found %lld bytes, expected at most %lld", file->path,
-                       (long long)st.st_size, (long long)max_bytes);
+  if (max_bytes > 0 && bytes > (size_t)max_bytes)
+    return status_fail(file->code, "%s: too large: found %zu bytes, expected at most %lld", file->path, bytes,
+                       (long long)max_bytes);
   return STATUS_OK;
 }
 

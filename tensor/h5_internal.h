@@ -5,6 +5,7 @@
 
 #include "tensor/h5.h"
 #include "tensor/publish.h"
+#include "tensor/readable.h"
 
 typedef enum SealTag { SEAL_ATTR = 'A', SEAL_DATASET = 'D', SEAL_GROUP = 'G' } SealTag;
 

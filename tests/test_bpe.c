@@ -342,7 +342,7 @@ Test(bpe, files_that_are_no_tokenizer_are_refused) {
     status_clear(&status);
   }
   Status status = tokenizer_read("absent.json", &tokenizer);
-  cr_assert(status.code == CODE_DATA && strstr(status.line, "absent.json: cannot open"), "%s", status.line);
+  cr_assert(status.code == CODE_DATA && strstr(status.line, "absent.json: cannot read"), "%s", status.line);
   status_clear(&status);
 }
 

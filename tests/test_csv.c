@@ -303,8 +303,8 @@ Test(csv, what_is_no_csv_is_refused_by_name) {
     const char *path, *phrase;
   } CASES[] = {{"missing.csv", "missing.csv: cannot read: No such file"},
                {"empty.csv", "empty.csv: the file is empty"},
-               {"folder", "folder: not a regular file"},
-               {"pipe", "pipe: not a regular file"},
+               {"folder", "folder: found a folder, expected a regular file"},
+               {"pipe", "pipe: found a pipe or a device, expected a regular file"},
                {"utf16.csv", "utf16.csv: found binary data, expected a CSV as UTF-8"}};
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
     Csv csv;

@@ -102,8 +102,8 @@ Test(h5, what_cannot_be_read_is_named) {
   h5_close(file);
   char *nowhere = base_format("%s/nowhere.h5", folder);
   store_expect(h5_open_read(nowhere, CODE_DATA, &file), CODE_DATA, "No such file", "missing file");
-  store_expect(h5_open_read(folder, CODE_DATA, &file), CODE_DATA, "not a regular file", "folder");
-  store_expect(h5_open_read(pipe_path, CODE_DATA, &file), CODE_DATA, "not a regular file", "pipe");
+  store_expect(h5_open_read(folder, CODE_DATA, &file), CODE_DATA, "found a folder", "folder");
+  store_expect(h5_open_read(pipe_path, CODE_DATA, &file), CODE_DATA, "found a pipe or a device", "pipe");
   store_write(path, "\x89HDX\r\n\x1a\n and more", 18);
   store_expect(h5_open_read(path, CODE_DATA, &file), CODE_DATA, "not an HDF5 file", "other signature");
   free(nowhere);

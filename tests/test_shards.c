@@ -411,7 +411,7 @@ Test(shards, documents_that_cannot_be_told_are_refused) {
   store_write("b/shard-00001.ends", data, bytes);
   assert_refused(&config, NULL, CODE_DATA, "b/shard-00001.ends: damaged", "bit");
   store_write("b/shard-00001.ends", data, bytes - 8);
-  assert_refused(&config, NULL, CODE_DATA, "b/shard-00001.ends: expected ", "cut");
+  assert_refused(&config, NULL, CODE_DATA, "b/shard-00001.ends: found ", "cut");
   free(data);
   cr_assert(system("sed -i 's/\"documents\": [0-9]*,//' b/manifest.json && sed -i "
                    "'0,/\"format\"/s/\"format\"/\"documents\": 9, \"format\"/' b/manifest.json") == 0,

@@ -171,7 +171,7 @@ Test(weights_formats, shards_that_do_not_match_their_index_are_refused) {
       {"{\"weight_map\": {\"a\": 3}}", "weight_map: a: expected the name of a file"},
       {"{\"weight_map\": {\"a\": \"../a.safetensors\"}}", "weight_map: a: expected the name of a file"},
       {"{\"weight_map\": {\"a\": \"/etc/passwd\"}}", "weight_map: a: expected the name of a file"},
-      {"{\"weight_map\": {\"a\": \"absent.safetensors\"}}", "absent.safetensors: cannot open"},
+      {"{\"weight_map\": {\"a\": \"absent.safetensors\"}}", "absent.safetensors: cannot read"},
       {"{\"weight_map\": {\"a\": \"one.safetensors\", \"c\": \"one.safetensors\"}}", "found 1 of its 2 tensors"},
       {"{\"weight_map\": {\"c\": \"one.safetensors\"}}", "a: found in one.safetensors, expected none of this name"},
       {"{\"weight_map\": {\"a\": \"two.safetensors\"}}", "b: found in two.safetensors, expected none of this name"},

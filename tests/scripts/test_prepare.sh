@@ -80,7 +80,7 @@ refused 2 "expected one of them" "$aspis" prepare code.txt --train-bpe 300 --tok
 refused 2 "--out: found nothing" "$aspis" prepare code.txt
 refused 3 "nothing.txt: cannot read" "$aspis" prepare nothing.txt --out x
 refused 2 "expected byte or a tokenizer.json" "$aspis" prepare code.txt --out x --tokenizer char
-refused 3 "absent.json: cannot open" "$aspis" prepare code.txt --out x --tokenizer absent.json
+refused 3 "absent.json: cannot read" "$aspis" prepare code.txt --out x --tokenizer absent.json
 refused 2 "expected one of the tokenizer's added_tokens" "$aspis" prepare code.txt --out x --tokenizer elsewhere.json --end-token '<eos>'
 refused 2 "is finished" "$aspis" prepare code.txt --out code --tokenizer elsewhere.json
 refused 2 "beside data.kind: shards" "$aspis" train c.yaml --out y --set data.pack=true --set data.document_end=x

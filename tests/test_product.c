@@ -19,8 +19,8 @@ static const Types TYPES[] = {
 typedef struct Sizes {
   int n_t, n_in, n_out;
 } Sizes;
-static const Sizes SIZES[] = {{1, 1, 1},      {1, 70, 3},     {5, 1, 7},      {3, 33, 1},
-                              {17, 31, 65},   {64, 130, 200}, {129, 385, 63}, {300, 193, 257},
+static const Sizes SIZES[] = {{1, 1, 1},      {1, 70, 3},     {5, 1, 7},      {3, 33, 1},     {9, 5, 1},
+                              {17, 31, 65},   {40, 96, 70},   {64, 130, 200}, {129, 385, 63}, {300, 193, 257},
                               {513, 47, 385}, {9, 4200, 1100} /* more than is widened at a time, in k and in n */};
 enum { N_TYPES = sizeof TYPES / sizeof *TYPES, N_SIZES = sizeof SIZES / sizeof *SIZES, MARGIN = 3 };
 
@@ -145,26 +145,29 @@ static void copy_results(const Linear *p, double *values) {
     for (int64_t i = 0; i < tensor_count(results[r]); i++) *values++ = tensor_get(results[r], i);
 }
 
-Test(product, bits_do_not_depend_on_the_threads) {
-  Device device;
-  cr_assert(open_device(&device, NULL), "no device");
-  const Sizes n = {700, 390, 130};
-  const size_t count = (size_t)(n.n_t * n.n_out + n.n_t * n.n_in + n.n_out * n.n_in);
+static void check_threads(Device *device, Types types, Sizes n, int threads) {
+  const size_t count = (size_t)(n.n_t * n.n_out + n.n_t * n.n_in + n.n_out * n.n_in),
+               mark = arena_mark(&device->weights);
   double *one = malloc(count * sizeof *one), *more = malloc(count * sizeof *more);
-  for (int i = 0; i < N_TYPES; i++)
-    for (int threads = 2; threads <= 5; threads++) {
-      const size_t mark = arena_mark(&device.weights);
-      Linear alone = make(&device, TYPES[i], n, true), crowd = make(&device, TYPES[i], n, true);
-      omp_set_num_threads(1);
-      linear_fwd(&device, &alone), linear_bwd(&device, &alone);
-      omp_set_num_threads(threads);
-      linear_fwd(&device, &crowd), linear_bwd(&device, &crowd);
-      copy_results(&alone, one), copy_results(&crowd, more);
-      cr_assert(memcmp(one, more, count * sizeof *one) == 0, "x %s, w %s, y %s, %d threads", dtype_name(TYPES[i].x),
-                dtype_name(TYPES[i].w), dtype_name(TYPES[i].y), threads);
-      arena_rewind(&device.weights, mark);
-    }
+  Linear alone = make(device, types, n, true), crowd = make(device, types, n, true);
+  omp_set_num_threads(1);
+  linear_fwd(device, &alone), linear_bwd(device, &alone);
+  omp_set_num_threads(threads);
+  linear_fwd(device, &crowd), linear_bwd(device, &crowd);
+  copy_results(&alone, one), copy_results(&crowd, more);
+  cr_assert(memcmp(one, more, count * sizeof *one) == 0, "x %s, w %s, y %s, %d tokens, %d threads", dtype_name(types.x),
+            dtype_name(types.w), dtype_name(types.y), n.n_t, threads);
   free(one);
   free(more);
+  arena_rewind(&device->weights, mark);
+}
+
+Test(product, bits_do_not_depend_on_the_threads) {
+  static const Sizes OFTEN[] = {{700, 390, 130}, {50, 390, 130}};
+  Device device;
+  cr_assert(open_device(&device, NULL), "no device");
+  for (int s = 0; s < 2; s++)
+    for (int i = 0; i < N_TYPES; i++)
+      for (int threads = 2; threads <= 5; threads++) check_threads(&device, TYPES[i], OFTEN[s], threads);
   device_close(&device);
 }

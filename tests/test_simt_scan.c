@@ -142,7 +142,7 @@ Test(simt_scan, bits_depend_on_a_card_by_its_processors_and_its_small_shared_mem
                                   .n_s = 32,
                                   .chunk = 128,
                                   .mamba3 = true,
-                                  .states = true,
+                                  .states = STATES_BOTH,
                                   .lengths = {150, 9}};
   static const struct {
     const char *name;

@@ -1,6 +1,8 @@
 /* linear: y = x w^T + bias;  dx += dy w,  dw += dy^T x,  dbias += column sums of dy.
  *
- * The products are tensor/cpu/product.h, the forward one of few rows tensor/cpu/matvec.h. With a bias, y starts as the bias and the product is added to it. */
+ * The products are tensor/cpu/product.h; the forward one of up to 64 rows is tensor/cpu/few_rows.h, of up to 8
+ * tensor/cpu/matvec.h. With a bias, y starts as the bias and the product is added to it. */
+#include "tensor/cpu/few_rows.h"
 #include "tensor/cpu/matvec.h"
 #include "tensor/cpu/product.h"
 
@@ -10,6 +12,7 @@ KERNEL_SCRATCH(linear, Linear) {
   const int64_t n_t = tensor_rows(p->x), n_out = p->w->dim[0], n_in = p->w->dim[1];
 #ifndef ASPIS_REAL_F64
   if (!backward && n_t <= MATVEC_MOST) return matvec_scratch(p);
+  if (!backward && few_rows_pays(p)) return few_rows_scratch(p);
 #endif
   if (!backward)
     return product_scratch(n_t, n_out, n_in, product_matrix(p->x, false), product_matrix(p->w, true),
@@ -29,6 +32,10 @@ KERNEL_FWD(linear, Linear) {
 #ifndef ASPIS_REAL_F64
   if (n_t <= MATVEC_MOST) {
     matvec(p);
+    return;
+  }
+  if (few_rows_pays(p)) {
+    few_rows(p);
     return;
   }
 #endif

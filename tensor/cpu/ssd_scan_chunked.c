@@ -63,6 +63,7 @@ static void begin_head(const Scan *s, const Joint *joint, int64_t k, int64_t h, 
     else copy(state, joint->state + ((k - 1) * s->n_h + h) * size, size);
     return;
   }
+  if (!takes_state(p)) return; /* the first tile will only write it */
   scan_load_state(s, p->ssm_in, at, state);
   if (!has_carried_input(p)) return;
   const float delta = delta_before(p, start, h), *x = real_block(p->v_in, at, s->n_p);
@@ -107,15 +108,16 @@ static void read_state(const Scan *s, TileWork *w, Tile tile, const float *S) {
   scan_product_t(s, w, tile.m, s->n_p, s->n_n, tile_a(w->q, n_cols), S, n_cols, false, w->y, n_rows);
 }
 
-/* y of one head of the tile, and S from before the tile to behind it. */
-static void forward_head(const Scan *s, TileWork *w, Tile tile, int64_t h, float *state, Next next) {
+/* y of one head of the tile, and S from before the tile to behind it where that is `wanted`. */
+static void forward_head(const Scan *s, TileWork *w, Tile tile, int64_t h, float *state, bool wanted, Next next) {
   const SsdScan *p = s->p;
   const int64_t m = tile.m, n_rows = s->n_rows;
   scan_tile_decays(s, w, tile, h);
   scan_tile_v(s, w, tile, h);
   mix_rows(s, w, tile, next);
-  read_state(s, w, tile, state);
-  scan_product(s, w, m, n_rows, m, tile_causal(w->F, s->n_m, s->n_r), w->v, n_rows, w->start, w->y, n_rows);
+  if (!tile.from_zero) read_state(s, w, tile, state);
+  scan_product(s, w, m, n_rows, m, tile_causal(w->F, s->n_m, s->n_r), w->v, n_rows, tile.from_zero ? NULL : w->start,
+               w->y, n_rows);
   for (int64_t r = 0; r < s->n_r; r++) {
     Tensor own = cols_from(p->y, (r * s->n_h + h) * s->n_p);
     for (int64_t t = 0; t < tile.n; t++) {
@@ -126,7 +128,7 @@ static void forward_head(const Scan *s, TileWork *w, Tile tile, int64_t h, float
       row_store(&own, tile.first + t, s->n_p, out);
     }
   }
-  scan_tile_state(s, w, tile, state);
+  if (wanted) scan_tile_state(s, w, tile, state);
 }
 
 /* What the sequence's last token leaves behind. */
@@ -150,12 +152,13 @@ static void forward_part(const Scan *s, const Joint *joint, Work *w, int64_t k, 
     begin_head(s, joint, k, first_head + i, false, w->state + i * size, w->theta + i * s->n_s);
   for (int64_t first = segment.first; first < end;) {
     const Tile tile = scan_tile_at(s, seq, first);
+    const bool wanted = first + tile.n < end || (tile.ends_sequence && s->p->ssm_out);
     scan_tile_shared(s, &w->tile, tile, g);
     for (int64_t i = 0; i < n_heads; i++) {
       const int64_t h = first_head + i;
       float *state = w->state + i * size;
       double *theta = w->theta + i * s->n_s;
-      if ((first - s->starts[seq]) % s->n_q == 0)
+      if ((first - s->starts[seq]) % s->n_q == 0 && !tile.from_zero)
         scan_store_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, state);
       if (!s->kq_shared) {
         scan_tile_prepare(s, &w->tile, tile, h, theta, true);
@@ -163,7 +166,7 @@ static void forward_part(const Scan *s, const Joint *joint, Work *w, int64_t k, 
       }
       const Next next = i + 1 < n_heads ? (Next){first, tile.n, h + 1}
                                         : (Next){first + tile.n, min_i64(tile.n, end - first - tile.n), first_head};
-      forward_head(s, &w->tile, tile, h, state, next);
+      forward_head(s, &w->tile, tile, h, state, wanted, next);
       if (tile.ends_sequence) end_head(s, &w->tile, tile, h, state, theta);
     }
     first += tile.n;

@@ -62,7 +62,10 @@ enum { CHUNKED_TASKS = 16, SEGMENT_TASKS = 8, SEGMENT_MIN = 512 };
 typedef struct Tile {
   int64_t seq, first, n, m;
   bool ends_sequence;
+  bool from_zero;  /* S is zero: nothing goes before */
   int64_t segment; /* backward: which one it belongs to */
+  bool to_zero;    /* backward: G is zero, nothing follows */
+  bool reaches_in; /* backward: G before the tile is wanted */
 } Tile;
 
 /* What the passes hold of one tile and one head of it. M rows of a tile, row i of token i / R; ld is the padded size. */
@@ -126,7 +129,7 @@ void scan_product(const Scan *s, TileWork *w, int64_t m, int64_t n, int64_t k, T
 /* C (m, n) = A (m, k) b^T, b (n, k): in C, n is padded. Where causal, only the causal entries of C. */
 void scan_product_t(const Scan *s, TileWork *w, int64_t m, int64_t n, int64_t k, TileA a, const float *b, int64_t ldb,
                     bool causal, float *c, int64_t ldc);
-/* S (P, N), from before the tile to behind it; needs the tile's decays, v and k. */
+/* S (P, N), from before the tile to behind it; needs the tile's decays, v and k. Of a tile from zero S is only written. */
 void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S);
 /* A state (P, N) of tensor block i (or zeros, of none), its rows padded with zeros; and back. */
 void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to);
@@ -142,11 +145,18 @@ static inline void decays_before(const Scan *s, const TileWork *w, int64_t i, in
   *to = w->since[i] * *lanes_of(w->until + i / LANES * s->n_m + j);
 }
 
+/* Whether sequences begin with a state. */
+static inline bool takes_state(const SsdScan *p) { return p->ssm_in || has_carried_input(p); }
 /* The tile that begins at token `first` of its sequence's chunk. */
 static inline Tile scan_tile_at(const Scan *s, int64_t seq, int64_t first) {
   const int64_t in_chunk = (first - s->starts[seq]) % s->n_q, end = s->starts[seq + 1];
   const int64_t n = min_i64(min_i64(s->n_tile, s->n_q - in_chunk), end - first);
-  return (Tile){.seq = seq, .first = first, .n = n, .m = n * s->n_r, .ends_sequence = first + n == end};
+  return (Tile){.seq = seq,
+                .first = first,
+                .n = n,
+                .m = n * s->n_r,
+                .ends_sequence = first + n == end,
+                .from_zero = first == s->starts[seq] && !takes_state(s->p)};
 }
 /* The row of chunk_states of the chunk that token t is in. */
 static inline int64_t chunk_row(const Scan *s, int64_t seq, int64_t t) {

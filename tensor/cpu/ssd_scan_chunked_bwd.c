@@ -150,7 +150,8 @@ static void load_dy(const Scan *s, TileWork *w, Tile tile, int64_t h) {
 /* G from behind the tile to before it. */
 static void step_gradient(const Scan *s, TileWork *w, Tile tile, float *G) {
   weigh_rows(s, w, tile, w->y, w->start);
-  scan_product(s, w, s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->q, s->n_cols, w->whole, G, s->n_cols);
+  scan_product(s, w, s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->q, s->n_cols,
+               tile.to_zero ? NULL : w->whole, G, s->n_cols);
 }
 
 /* The products of one head: dv, dq, dk (into dB, dC where heads share k and q), G, and the scalars' sums. Returns what
@@ -162,28 +163,35 @@ static float head_products(const Scan *s, Work *work, Tile tile, const float *S,
   scan_product_t(s, w, m, m, n_p, tile_a(w->y, n_rows), w->v, n_rows, true, work->T, n_m);
   mix_backward(s, work, tile, next);
 
-  scan_product_t(s, w, m, n_p, n_n, tile_a(w->k, n_cols), G, n_cols, false, work->dv, n_rows);
-  for (int64_t j = 0; j < m; j++) work->into_state[j] = w->end[j] * dot(w->v + j * n_rows, work->dv + j * n_rows, n_p);
-  scan_product(s, w, m, n_rows, m, tile_causal_t(w->F, n_m, n_r), w->y, n_rows, w->wend, work->dv, n_rows);
+  if (!tile.to_zero) scan_product_t(s, w, m, n_p, n_n, tile_a(w->k, n_cols), G, n_cols, false, work->dv, n_rows);
+  for (int64_t j = 0; j < m; j++)
+    work->into_state[j] = tile.to_zero ? 0 : w->end[j] * dot(w->v + j * n_rows, work->dv + j * n_rows, n_p);
+  scan_product(s, w, m, n_rows, m, tile_causal_t(w->F, n_m, n_r), w->y, n_rows, tile.to_zero ? NULL : w->wend, work->dv,
+               n_rows);
 
-  scan_product(s, w, m, n_cols, n_p, tile_a(w->y, n_rows), S, n_cols, NULL, work->dq, n_cols);
+  if (!tile.from_zero) scan_product(s, w, m, n_cols, n_p, tile_a(w->y, n_rows), S, n_cols, NULL, work->dq, n_cols);
   for (int64_t t = 0, i = 0; t < tile.n; t++) {
     work->from_state[t] = 0;
-    for (; i < (t + 1) * n_r; i++)
+    for (; i < (t + 1) * n_r && !tile.from_zero; i++)
       work->from_state[t] += w->start[i] * dot(w->q + i * n_cols, work->dq + i * n_cols, n_n);
   }
   if (s->kq_shared) {
-    weigh_rows(s, w, tile, w->v, w->wend);
-    for (int64_t i = 0; i < m; i++) add_scaled(work->dC + i * n_cols, w->start[i], work->dq + i * n_cols, n_cols);
-    scan_product(s, w, m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, w->one, work->dB, n_cols);
+    for (int64_t i = 0; i < m && !tile.from_zero; i++)
+      add_scaled(work->dC + i * n_cols, w->start[i], work->dq + i * n_cols, n_cols);
+    if (!tile.to_zero) {
+      weigh_rows(s, w, tile, w->v, w->wend);
+      scan_product(s, w, m, n_cols, n_p, tile_a(w->vw, n_rows), G, n_cols, w->one, work->dB, n_cols);
+    }
   } else {
-    scan_product(s, w, m, n_cols, m, tile_causal(work->T, n_m, n_r), w->k, n_cols, w->start, work->dq, n_cols);
-    scan_product(s, w, m, n_cols, n_p, tile_a(w->v, n_rows), G, n_cols, NULL, work->dk, n_cols);
-    scan_product(s, w, m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, w->wend, work->dk, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal(work->T, n_m, n_r), w->k, n_cols, tile.from_zero ? NULL : w->start,
+                 work->dq, n_cols);
+    if (!tile.to_zero) scan_product(s, w, m, n_cols, n_p, tile_a(w->v, n_rows), G, n_cols, NULL, work->dk, n_cols);
+    scan_product(s, w, m, n_cols, m, tile_causal_t(work->T, n_m, n_r), w->q, n_cols, tile.to_zero ? NULL : w->wend,
+                 work->dk, n_cols);
   }
 
-  const float straight = w->whole[0] * dot(S, G, n_p * n_cols);
-  step_gradient(s, w, tile, G);
+  const float straight = tile.from_zero || tile.to_zero ? 0 : w->whole[0] * dot(S, G, n_p * n_cols);
+  if (tile.reaches_in) step_gradient(s, w, tile, G);
   return straight;
 }
 
@@ -361,7 +369,7 @@ static void begin_head(const Scan *s, const Carried *carried, int64_t k, int64_t
   zero(s->dparam + own * s->param_width, s->param_width);
   end_theta(s, carried, k, h, carried->theta + own * s->n_s);
   if (!ends_sequence(s, segment)) return;
-  scan_load_state(s, p->dssm_out, at, carried->G + own * s->n_p * s->n_cols);
+  if (p->dssm_out) scan_load_state(s, p->dssm_out, at, carried->G + own * s->n_p * s->n_cols);
   for (int64_t i = 0; i < s->n_s; i++)
     carried->dtheta[own * s->n_s + i] = p->dangle_out ? (double)real_block(p->dangle_out, at, s->n_s)[i] : 0;
 }
@@ -402,7 +410,8 @@ static void chunk_states(const Scan *s, const Carried *carried, Work *work, int6
   for (int64_t i = 0; i < n_heads; i++) {
     const int64_t h = first_head + i;
     double *theta = work->theta + i * s->n_s;
-    scan_load_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, work->states + i * size);
+    if (!scan_tile_at(s, seq, first).from_zero)
+      scan_load_state(s, s->p->chunk_states, chunk_row(s, seq, first) * s->n_h + h, work->states + i * size);
     memcpy(theta, carried->theta + (k * s->n_h + h) * s->n_s, (size_t)s->n_s * sizeof *theta);
     if (first + s->n_tile < end) turn_back(s, h, first, end - first, theta);
   }
@@ -416,7 +425,7 @@ static void chunk_states(const Scan *s, const Carried *carried, Work *work, int6
       if (!s->kq_shared) scan_tile_prepare(s, w, tile, h, work->theta + i * s->n_s, false);
       scan_tile_decays(s, w, tile, h);
       scan_tile_v(s, w, tile, h);
-      copy(next, state, size);
+      if (!tile.from_zero) copy(next, state, size);
       scan_tile_state(s, w, tile, next);
     }
   }
@@ -476,6 +485,9 @@ static void backward_part(const Scan *s, const Carried *carried, Work *work, int
     for (int64_t i = (chunk_end - chunk - 1) / s->n_tile; i >= 0; i--) {
       Tile tile = scan_tile_at(s, segment.seq, chunk + i * s->n_tile);
       tile.segment = k;
+      tile.to_zero = tile.ends_sequence && !s->p->dssm_out;
+      tile.reaches_in =
+          tile.first > segment.first || (begins_sequence(s, segment) && (s->p->dssm_in || has_carried_input(s->p)));
       zero(work->dB, tile.m * s->n_cols);
       zero(work->dC, tile.m * s->n_cols);
       if (s->kq_shared) zero(work->T_sum, tile.m * s->n_m);

@@ -236,7 +236,8 @@ void scan_tile_v(const Scan *s, TileWork *w, Tile tile, int64_t h) {
 
 void scan_tile_state(const Scan *s, TileWork *w, Tile tile, float *S) {
   weigh_rows(s, w, tile, w->v, w->wend);
-  scan_product(s, w, s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->k, s->n_cols, w->whole, S, s->n_cols);
+  scan_product(s, w, s->n_p, s->n_cols, tile.m, tile_a_t(w->vw, s->n_rows), w->k, s->n_cols,
+               tile.from_zero ? NULL : w->whole, S, s->n_cols);
 }
 
 void scan_load_state(const Scan *s, const Tensor *from, int64_t i, float *to) {

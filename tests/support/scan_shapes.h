@@ -8,11 +8,13 @@ enum { SCAN_MAX_SEQ = 6 };
 
 typedef enum ScanDecay { DECAY_USUAL, DECAY_NONE, DECAY_STRONG, DECAY_MIXED } ScanDecay;
 
+typedef enum ScanStates { STATES_NONE, STATES_IN, STATES_OUT, STATES_BOTH } ScanStates;
 typedef struct ScanShape {
   const char *name;
   int n_h, n_p, n_n, n_g, n_r, n_s, chunk;
-  bool mamba3, halves, D_has_hdim, states; /* states: carried in and out, with gradients */
-  ScanDecay decay; /* a about -0.3; -1e-6; -40; or -3000 at every fifth token and -0.01 between */
+  bool mamba3, halves, D_has_hdim;
+  ScanStates states; /* carried, with gradients */
+  ScanDecay decay;   /* a about -0.3; -1e-6; -40; or -3000 at every fifth token and -0.01 between */
   int lengths[SCAN_MAX_SEQ + 1];
 } ScanShape;
 extern const ScanShape SCAN_SHAPES[];

@@ -145,7 +145,7 @@ void params_alloc(ParamTable *table, Device *device, Dtype act, bool training, i
   }
   table->n_spare = n_spare;
   table->losses = block_new(device, F64, max_i64((int64_t)1 << n_spare, table->n_ranges));
-  table->squares = block_new(device, F64, table->n_ranges);
+  table->found = block_new(device, F64, params_n_owners(table) * ((int64_t)table->n_own + 1));
   table->verdicts = block_new(device, F64, (PARAMS_VERDICTS + 1) * (int64_t)(sizeof(Verdict) / sizeof(double)));
   table->numbers = block_new(device, F64, (int64_t)(sizeof(StepNumbers) / sizeof(double)));
   table->spare_grads = base_zalloc((size_t)n_spare * sizeof *table->spare_grads);

@@ -48,11 +48,11 @@ typedef struct ParamTable {
   int n_spare;
   Tensor values_flat;               /* all values as bytes */
   Tensor m_flat, v_flat, lows_flat; /* of the own elements: moments; lower halves, BF16 (no data: values are real) */
-  /* What a step is judged by, F64: the losses of the parts, all ranks' (at least n_ranges and
-   * 2^n_spare), the squares of the ranges' gradients (n_ranges);
+  /* What a step is judged by, F64: the losses of the parts, all ranks' (at least n_ranges and 2^n_spare); of each owner of
+   * n_own ranges, in their order, the squares of their gradients and where the first bad one is (n_own + 1: find_bad);
    * the verdicts on the last PARAMS_VERDICTS steps, step s at s % PARAMS_VERDICTS, and behind them the last one; and the
    * StepNumbers that the step goes by. */
-  Tensor losses, squares, verdicts, numbers;
+  Tensor losses, found, verdicts, numbers;
   /* The flat elements in n_ranges ranges, the same whoever holds them: what norms are summed in and ranks share. The own
    * ones are [first_range, first_range + n_own): all of them, unless the optimiser's state is split over ranks. */
   int n_ranges, first_range, n_own;
@@ -81,6 +81,7 @@ Tensor *params_add_real(ParamTable *table, const char *prefix, const char *name,
  * own. */
 void params_share(ParamTable *table, int n_ranges, int first_range, int n_own);
 static inline bool params_split(const ParamTable *table) { return table->n_own < table->n_ranges; }
+static inline int params_n_owners(const ParamTable *table) { return table->n_ranges / table->n_own; }
 /* n elements cut into n_ranges (a power of two) ranges by halves, at multiples of PARAMS_FLAT_STEP: range i is [bounds[i],
  * bounds[i + 1]). Ranges of fewer are whole numbers of those of more. */
 void params_bounds(int64_t n, int n_ranges, int64_t *bounds);

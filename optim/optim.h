@@ -18,13 +18,8 @@ typedef struct OptimConfig {
  * the schedule (WSD: constant until the last decay_steps, then linear). */
 double schedule_lr(const OptimConfig *config, int64_t step, int64_t steps);
 
-/* The norm in its parts, for gradients of which a rank has but some ranges (params_share): the sums of squares of ranges
- * [first, first + n); the norm of all ranges from theirs, in order; the first parameter whose gradient is not finite. */
-void optim_squares(ParamTable *params, Device *device, int first, int n, double *squares);
-double optim_norm(const double *squares, int n);
-const Param *optim_bad(ParamTable *params, Device *device);
-/* Global norm of all gradients, in double, one pass over their block. *bad is NULL, or the first parameter whose gradient is not
- * finite. */
+/* Global norm of all gradients of a table that is not split, in double, one pass over their block. *bad is NULL, or the first
+ * parameter whose gradient is not finite. */
 double optim_grad_norm(ParamTable *params, Device *device, const Param **bad);
 /* min(1, clip / (norm + 1e-6)); 1 when clip is 0. (spec 2.4) */
 double optim_clip_scale(double norm, double clip);
@@ -41,11 +36,10 @@ StepNumbers optim_numbers(const OptimConfig *config, double lr, int64_t step);
 typedef struct StepEvidence {
   int n_losses; /* parts with a loss */
   double clip;
-  bool follows;               /* held where the step before was: after a step that ends the run nothing changes */
-  const StepNumbers *numbers; /* of the step: what the device has, for whoever judges on the host */
+  bool follows; /* held where the step before was: after a step that ends the run nothing changes */
 } StepEvidence;
 
-/* Judges a step on the device, by the numbers there; nobody waits. A table that is not split. */
+/* Leaves in params->found what the own ranges' gradients have to say, and, once that of all owners is there, judges the step
+ * by it and by the numbers that the device has. Nobody waits. */
+void optim_measure(ParamTable *params, Device *device);
 void optim_judge(ParamTable *params, Device *device, const StepEvidence *evidence);
-/* A verdict that the host found. */
-void optim_set_verdict(ParamTable *params, Device *device, int64_t step, const Verdict *verdict);

@@ -351,13 +351,23 @@ static inline double sum_by_pairs(const double *x, int n) {
   return n == 1 ? x[0] : sum_by_pairs(x, n / 2) + sum_by_pairs(x + n / 2, n / 2);
 }
 
+/* result[0] = first + i of the first x_i whose square is not finite, -1 where there is none; nothing is looked at where all
+ * the sums of squares are finite. */
+typedef struct FindBad {
+  Tensor *x;             /* real, contiguous */
+  const double *squares; /* n_squares sums that x's are in; in the device's memory, as result is */
+  int n_squares;
+  int64_t first; /* x_0's number in the gradients' block */
+  double *result;
+} FindBad;
+
 /* verdict[0] from the losses of the parts, added by pairs, and the gradients' squares, added in order. */
 typedef struct Judge {
-  const double *losses, *squares; /* in the device's memory, as the verdicts are; n_losses is a power of two */
-  int n_losses, n_squares;
+  const double *losses; /* in the device's memory, as all of this is; n_losses is a power of two */
+  const double *found;  /* n_owners times: n_own sums of squares, and the find_bad of these */
+  int n_losses, n_owners, n_own;
   double loss_scale, clip;    /* clip 0: off */
   const StepNumbers *numbers; /* NULL, or what has loss_scale in its place */
-  Tensor *grads;              /* real, contiguous */
   const Verdict *before;      /* NULL, or the verdict that holds this one where it holds; it may be this one's place */
   Verdict *verdict;
   Verdict *history; /* NULL, or, with numbers, n_history more places: it is left at step % n_history, too */

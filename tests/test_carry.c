@@ -307,7 +307,7 @@ Test(carry, a_step_that_is_held_leaves_rows_as_they_were) {
     double nll[3]; /* from the first stretch; from there again; behind the second */
     for (int i = 0; i < 3; i++) {
       nll[i] = train(&s, &second, 0, &carry);
-      optim_set_verdict(&s.model->params, &s.device, i, &(Verdict){.held = i == 0});
+      *params_verdict(&s.model->params) = (Verdict){.held = i == 0};
       carry_hold(&carry, s.model, &s.device);
       carry_commit(&carry);
     }

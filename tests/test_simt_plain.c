@@ -125,6 +125,34 @@ static void run_sum_squares(Machine *m, int number) {
   keep(m, sum);
 }
 
+/* Where the first of 700 that is not finite is found, by sums of squares that say that there is one, or do not. */
+typedef struct Search {
+  int64_t bad[2], want; /* -1: none */
+  double squares[2];
+} Search;
+static const Search SEARCHES[] = {
+    {{-1, -1}, -1, {3, 4}},         {{0, -1}, 1000, {NAN, 4}}, {{699, -1}, 1699, {3, INFINITY}},
+    {{256, 255}, 1255, {NAN, NAN}}, {{-1, -1}, -1, {NAN, 1}},  {{5, -1}, -1, {3, 4}},
+};
+enum { N_SEARCHES = sizeof SEARCHES / sizeof SEARCHES[0] };
+
+static void run_find_bad(Machine *m, int number) {
+  const Search *s = &SEARCHES[number];
+  Tensor *x = VECTOR(m, F32, 700, 0, 1, 12), *squares = zeros(m, 2), *result = zeros(m, 1);
+  Tensor host = device_pull(&m->device, x);
+  for (int i = 0; i < 2; i++)
+    if (s->bad[i] >= 0) tensor_set(&host, s->bad[i], i ? NAN : -INFINITY);
+  device_push(&m->device, x);
+  host = device_mirror(&m->device, squares);
+  for (int i = 0; i < 2; i++) tensor_set(&host, i, s->squares[i]);
+  device_push(&m->device, squares);
+  find_bad_fwd(&m->device,
+               &(FindBad){.x = x, .squares = squares->data, .n_squares = 2, .first = 1000, .result = result->data});
+  host = device_pull(&m->device, result);
+  cr_assert_eq(tensor_get(&host, 0), (double)s->want, "case %d: element %g, expected %lld", number,
+               tensor_get(&host, 0), (long long)s->want);
+}
+
 /* What makes a step bad, and what the verdict then is. */
 typedef struct Trial {
   int n_losses, bad_loss; /* 0: none is bad */
@@ -138,12 +166,29 @@ static const Trial TRIALS[] = {
     {4, 2, {-1, -1}, 1, false, -1, 1}, {2, 0, {699, -1}, 1, false, 699, 1},  {2, 0, {300, 43}, 1, false, 43, 1},
     {2, 0, {0, 256}, 1, false, 0, 1},  {2, 0, {-1, -1}, 1, true, -1, 1},
 };
-enum { N_TRIALS = sizeof TRIALS / sizeof TRIALS[0], N_JUDGED = 700 };
+enum { N_TRIALS = sizeof TRIALS / sizeof TRIALS[0], N_JUDGED = 700, OWNERS = 2, OWN_RANGES = 2 };
+static const int64_t JUDGED_BOUNDS[OWNERS * OWN_RANGES + 1] = {0, 150, 300, 500, N_JUDGED};
+
+/* What an owner finds in its ranges, which begin and end at `bounds`. */
+static void measure(Machine *m, const Tensor *grads, const int64_t *bounds, double *found) {
+  const size_t element = dtype_bytes(grads->dtype);
+  for (int i = 0; i < OWN_RANGES; i++) {
+    const int64_t n = bounds[i + 1] - bounds[i];
+    Tensor range = tensor_over((char *)grads->data + (size_t)bounds[i] * element, grads->dtype, 1, &n);
+    sum_squares_fwd(&m->device, &(SumSquares){.x = &range, .result = found + i});
+  }
+  const int64_t n = bounds[OWN_RANGES] - bounds[0];
+  Tensor own = tensor_over((char *)grads->data + (size_t)bounds[0] * element, grads->dtype, 1, &n);
+  find_bad_fwd(
+      &m->device,
+      &(FindBad){
+          .x = &own, .squares = found, .n_squares = OWN_RANGES, .first = bounds[0], .result = found + OWN_RANGES});
+}
 
 /* Two verdicts: one that may hold, and the one that follows it; then updates that follow that one. */
 static void run_judge(Machine *m, int number) {
   const Trial *t = &TRIALS[number];
-  Tensor *losses = zeros(m, t->n_losses), *squares = zeros(m, 3), *verdicts = zeros(m, 2 * sizeof(Verdict) / 8);
+  Tensor *losses = zeros(m, t->n_losses), *verdicts = zeros(m, 2 * sizeof(Verdict) / 8);
   Tensor *grads = VECTOR(m, F32, N_JUDGED, 0, 1, 8), host = device_pull(&m->device, losses);
   for (int i = 0; i < t->n_losses; i++) tensor_set(&host, i, 1.0 / (i + 3));
   if (t->bad_loss) tensor_set(&host, t->bad_loss, NAN);
@@ -156,15 +201,17 @@ static void run_judge(Machine *m, int number) {
   Verdict *all = host.data;
   all[0] = (Verdict){.held = t->before_held, .bad = -1};
   device_push(&m->device, verdicts);
-  sum_squares_fwd(&m->device, &(SumSquares){.x = grads, .result = (double *)squares->data + 1});
+  Tensor *found = zeros(m, OWNERS * (OWN_RANGES + 1));
+  for (int owner = 0; owner < OWNERS; owner++)
+    measure(m, grads, JUDGED_BOUNDS + owner * OWN_RANGES, (double *)found->data + owner * (OWN_RANGES + 1));
   Verdict *on_device = verdicts->data;
   judge_fwd(&m->device, &(Judge){.losses = losses->data,
                                  .n_losses = t->n_losses,
-                                 .squares = squares->data,
-                                 .n_squares = 3,
+                                 .found = found->data,
+                                 .n_owners = OWNERS,
+                                 .n_own = OWN_RANGES,
                                  .loss_scale = 0.25,
                                  .clip = t->clip,
-                                 .grads = grads,
                                  .before = on_device,
                                  .verdict = on_device + 1});
   Tensor *w = VECTOR(m, F32, N_JUDGED, 0, 1, 9), *v = VECTOR(m, F32, N_JUDGED, 1, 0.1, 10);
@@ -368,6 +415,7 @@ typedef struct Row {
 static const Row ROW_add = {run_add, N_SIZES, false, FEW_ROUNDINGS, 0}, ROW_sum = {run_sum, N_SIZES, false, 1e-12, 0},
                  ROW_hold = {run_hold, N_SIZES, false, FEW_ROUNDINGS, 0},
                  ROW_advance = {run_advance, N_SIZES, false, FEW_ROUNDINGS, 0},
+                 ROW_find_bad = {run_find_bad, N_SEARCHES, false, FEW_ROUNDINGS, 0},
                  ROW_judge = {run_judge, N_TRIALS, false, FEW_ROUNDINGS, 0},
                  ROW_sum_squares = {run_sum_squares, N_SIZES, false, 1e-12, 0},
                  ROW_adamw = {run_adamw, N_SIZES, true, FEW_ROUNDINGS, 1.0 / 256},

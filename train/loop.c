@@ -72,8 +72,7 @@ static void do_step(void *user) {
   zero_judge(params, run->dist,
              &(StepEvidence){.n_losses = n_losses,
                              .clip = config->optim.clip,
-                             .follows = config->train.nonfinite != NONFINITE_SKIP,
-                             .numbers = step->numbers});
+                             .follows = config->train.nonfinite != NONFINITE_SKIP});
   optim_update_judged(params, &run->device, &config->optim);
   if (run->carry) carry_hold(run->carry, run->model, &run->device);
   zero_gather_values(params, run->dist);

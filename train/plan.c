@@ -57,6 +57,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
       if (device.written_bytes > pass_bytes) pass_bytes = device.written_bytes;
     } while (next_pieces(&batch));
     plan->flops_per_token = device.flops / (double)(batch.n_seq * batch.length);
+    optim_measure(&model->params, &device);
     optim_judge(&model->params, &device, &(StepEvidence){.n_losses = 1});
     if (config->train.graph == GRAPH_AUTO)
       plan->graph_bytes = replay_bytes(&device, step_written(gradient, shape->train_length, pass_bytes));

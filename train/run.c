@@ -281,8 +281,8 @@ static void agree_on_graph(void *user, uint64_t *fold, bool *fits) {
 
 static void open_replay(Run *run) {
   Dist *dist = run->dist;
-  const bool alone = dist->size == 1, on_device = dist->gpu && !params_split(&run->model->params);
-  run->replay = replay_open(&run->device, run->config->train.graph == GRAPH_AUTO && (alone || on_device),
+  const bool alone = dist->size == 1;
+  run->replay = replay_open(&run->device, run->config->train.graph == GRAPH_AUTO && (alone || dist->gpu),
                             alone ? NULL : &(ReplayPeers){agree_on_graph, dist});
 }
 

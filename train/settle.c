@@ -30,10 +30,9 @@ static Status refuse(Run *run, int64_t step, const Verdict *verdict) {
   return status;
 }
 
-/* Where ranks speak through the host's memory, or judge by it, it waited already. */
+/* Where ranks speak through the host's memory, it waited already. */
 static bool waits_anyway(const Run *run) {
-  const bool speaks_itself = run->dist->size > 1 && (!run->dist->gpu || params_split(&run->model->params));
-  return !run->device.backend->memory || speaks_itself;
+  return !run->device.backend->memory || (run->dist->size > 1 && !run->dist->gpu);
 }
 
 bool settle_must(const Run *run) {

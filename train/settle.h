@@ -2,8 +2,8 @@
  *
  * The update of a step hangs on a verdict in the device's memory (optim_judge), so a bad step changes nothing although the
  * host goes on to the next one. The verdicts are read where somebody must know: before a line of the log, an evaluation, a
- * save, the end. On the processor and among several ranks that is after every step,
- * unless these pass gradients from GPU to GPU and update everything each (no train.zero). */
+ * save, the end. On the processor and among several ranks that is after every step, unless these pass what they share from
+ * GPU to GPU. */
 #pragma once
 
 #include "train/run.h"

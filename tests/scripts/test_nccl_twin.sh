@@ -30,28 +30,39 @@ for type in f32 bf16; do "$aspis" train tiny.yaml --quiet --out $type-1 --set dt
 over_tcp 2 f32-2 --set train.transport=nccl
 same f32-1 f32-2 "two ranks"
 replayed f32-2 3
-# A bad step of one rank is skipped by all, whenever the host learns of it. Planting it is nothing for a graph, so neither rank makes
-# one then, or sends from one to who receives in none.
-for every in 1 100; do
-  over_tcp 2 bad-$every --set train.log_every=$every --set train.eval_every=0 --set train.save_every=4 --set train.nonfinite=skip \
-    --set debug.allow=true --set 'debug.fault="nan_grad@3,rank=1"'
-  [ "$(grep -c 'step 3 skipped' bad-$every.0.err)" = 1 ] || fail "a bad step of two ranks: $(cat bad-$every.0.err)"
-  over_tcp 2 bad-$every --set train.steps=5 --set train.eval_every=0 --set train.save_every=5 --resume auto
+# A bad step of one rank is skipped by all, whenever the host learns of it, and also where each looks at its own share of the gradients
+# alone. Planting it is nothing for a graph, so neither rank makes one then, or sends from one to who receives in none.
+for how in 1 100 "100 --set train.zero=1"; do
+  read -r every set_zero <<<"$how"
+  bad=$(tr -c 'a-z0-9\n' - <<<"bad-$how")
+  # shellcheck disable=SC2086
+  over_tcp 2 "$bad" --set train.log_every=$every --set train.eval_every=0 --set train.save_every=4 --set train.nonfinite=skip \
+    --set debug.allow=true --set 'debug.fault="nan_grad@3,rank=1"' $set_zero
+  [ "$(grep -c 'step 3 skipped: the gradient of backbone.embedding.weight is not finite' "$bad.0.err")" = 1 ] ||
+    fail "a bad step of two ranks, $how: $(cat "$bad.0.err")"
+  over_tcp 2 "$bad" --set train.steps=5 --set train.eval_every=0 --set train.save_every=5 --resume auto
+  cmp bad-1/checkpoints/step-00000005.h5 "$bad/checkpoints/step-00000005.h5" || fail "a bad step of two ranks, $how: other bytes"
 done
-cmp bad-1/checkpoints/step-00000005.h5 bad-100/checkpoints/step-00000005.h5 || fail "a bad step of two ranks: other bytes where the host looked late"
 echo "ok: a bad step of two ranks"
-# Nobody waits for the device: a run of more steps waits no more often, on any rank.
-for steps in 6 12; do
-  ASPIS_SIMT_WAITS=1 over_tcp 2 waits-$steps --set train.eval_every=0 --set train.save_every=0 --set train.log_every=100 --set train.steps=$steps
-  grep -o '[0-9]* waits' waits-$steps.0.err waits-$steps.1.err | sed 's/^.*\.\([01]\).err/\1/' >waits-$steps.n
-  [ "$(wc -l <waits-$steps.n)" = 2 ] || fail "waits: $(cat waits-$steps.?.err)"
+# Nobody waits for the device: a run of more steps waits no more often, on any rank, the state split or not.
+for how in "2 0" "4 1"; do
+  read -r n zero <<<"$how"
+  for steps in 6 12; do
+    ASPIS_SIMT_WAITS=1 over_tcp "$n" waits-$steps --resume never --set train.zero="$zero" --set train.eval_every=0 --set train.save_every=0 \
+      --set train.log_every=100 --set train.steps=$steps
+    for rank in $(seq 0 $((n - 1))); do echo "$rank $(grep -o 'simt: .* waits' waits-$steps.$rank.err)"; done >waits-$steps.n
+    [ "$(grep -c waits waits-$steps.n)" = "$n" ] || fail "waits: $(cat waits-$steps.?.err)"
+  done
+  cmp waits-6.n waits-12.n || fail "waits of $n ranks, train.zero $zero: $(xargs <waits-6.n) in 6 steps, $(xargs <waits-12.n) in 12"
+  replayed waits-12 11
 done
-cmp waits-6.n waits-12.n || fail "waits of two ranks: $(xargs <waits-6.n) in 6 steps, $(xargs <waits-12.n) in 12"
-replayed waits-12 11
-echo "ok: no step of two ranks waits"
+echo "ok: no step of two or four ranks waits"
+over_tcp 2 f32-zero --set train.zero=1
+same f32-1 f32-zero "two ranks, state split, in graphs"
+replayed f32-zero 3
 over_tcp 4 bf16-4 --set dtype=bf16 --set train.zero=1 --set train.bucket_mb=0.001
-same bf16-1 bf16-4 "four ranks, bf16, state split, in pieces on the second stream"
-replayed bf16-4 0
+same bf16-1 bf16-4 "four ranks, bf16, state split, in pieces on the second stream, in graphs"
+replayed bf16-4 2 # a rank of one part does not know in its first step how often gradients are asked for
 over_tcp 2 pieces --set train.bucket_mb=0.001
 same f32-1 pieces "two ranks, in pieces on the second stream, in graphs"
 replayed pieces 3

@@ -55,6 +55,7 @@ static void tell_numbers(const Step *step) {
 static void update(const Step *step, int n_losses) {
   Trainee *t = step->trainee;
   const OptimConfig *optim = &step->config->optim;
+  optim_measure(&t->model->params, &t->device);
   optim_judge(&t->model->params, &t->device, &(StepEvidence){.n_losses = n_losses, .clip = optim->clip});
   optim_update_judged(&t->model->params, &t->device, optim);
 }

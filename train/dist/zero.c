@@ -1,7 +1,6 @@
 /* zero: see zero.h. */
 #include "train/dist/zero.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "train/dist/tree.h"
@@ -33,44 +32,18 @@ void zero_gather_values(ParamTable *params, Dist *dist) {
   int64_t *bounds = rank_bounds(params, dist);
   for (int i = 0; i <= dist->size; i++) bounds[i] = params_value_place(params, bounds[i]);
   tree_all_gather(dist, params->device, &params->values_flat, bounds);
-  tree_wait(dist, params->device);
   free(bounds);
 }
 
-static double split_norm(ParamTable *params, Dist *dist) {
-  const size_t bytes = (size_t)params->n_own * sizeof(double);
-  double *own = base_alloc(bytes), *all = base_alloc(bytes * (size_t)dist->size);
-  double *ordered = base_alloc(bytes * (size_t)dist->size);
-  optim_squares(params, params->device, params->first_range, params->n_own, own);
-  dist_gather_all(dist, own, all, bytes);
-  for (int rank = 0; rank < dist->size; rank++) {
-    const Dist other = {.rank = rank, .size = dist->size};
-    const int first = dist_range(&other) * params->n_own;
-    for (int i = 0; i < params->n_own; i++) ordered[first + i] = all[rank * params->n_own + i];
+void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *evidence) {
+  optim_measure(params, params->device);
+  if (params_split(params)) {
+    int64_t *bounds = base_alloc(((size_t)dist->size + 1) * sizeof *bounds);
+    for (int i = 0; i <= dist->size; i++) bounds[i] = (int64_t)sizeof(double) * i * (params->n_own + 1);
+    tree_all_gather(dist, params->device, &params->found, bounds);
+    free(bounds);
   }
-  const double norm = optim_norm(ordered, params->n_ranges);
-  free(own), free(all), free(ordered);
-  return norm;
-}
-
-void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *e) {
-  if (!params_split(params)) {
-    optim_judge(params, params->device, e);
-    return;
-  }
-  tree_wait(dist, params->device);
-  const Tensor losses = device_pull(params->device, &params->losses);
-  Verdict verdict = {.loss = sum_by_pairs(losses.data, e->n_losses) * e->numbers->loss_scale,
-                     .norm = split_norm(params, dist),
-                     .bad = -1};
-  verdict.grad_scale = optim_clip_scale(verdict.norm, e->clip);
-  if (!isfinite(verdict.norm)) {
-    gather(params, dist, &params->grads_flat);
-    const Param *bad = optim_bad(params, params->device);
-    if (bad) verdict.bad = bad->flat;
-  }
-  verdict.held = !isfinite(verdict.loss) || !isfinite(verdict.norm);
-  optim_set_verdict(params, params->device, e->numbers->step, &verdict);
+  optim_judge(params, params->device, evidence);
 }
 
 void zero_gather_set(ParamTable *params, Dist *dist, ZeroSet set) {

@@ -9,9 +9,11 @@
 
 /* Which ranges of `virtual_ranks` rank `rank` of `size` updates: all, or with `split` its share. Before params_alloc. */
 void zero_share(ParamTable *params, int rank, int size, int virtual_ranks, bool split);
-/* Collective, on split tables; nothing otherwise. After the update: every rank gets all values. */
+/* Collective, on split tables; nothing otherwise. After the update: every rank gets all values. Ranks that pass them between GPUs
+ * do not wait for it. */
 void zero_gather_values(ParamTable *params, Dist *dist);
-/* Collective. As optim_judge, of gradients that are whole in the own ranges; of a split table the host judges. */
+/* Collective: measures and judges a step (optim.h) whose gradients are whole in the own ranges: of a split table each rank says what
+ * its own have to say. Ranks that pass that between GPUs do not wait for it. */
 void zero_judge(ParamTable *params, Dist *dist, const StepEvidence *evidence);
 
 /* Collective, while rank 0 saves: the lower halves, the first and the second moment become whole, one after the other, in

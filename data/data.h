@@ -196,8 +196,9 @@ Status tokenizer_from_json(const char *json, Tokenizer **tokenizer);
 void tokenizer_free(Tokenizer *tokenizer);
 int tokenizer_vocab_size(const Tokenizer *tokenizer);
 /* Tokens of a text, malloc'ed. What the vocabulary has no token for is CODE_DATA: bytes that are no UTF-8 (byte-level ones take
- * any), a character. Threads may share a tokenizer. */
-Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t bytes, int32_t **tokens, int64_t *n);
+ * any), a character; `where` names the text in the message. Threads may share a tokenizer. */
+Status tokenizer_encode(const Tokenizer *tokenizer, const char *where, const char *text, size_t bytes, int32_t **tokens,
+                        int64_t *n);
 /* What the post_processor of a tokenizer.json puts around a text: add_special_tokens of the `tokenizers` package. Nothing, of
  * other tokenizers. Owned by the tokenizer. */
 typedef struct TokenTemplate {
@@ -207,8 +208,8 @@ typedef struct TokenTemplate {
 TokenTemplate tokenizer_template(const Tokenizer *tokenizer);
 /* As tokenizer_encode, of a text that is to be gone on with from nothing: behind what the template puts before it, n_before
  * tokens. What it puts behind would end the text and is left away. */
-Status tokenizer_encode_prompt(const Tokenizer *tokenizer, const char *text, size_t bytes, int32_t **tokens, int64_t *n,
-                               int *n_before);
+Status tokenizer_encode_prompt(const Tokenizer *tokenizer, const char *where, const char *text, size_t bytes,
+                               int32_t **tokens, int64_t *n, int *n_before);
 /* The text of tokens, malloc'ed, with a zero behind it that *bytes does not count. A token that is none is CODE_DATA. */
 Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *tokens, int64_t n, char **text, size_t *bytes);
 /* Bytes of one token (not NUL-terminated); NULL when there is no such token. */

@@ -157,26 +157,27 @@ Status tokenizer_encode_to(const Tokenizer *t, const char *where, const char *te
   return STATUS_OK;
 }
 
-static Status encode_behind(const Tokenizer *t, const int32_t *before, int n_before, const char *text, size_t bytes,
-                            int32_t **tokens, int64_t *n) {
+static Status encode_behind(const Tokenizer *t, const int32_t *before, int n_before, const char *where,
+                            const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
   TokenRow row = {.width = sizeof(int32_t)};
   token_row_grow(&row);
   token_row_add_all(&row, before, n_before);
-  TRY_OR(tokenizer_encode_to(t, "text", text, bytes, &row), free(row.token));
+  TRY_OR(tokenizer_encode_to(t, where, text, bytes, &row), free(row.token));
   *tokens = row.token;
   *n = row.n;
   return STATUS_OK;
 }
 
-Status tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
-  return encode_behind(t, NULL, 0, text, bytes, tokens, n);
+Status tokenizer_encode(const Tokenizer *t, const char *where, const char *text, size_t bytes, int32_t **tokens,
+                        int64_t *n) {
+  return encode_behind(t, NULL, 0, where, text, bytes, tokens, n);
 }
 
-Status tokenizer_encode_prompt(const Tokenizer *t, const char *text, size_t bytes, int32_t **tokens, int64_t *n,
-                               int *n_before) {
+Status tokenizer_encode_prompt(const Tokenizer *t, const char *where, const char *text, size_t bytes, int32_t **tokens,
+                               int64_t *n, int *n_before) {
   const TokenTemplate around = tokenizer_template(t);
   *n_before = around.n_before;
-  return encode_behind(t, around.before, around.n_before, text, bytes, tokens, n);
+  return encode_behind(t, around.before, around.n_before, where, text, bytes, tokens, n);
 }
 
 const char *tokenizer_piece(const Tokenizer *t, int32_t token, int *bytes) {

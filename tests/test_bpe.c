@@ -63,7 +63,8 @@ Test(bpe, encoding_equals_the_tokenizers_package) {
       const json_t *text = json_array_get(texts, i), *ids = json_array_get(all, i);
       int32_t *tokens;
       int64_t n;
-      Status status = tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), &tokens, &n);
+      Status status =
+          tokenizer_encode(tokenizer, "text", json_string_value(text), json_string_length(text), &tokens, &n);
       cr_assert(status.code == CODE_OK, "%s, text %zu: %s", KINDS[k], i, status.line);
       cr_assert(n == (int64_t)json_array_size(ids), "%s, text %zu: %lld tokens, expected %zu", KINDS[k], i,
                 (long long)n, json_array_size(ids));
@@ -92,9 +93,9 @@ Test(bpe, a_prompt_begins_as_the_tokenizers_package_begins_a_text) {
       int32_t *tokens;
       int64_t n;
       int n_before;
-      store_ok(
-          tokenizer_encode_prompt(tokenizer, json_string_value(text), json_string_length(text), &tokens, &n, &n_before),
-          KINDS[k]);
+      store_ok(tokenizer_encode_prompt(tokenizer, "text", json_string_value(text), json_string_length(text), &tokens,
+                                       &n, &n_before),
+               KINDS[k]);
       cr_assert(n + around.n_behind == (int64_t)json_array_size(ids) && n_before == around.n_before,
                 "%s, text %zu: %lld tokens, of them %d before it, and %d behind it, expected %zu", KINDS[k], i,
                 (long long)n, n_before, around.n_behind, json_array_size(ids));
@@ -151,7 +152,7 @@ Test(bpe, random_bytes_come_back) {
       int64_t n_tokens;
       char *back;
       size_t n_back;
-      cr_assert(tokenizer_encode(tokenizer, bytes, n, &tokens, &n_tokens).code == CODE_OK, "%s", BYTE_LEVEL[k]);
+      cr_assert(tokenizer_encode(tokenizer, "text", bytes, n, &tokens, &n_tokens).code == CODE_OK, "%s", BYTE_LEVEL[k]);
       cr_assert(tokenizer_decode(tokenizer, tokens, n_tokens, &back, &n_back).code == CODE_OK, "%s", BYTE_LEVEL[k]);
       cr_assert(n_back == n && memcmp(bytes, back, n) == 0, "%s: row %d of %zu bytes", BYTE_LEVEL[k], i, n);
       free(tokens), free(back);
@@ -167,7 +168,8 @@ Test(bpe, long_words_take_linear_time_and_memory) {
   memset(word, 'e', n);
   int32_t *tokens;
   int64_t n_tokens;
-  cr_assert(tokenizer_encode(tokenizer, word, n, &tokens, &n_tokens).code == CODE_OK && n_tokens > 0, "a long word");
+  cr_assert(tokenizer_encode(tokenizer, "text", word, n, &tokens, &n_tokens).code == CODE_OK && n_tokens > 0,
+            "a long word");
   free(tokens), free(word);
   tokenizer_free(tokenizer);
 }
@@ -350,7 +352,7 @@ Test(bpe, text_outside_the_vocabulary_is_refused) {
   Tokenizer *tokenizer = open_kind("unknown");
   int32_t *tokens = NULL;
   int64_t n;
-  Status status = tokenizer_encode(tokenizer, "ab\xff", 3, &tokens, &n);
+  Status status = tokenizer_encode(tokenizer, "text", "ab\xff", 3, &tokens, &n);
   cr_assert(status.code == CODE_DATA && strstr(status.line, "byte offset 2: not UTF-8"), "%s", status.line);
   status_clear(&status);
   tokenizer_free(tokenizer);
@@ -359,7 +361,7 @@ Test(bpe, text_outside_the_vocabulary_is_refused) {
   json_dump_file(root, "tokenizer.json", 0);
   json_decref(root);
   cr_assert(tokenizer_read("tokenizer.json", &tokenizer).code == CODE_OK, "without unk_token");
-  status = tokenizer_encode(tokenizer, "\xe4\xb8\x80", 3, &tokens, &n);
+  status = tokenizer_encode(tokenizer, "text", "\xe4\xb8\x80", 3, &tokens, &n);
   cr_assert(status.code == CODE_DATA && strstr(status.line, "character U+4E00 is not in"), "%s", status.line);
   status_clear(&status);
   tokenizer_free(tokenizer);

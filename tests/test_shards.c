@@ -66,7 +66,7 @@ Test(shards, blocks_give_the_tokens_of_the_whole) {
   Tokenizer *tokenizer = open_gpt2();
   int32_t *tokens;
   int64_t n;
-  store_ok(tokenizer_encode(tokenizer, text, bytes, &tokens, &n), "whole");
+  store_ok(tokenizer_encode(tokenizer, "text", text, bytes, &tokens, &n), "whole");
   for (int threads = 1; threads <= 3; threads += 2) {
     omp_set_num_threads(threads);
     PrepareOptions options = options_of("text.txt", tokenizer, threads == 1 ? "one" : "three");

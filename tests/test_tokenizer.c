@@ -11,7 +11,7 @@ static void assert_round_trip(const Tokenizer *tokenizer, const char *text, size
                               const char *name) {
   int32_t *tokens;
   int64_t n;
-  Status status = tokenizer_encode(tokenizer, text, bytes, &tokens, &n);
+  Status status = tokenizer_encode(tokenizer, "text", text, bytes, &tokens, &n);
   cr_assert(status.code == CODE_OK, "%s: %s", name, status.line);
   cr_assert(n == n_expected, "%s: %lld tokens, expected %lld", name, (long long)n, (long long)n_expected);
   size_t at = 0;
@@ -172,7 +172,7 @@ Test(tokenizer, a_given_vocabulary_is_kept_and_enforced) {
   int32_t *tokens = NULL;
   int64_t n;
   cr_assert(tokenizer_from_json(vocabulary, &tokenizer).code == CODE_OK, "vocabulary");
-  Status status = tokenizer_encode(tokenizer, "abx", 3, &tokens, &n);
+  Status status = tokenizer_encode(tokenizer, "text", "abx", 3, &tokens, &n);
   cr_assert(status.code == CODE_DATA && !tokens && strstr(status.line, "byte offset 2: character 'x' (U+0078)"),
             "encode: %s", status.line);
   status_clear(&status);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void add_nll(EvalSums *sums, const Batch *batch, const Tensor *nll) {
   for (int64_t i = 0; i < tensor_count(nll); i++) {
@@ -125,10 +126,13 @@ static double unigram_nll(Dataset *dataset, DataPart part) {
   return sum / (double)n_own;
 }
 
+/* In one line of a terminal; elsewhere, where lines stay, seldom. */
 static void tell_progress(double start, double *told, int64_t done, int64_t all) {
-  double now = base_seconds();
-  if (now - start < 2 || (now - *told < 0.5 && done < all)) return;
-  fprintf(stderr, "\reval %lld/%lld%s", (long long)done, (long long)all, done == all ? "\n" : "");
+  const bool in_place = isatty(STDERR_FILENO);
+  const double now = base_seconds(), every = in_place ? 0.5 : 10;
+  if (now - start < 2 || (now - *told < every && done < all)) return;
+  fprintf(stderr, "%seval %lld/%lld%s", in_place ? "\r" : "", (long long)done, (long long)all,
+          in_place && done < all ? "" : "\n");
   *told = now;
 }
 

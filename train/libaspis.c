@@ -275,7 +275,7 @@ static Status need_tokenizer(const AspisModel *model) {
 
 static Status encode(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
   TRY(need_tokenizer(model));
-  return tokenizer_encode(model->tokenizer, text, bytes, tokens, n);
+  return tokenizer_encode(model->tokenizer, "text", text, bytes, tokens, n);
 }
 
 EXPORT int aspis_encode(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
@@ -285,8 +285,9 @@ EXPORT int aspis_encode(const AspisModel *model, const char *text, size_t bytes,
 static Status encode_prompt(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
   int n_before;
   TRY(need_tokenizer(model));
-  if (!model->open.config.data.special_tokens) return tokenizer_encode(model->tokenizer, text, bytes, tokens, n);
-  return tokenizer_encode_prompt(model->tokenizer, text, bytes, tokens, n, &n_before);
+  if (!model->open.config.data.special_tokens)
+    return tokenizer_encode(model->tokenizer, "text", text, bytes, tokens, n);
+  return tokenizer_encode_prompt(model->tokenizer, "text", text, bytes, tokens, n, &n_before);
 }
 
 EXPORT int aspis_encode_prompt(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "train/check/selftest.h"
+#include "train/format.h"
 #include "train/resolve.h"
 
 static Status find_checkpoint(OpenModel *open, const char *config_path, const char *const *sets, int n_sets) {
@@ -50,8 +51,8 @@ Status open_load(OpenModel *open, const PlanShape *shape) {
   TRY(plan_measure(config, shape, &(GradientShape){.batch_size = 1, .virtual_ranks = 1, .micro_batch_size = 1}, &plan));
   size_t available = plan_memory_available(config->device);
   if (plan_total_bytes(&plan) > available)
-    return status_fail(CODE_MEMORY, "%s: needs %.0f MiB, %.0f MiB are available", open->path,
-                       (double)plan_total_bytes(&plan) / 1048576.0, (double)available / 1048576.0);
+    return status_fail(CODE_MEMORY, "%s: needs %s, %s are available", open->path,
+                       format_bytes((double)plan_total_bytes(&plan)).text, format_bytes((double)available).text);
   TRY(selftest_once(config->device));
   TRY(device_open(&open->device, config->device, F32, plan.sizes));
   open->model = model_new(&config->model);

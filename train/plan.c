@@ -8,6 +8,7 @@
 #include "tensor/replay.h"
 #include "train/dist/zero.h"
 #include "train/evaluate.h"
+#include "train/format.h"
 
 /* What a step writes, of passes that write as much as `pass_bytes` each. */
 static size_t step_written(const GradientShape *gradient, int64_t length, size_t pass_bytes) {
@@ -16,8 +17,6 @@ static size_t step_written(const GradientShape *gradient, int64_t length, size_t
                            (gradient->segment ? length / gradient->segment : 1);
   return (size_t)n_passes * pass_bytes + GRAPH_WRITE_ALIGN; /* and its StepNumbers */
 }
-
-static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
 /* Few pieces may be cut finer by a kernel, and then take more of its memory than many: every number of them up to this many is
  * tried, and the most. */
@@ -129,9 +128,9 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
     TRY(plan_measure(config, shape, &gradient, plan));
     if (plan_total_bytes(plan) > memory_bytes)
       return status_fail(CODE_MEMORY,
-                         "this run needs %.0f MiB, %.0f MiB are available: lower train.micro_batch_size, or set "
+                         "this run needs %s, %s are available: lower train.micro_batch_size, or set "
                          "train.recompute to mixer or block",
-                         mib(plan_total_bytes(plan)), mib(memory_bytes));
+                         format_bytes((double)plan_total_bytes(plan)).text, format_bytes((double)memory_bytes).text);
     return STATUS_OK;
   }
   for (int micro = smallest_full_micro_batch(part, pass_length); micro >= 1; micro--) {
@@ -141,9 +140,9 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
     if (plan_total_bytes(plan) <= memory_bytes) return STATUS_OK;
   }
   return status_fail(CODE_MEMORY,
-                     "this run needs %.0f MiB even with micro-batches of one sequence, %.0f MiB are available: "
+                     "this run needs %s even with micro-batches of one sequence, %s are available: "
                      "set train.recompute to mixer or block, or lower data.seq_len or the model's size",
-                     mib(plan_total_bytes(plan)), mib(memory_bytes));
+                     format_bytes((double)plan_total_bytes(plan)).text, format_bytes((double)memory_bytes).text);
 }
 
 /* One number of a small /proc or /sys file; `otherwise` where there is none. */

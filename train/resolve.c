@@ -11,7 +11,9 @@
 Status resolve_checkpoint(const char *path, Checkpoint **checkpoint, char **passed_over) {
   struct stat info;
   *checkpoint = NULL, *passed_over = NULL;
-  if (stat(path, &info) != 0) return status_fail(CODE_CHECKPOINT, "%s: %s", path, strerror(errno));
+  if (stat(path, &info) != 0)
+    return status_fail(CODE_CHECKPOINT, "%s: %s; expected a run directory, a weights directory or a checkpoint .h5",
+                       path, strerror(errno));
   if (!S_ISDIR(info.st_mode)) return checkpoint_open(path, checkpoint);
   if (weights_directory(path)) return STATUS_OK;
   TRY(checkpoint_open_last(path, checkpoint, passed_over));

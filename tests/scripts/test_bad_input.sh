@@ -10,7 +10,7 @@ printf 'name: [unclosed\n' >broken.yaml
 refused 2 'broken.yaml:' "$aspis" train broken.yaml
 refused 2 'missing.yaml' "$aspis" train missing.yaml
 refused 2 'virtual_ranks' $train --set train.virtual_ranks=3
-refused 7 'lower data.seq_len' "$aspis" plan small.yaml --device-memory 1M
+refused 7 'MiB even with micro-batches of one sequence, 1.00 MiB are available' "$aspis" plan small.yaml --device-memory 1M
 refused 2 'unknown command' "$aspis" tarin small.yaml
 
 : >empty.txt
@@ -24,14 +24,27 @@ $train >/dev/null
 last=run/checkpoints/step-00000120.h5
 printf 'Ωmega %.0s' $(seq 2000) >greek.txt
 refused 3 'greek.txt' "$aspis" eval run --set data.path=[greek.txt]
-refused 3 'is not among' "$aspis" generate run --prompt 'Ω' --max-tokens 2
+refused 3 '--prompt: byte offset 0: character' "$aspis" generate run --prompt 'Ω' --max-tokens 2
 refused 3 'vocabulary' "$aspis" generate run --prompt-tokens 9999 --max-tokens 2
+printf '\0' >zero.txt
+refused 3 'zero.txt: byte offset 0: character' "$aspis" generate run --prompt-file zero.txt
+refused 2 '--prompt: found an empty prompt' "$aspis" generate run --prompt ''
+refused 2 'generate: --dtype: found "f16", expected one of f32, bf16' "$aspis" generate run --dtype f16
+refused 2 'bench: --device: found "tpu", expected one of auto, cpu, cuda' "$aspis" bench gemm --device tpu
+refused 2 'launch: -n: found "0", expected an integer' "$aspis" launch -n 0 -- train small.yaml
+refused 2 'eval: found an empty argument, expected MODEL' "$aspis" eval ''
+for size in 1e40 nanG infG 9999999999T -1G 0 80GB; do
+  refused 2 "--device-memory: found $size, expected a size like 80G" "$aspis" plan small.yaml --device-memory $size
+  refused 2 "--rate: found $size, expected a rate like 400G" "$aspis" plan small.yaml --network 400G --rate $size
+done
+refused 2 '...: seed: found' $train --set seed=$(printf 'a%.0s' $(seq 3000))
+[ "$(wc -c <err.txt)" -lt 400 ] || fail "a long --set is told whole: $(wc -c <err.txt) bytes"
 
 head -c 3000 $last >short.h5
 refused 4 'short.h5' "$aspis" eval short.h5
 echo 'not a checkpoint' >foreign.h5
 refused 4 'foreign.h5' "$aspis" eval foreign.h5
-refused 4 'nothing-here' "$aspis" eval nothing-here
+refused 4 'nothing-here: No such file or directory; expected a run directory' "$aspis" eval nothing-here
 refused 4 'another model' "$aspis" train small.yaml --quiet --out run --resume auto --set model.n_layer=3 --set train.steps=50
 
 # A damaged newest checkpoint is passed over for the one before, and said so.

@@ -22,7 +22,10 @@ static const char *const SMALL_LM[] = {"name=small",
 enum { N_SMALL_LM = sizeof SMALL_LM / sizeof SMALL_LM[0] };
 
 static Status load_config(const Command *command, Config *config) {
-  const char *path = command_text(command, "config", NULL), *device = command_text(command, "device", NULL), **sets;
+  static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
+  int chosen = -1;
+  TRY(command_choice(command, "device", DEVICES, &chosen));
+  const char *path = command_text(command, "config", NULL), *device = chosen < 0 ? NULL : DEVICES[chosen], **sets;
   const int n_sets = command_all(command, "set", &sets), n_own = path ? 0 : N_SMALL_LM;
   const char **all = base_alloc((size_t)(n_own + n_sets + 1) * sizeof *all);
   memcpy(all, SMALL_LM, (size_t)n_own * sizeof *all);
@@ -142,7 +145,7 @@ const CommandSpec command_bench = {
         (const OptionSpec[]){
             {"config", "CONFIG", "sizes, batch and dtype of all cases (default: a small language model)", false},
             OPTION_SET,
-            {"device", "D", "auto, cpu or cuda, as the config's device (default: that)", false},
+            {"device", "auto|cpu|cuda", "where to compute (default: the config's)", false},
             {"list", NULL, "print the cases, their groups and what they do", false},
             {"seconds", "S", "time each case for S seconds, at least five runs (default 0.5)", false},
             {"batch", "N", "decode: sequences continued together (default 1)", false},

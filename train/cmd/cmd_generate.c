@@ -55,10 +55,10 @@ static void job_free(Job *job) {
   free(job->prompt), free(job->n_prompt), free(job->n_special), free(job->stops);
 }
 
-static Status encode_prompt(const Job *job, const char *text, size_t bytes, int32_t **tokens, int64_t *n,
-                            int *n_special) {
-  return job->special ? tokenizer_encode_prompt(job->tokenizer, text, bytes, tokens, n, n_special)
-                      : tokenizer_encode(job->tokenizer, text, bytes, tokens, n);
+static Status encode_prompt(const Job *job, const char *where, const char *text, size_t bytes, int32_t **tokens,
+                            int64_t *n, int *n_special) {
+  return job->special ? tokenizer_encode_prompt(job->tokenizer, where, text, bytes, tokens, n, n_special)
+                      : tokenizer_encode(job->tokenizer, where, text, bytes, tokens, n);
 }
 
 /* A prompt as tokens: kind says whether the text is ids, a text or a file's name. */
@@ -67,16 +67,16 @@ static Status read_prompt(const Job *job, const char *kind, const char *text, in
   if (strcmp(kind, "prompt-tokens") == 0) return parse_tokens(text, tokens, n);
   if (!job->tokenizer)
     return status_fail(CODE_USAGE, "%s: has no tokenizer: give the prompt as --prompt-tokens 1,2,3", job->open->path);
-  if (strcmp(kind, "prompt") == 0) return encode_prompt(job, text, strlen(text), tokens, n, n_special);
+  if (strcmp(kind, "prompt") == 0) return encode_prompt(job, "--prompt", text, strlen(text), tokens, n, n_special);
   StrBuf contents = {0};
   TRY(strbuf_load(&contents, text));
-  Status status = encode_prompt(job, contents.data ? contents.data : "", contents.n, tokens, n, n_special);
+  Status status = encode_prompt(job, text, contents.data ? contents.data : "", contents.n, tokens, n, n_special);
   free(contents.data);
   return status;
 }
 
-static Status check_prompt(const int32_t *prompt, int64_t n, int vocab_size) {
-  if (n == 0) return status_fail(CODE_USAGE, "the prompt is empty");
+static Status check_prompt(const char *kind, const int32_t *prompt, int64_t n, int vocab_size) {
+  if (n == 0) return status_fail(CODE_USAGE, "--%s: found an empty prompt, expected a token at least", kind);
   for (int64_t i = 0; i < n; i++)
     if (prompt[i] >= vocab_size)
       return status_fail(CODE_DATA, "prompt token %d: outside the vocabulary of %d", prompt[i], vocab_size);
@@ -102,7 +102,7 @@ static Status read_prompts(Job *job) {
     status =
         read_prompt(job, kind, texts ? texts[i] : otherwise, &job->prompt[i], &job->n_prompt[i], &job->n_special[i]);
     if (status.code == CODE_OK)
-      status = check_prompt(job->prompt[i], job->n_prompt[i], job->open->config.model.vocab_size);
+      status = check_prompt(kind, job->prompt[i], job->n_prompt[i], job->open->config.model.vocab_size);
     job->longest = max_i64(job->longest, job->n_prompt[i]);
   }
   free(texts);
@@ -317,7 +317,10 @@ static Status generate_open(OpenModel *open, const Command *command, const Token
 
 static Status cmd_generate(const Command *command) {
   OpenModel open;
-  const char *dtype = command_text(command, "dtype", NULL);
+  static const char *const DTYPES[] = {"f32", "bf16", NULL};
+  int chosen = -1;
+  TRY(command_choice(command, "dtype", DTYPES, &chosen));
+  const char *dtype = chosen < 0 ? NULL : DTYPES[chosen];
   char *set = dtype ? base_format("dtype=%s", dtype) : NULL;
   const char *sets[] = {set};
   Status status = open_find(&open, command->args[0], NULL, sets, dtype ? 1 : 0);

@@ -8,17 +8,25 @@
 #include "train/plan_ranks.h"
 #include "train/sample.h"
 
-/* "80G", "512M" or bytes. */
-static Status read_bytes(const Command *command, const char *name, size_t *bytes) {
+/* A number with a unit of so many thousands (base 1000 or 1024); *value stays where the option was not given. */
+static Status read_scaled(const Command *command, const char *name, double base, const char *expected, double *value) {
+  static const char UNITS[] = "KMGTP";
   const char *text = command_text(command, name, NULL);
   if (!text) return STATUS_OK;
   char *end;
-  double value = strtod(text, &end);
-  const char *units = "KMGT", *unit = *end ? strchr(units, *end) : NULL;
-  if (end == text || value <= 0 || (*end && (!unit || end[1])))
-    return status_fail(CODE_USAGE, "--%s: found %s, expected a size like 80G or 512M", name, text);
-  for (const char *u = units; unit && u <= unit; u++) value *= 1024;
-  *bytes = (size_t)value;
+  double scaled = strtod(text, &end);
+  const char *unit = *end ? strchr(UNITS, *end) : NULL;
+  for (const char *u = UNITS; unit && u <= unit; u++) scaled *= base;
+  if (end == text || (*end && (!unit || end[1])) || !(scaled > 0 && scaled < 0x1p63))
+    return status_fail(CODE_USAGE, "--%s: found %s, expected a %s", name, text, expected);
+  *value = scaled;
+  return STATUS_OK;
+}
+
+static Status read_bytes(const Command *command, const char *name, size_t *bytes) {
+  double value = (double)*bytes;
+  TRY(read_scaled(command, name, 1024, "size like 80G or 512M", &value));
+  if (command_has(command, name)) *bytes = (size_t)value; /* else not by way of a double: it may be SIZE_MAX */
   return STATUS_OK;
 }
 
@@ -107,16 +115,8 @@ static void print_json(const Config *config, const Plan *plan, const PartCount *
 
 /* "400G", or bits a second; without `name`, `otherwise`. */
 static Status read_rate(const Command *command, const char *name, double otherwise, double *value) {
-  const char *text = command_text(command, name, NULL);
   *value = otherwise;
-  if (!text) return STATUS_OK;
-  char *end;
-  *value = strtod(text, &end);
-  const char *units = "KMGTP", *unit = *end ? strchr(units, *end) : NULL;
-  if (end == text || *value <= 0 || (*end && (!unit || end[1])))
-    return status_fail(CODE_USAGE, "--%s: found %s, expected a rate like 400G or 25T", name, text);
-  for (const char *u = units; unit && u <= unit; u++) *value *= 1000;
-  return STATUS_OK;
+  return read_scaled(command, name, 1000, "rate like 400G or 25T", value);
 }
 
 static Status read_cluster(const Command *command, Cluster *cluster) {

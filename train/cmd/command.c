@@ -31,8 +31,8 @@ static void unknown_option(const CommandSpec *spec, const char *argument, size_t
   int n = 0;
   for (const OptionSpec *o = own_options(spec); o->name && n < 60; o++) names[n++] = o->name;
   for (const OptionSpec *o = common_options; o->name; o++) names[n++] = o->name;
-  size_t dashes = strspn(argument, "-");
-  char *word = base_format("%.*s", (int)(length - dashes), argument + dashes);
+  const size_t before = strspn(argument, "-");
+  char *word = base_format("%.*s", (int)(length - before), argument + before);
   const char *nearest = name_nearest(word, names, n);
   if (nearest)
     mistakes_add(mistakes, "%s: %.*s: unknown option; did you mean \"--%s\"?", spec->name, (int)length, argument,
@@ -44,7 +44,7 @@ static void unknown_option(const CommandSpec *spec, const char *argument, size_t
 }
 
 /* Options have two dashes, those of one letter one. */
-static const char *dashes(const OptionSpec *option) { return option->name[1] ? "--" : "-"; }
+static const char *dashes(const char *name) { return name[1] ? "--" : "-"; }
 static int n_dashes(const char *argument) {
   return argument[0] != '-' ? 0 : argument[1] == '-' ? 2 : argument[1] && (!argument[2] || argument[2] == '=') ? 1 : 0;
 }
@@ -72,8 +72,8 @@ static int parse_option(const CommandSpec *spec, int argc, char **argv, int i, C
     return i + 1;
   }
   if (!option->value && equals) {
-    mistakes_add(mistakes, "%s: %s%s: found the value \"%s\", expected none", spec->name, dashes(option), option->name,
-                 equals + 1);
+    mistakes_add(mistakes, "%s: %s%s: found the value \"%s\", expected none", spec->name, dashes(option->name),
+                 option->name, equals + 1);
     return i + 1;
   }
   if (common) {
@@ -87,14 +87,14 @@ static int parse_option(const CommandSpec *spec, int argc, char **argv, int i, C
     value = equals + 1;
   } else if (option->value) {
     if (next >= argc || is_option(spec, argv[next])) {
-      mistakes_add(mistakes, "%s: %s%s: found no value, expected %s", spec->name, dashes(option), option->name,
+      mistakes_add(mistakes, "%s: %s%s: found no value, expected %s", spec->name, dashes(option->name), option->name,
                    option->value);
       return next;
     }
     value = argv[next++];
   }
   if (!option->repeated && option->value && command_has(command, option->name))
-    mistakes_add(mistakes, "%s: %s%s: given twice, expected once", spec->name, dashes(option), option->name);
+    mistakes_add(mistakes, "%s: %s%s: given twice, expected once", spec->name, dashes(option->name), option->name);
   command->values[command->n_options] = value;
   command->options[command->n_options++] = option;
   return next;
@@ -123,6 +123,7 @@ Status command_parse(const CommandSpec *spec, int argc, char **argv, Command *co
     } else if (!options_end && argv[i][0] == '-' && argv[i][1]) {
       i = parse_option(spec, argc, argv, i, command, &mistakes);
     } else {
+      if (!*argv[i]) mistakes_add(&mistakes, "%s: found an empty argument, expected %s", spec->name, spec->args);
       command->args[command->n_args++] = argv[i++];
     }
   }
@@ -173,10 +174,11 @@ Status command_int(const Command *command, const char *name, int64_t min, int64_
   errno = 0;
   int64_t number = strtoll(text, &end, 10);
   if (end == text || *end || errno || number < min || number > max)
-    return max == INT64_MAX ? status_fail(CODE_USAGE, "%s: --%s: found \"%s\", expected an integer, %lld or more",
-                                          command->spec->name, name, text, (long long)min)
-                            : status_fail(CODE_USAGE, "%s: --%s: found \"%s\", expected an integer, %lld to %lld",
-                                          command->spec->name, name, text, (long long)min, (long long)max);
+    return max == INT64_MAX
+               ? status_fail(CODE_USAGE, "%s: %s%s: found \"%s\", expected an integer, %lld or more",
+                             command->spec->name, dashes(name), name, text, (long long)min)
+               : status_fail(CODE_USAGE, "%s: %s%s: found \"%s\", expected an integer, %lld to %lld",
+                             command->spec->name, dashes(name), name, text, (long long)min, (long long)max);
   *value = number;
   return STATUS_OK;
 }
@@ -221,12 +223,12 @@ Status command_check_output(const Command *command, const char *name) {
 }
 
 static int option_width(const OptionSpec *o) {
-  return (int)(strlen(o->name) + strlen(dashes(o))) + (o->value ? (int)strlen(o->value) + 1 : 0);
+  return (int)(strlen(o->name) + strlen(dashes(o->name))) + (o->value ? (int)strlen(o->value) + 1 : 0);
 }
 
 static void print_options(const OptionSpec *options, int width) {
   for (const OptionSpec *o = options; o->name; o++)
-    printf("  %s%s%s%s%*s%s\n", dashes(o), o->name, o->value ? " " : "", o->value ? o->value : "",
+    printf("  %s%s%s%s%*s%s\n", dashes(o->name), o->name, o->value ? " " : "", o->value ? o->value : "",
            width - option_width(o) + 2, "", o->help);
 }
 

@@ -153,10 +153,11 @@ static void read_config_file(Loader *loader, const char *path, const Included *b
 static void read_set(Loader *loader, const char *set, const char *directory) {
   const char *equals = strchr(set, '=');
   if (!equals || equals == set) {
-    mistakes_add(&loader->mistakes, "--set %s: found no KEY=VALUE, expected for example --set optim.lr=3e-4", set);
+    mistakes_add(&loader->mistakes, "--set %.80s: found no KEY=VALUE, expected for example --set optim.lr=3e-4", set);
     return;
   }
-  char *where = base_format("--set %s", set);
+  enum { MOST_SHOWN = 120 };
+  char *where = base_format("--set %.*s%s", MOST_SHOWN, set, strlen(set) > MOST_SHOWN ? "..." : "");
   YamlSource source = {where, false};
   YamlNode *root = yaml_tree_parse(equals + 1, strlen(equals + 1), &source, true, &loader->mistakes);
   if (root) layer_add(loader, where, base_strdup(directory), base_format("%.*s", (int)(equals - set), set), root);

@@ -166,15 +166,6 @@ static char *name_of(Cell cell, int column) {
   return name;
 }
 
-static bool is_utf8(const char *text) {
-  uint32_t code;
-  for (size_t n; *text; text += n) {
-    n = utf8_decode(text, strlen(text), &code);
-    if (n == 0) return false;
-  }
-  return true;
-}
-
 static Status name_columns(Csv *csv) {
   csv->names = base_zalloc(sizeof *csv->names * (size_t)csv->n_columns);
   const char *p = csv->text;
@@ -183,7 +174,7 @@ static Status name_columns(Csv *csv) {
     p = take_cell(csv, p + (i > 0), &cell);
     csv->names[i] = name_of(csv->has_header ? cell : (Cell){0}, i);
     if (cell.open) return bad_cell(csv, 1, i, cell, "a closing quote on the same line; close it");
-    if (!is_utf8(csv->names[i]))
+    if (!utf8_is(csv->names[i]))
       return status_fail(CODE_DATA, "%s: line 1: the name of column %d is not UTF-8; convert the file to UTF-8",
                          csv->path, i + 1);
     for (int j = 0; j < i; j++)

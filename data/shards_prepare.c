@@ -253,57 +253,74 @@ static Status write_all(const PrepareOptions *options, const SourceText *list, S
   return status;
 }
 
+/* A name or mark as JSON, which has no bytes that are no UTF-8: of such a text those above ASCII are written as %E9. */
+static json_t *json_bytes(const char *text) {
+  if (utf8_is(text)) return json_string(text);
+  char *escaped = base_alloc(3 * strlen(text) + 1), *to = escaped;
+  for (const unsigned char *c = (const unsigned char *)text; *c; c++)
+    to += sprintf(to, *c < 0x80 ? "%c" : "%%%02X", *c);
+  json_t *string = json_string(escaped);
+  free(escaped);
+  return string;
+}
+
 /* What the tokens depend on, to tell whether a folder that was begun is of the same. */
 static char *describe(const PrepareOptions *options, const SourceText *list) {
   json_t *texts = json_array();
   for (int i = 0; i < list->n_files; i++)
-    json_array_append_new(
-        texts, json_pack("[s, I]", list->file[i].path, (json_int_t)(list->file[i].end - list->file[i].begin)));
-  json_t *root =
-      json_pack("{s:o, s:s?, s:i, s:b, s:I, s:I}", "texts", texts, "document_end", options->document_end, "end_token",
-                (int)options->end_token, "special_tokens", options->special_tokens, "shard_bytes",
-                (json_int_t)options->shard_bytes, "block_bytes", (json_int_t)options->block_bytes);
-  CHECK(root, "json_pack: a name that is no UTF-8, or out of memory");
+    json_array_append_new(texts, json_pack("[o, I]", json_bytes(list->file[i].path),
+                                           (json_int_t)(list->file[i].end - list->file[i].begin)));
+  json_t *root = json_pack("{s:o, s:o, s:i, s:b, s:I, s:I}", "texts", texts, "document_end",
+                           options->document_end ? json_bytes(options->document_end) : json_null(), "end_token",
+                           (int)options->end_token, "special_tokens", options->special_tokens, "shard_bytes",
+                           (json_int_t)options->shard_bytes, "block_bytes", (json_int_t)options->block_bytes);
+  CHECK(root, "json_pack: out of memory");
   char *text = json_dumps(root, JSON_COMPACT);
   json_decref(root);
   return text;
 }
 
-/* Goes on with what is there, or makes a new folder. */
+/* Reads what was begun; it must be of the same. */
+static Status go_on(const PrepareOptions *options, const char *sources, const char *tokenizer_json, Shards *shards) {
+  TRY(shards_read(options->out, shards));
+  if (shards->complete)
+    return status_fail(CODE_USAGE, "%s: is finished: give another folder, or --force to make it anew", options->out);
+  if (strcmp(shards->sources, sources) == 0 && strcmp(shards->tokenizer_json, tokenizer_json) == 0) return STATUS_OK;
+  return status_fail(
+      CODE_USAGE,
+      "%s: was begun with other texts, options or another tokenizer: give the same, another folder, or --force to "
+      "make it anew",
+      options->out);
+}
+
+/* The folder with its tokenizer and a manifest of nothing yet; one that cannot be is not left behind. */
+static Status make_folder(const PrepareOptions *options, const char *sources, const char *tokenizer_json,
+                          Shards *shards) {
+  const int n = tokenizer_vocab_size(options->tokenizer), width = token_width(n);
+  *shards = (Shards){.folder = base_strdup(options->out),
+                     .tokenizer_json = base_strdup(tokenizer_json),
+                     .sources = base_strdup(sources),
+                     .vocab_size = n,
+                     .width = width < 2 ? 2 : width,
+                     .special_tokens = options->special_tokens};
+  const bool made = mkdir(options->out, 0777) == 0;
+  if (!made && errno != EEXIST)
+    return status_fail(CODE_DATA, "%s: cannot make the folder: %s", options->out, strerror(errno));
+  char *path = base_format("%s/tokenizer.json", options->out);
+  Status status = publish_bytes(path, tokenizer_json, strlen(tokenizer_json), CODE_DATA);
+  if (status.code == CODE_OK) status = shards_write_manifest(shards);
+  if (status.code != CODE_OK && made) unlink(path), rmdir(options->out);
+  free(path);
+  return status;
+}
+
 static Status begin(const PrepareOptions *options, const SourceText *list, Shards *shards) {
   char *manifest = base_format("%s/manifest.json", options->out), *sources = describe(options, list),
-       *json = tokenizer_to_json(options->tokenizer), *path = base_format("%s/tokenizer.json", options->out);
-  Status status = STATUS_OK;
-  if (access(manifest, F_OK) == 0 && !options->force) {
-    status = shards_read(options->out, shards);
-    if (status.code == CODE_OK && shards->complete)
-      status =
-          status_fail(CODE_USAGE, "%s: is finished: give another folder, or --force to make it anew", options->out);
-    else if (status.code == CODE_OK &&
-             (strcmp(shards->sources, sources) != 0 || strcmp(shards->tokenizer_json, json) != 0))
-      status = status_fail(
-          CODE_USAGE,
-          "%s: was begun with other texts, options or another tokenizer: give the same, another folder, or --force to "
-          "make it anew",
-          options->out);
-    if (status.code != CODE_OK) shards_close(shards);
-  } else {
-    const int n = tokenizer_vocab_size(options->tokenizer), width = token_width(n);
-    *shards = (Shards){.folder = base_strdup(options->out),
-                       .tokenizer_json = json,
-                       .vocab_size = n,
-                       .width = width < 2 ? 2 : width,
-                       .special_tokens = options->special_tokens};
-    shards->sources = sources;
-    json = sources = NULL;
-    if (mkdir(options->out, 0777) != 0 && errno != EEXIST)
-      status = status_fail(CODE_DATA, "%s: cannot make the folder: %s", options->out, strerror(errno));
-    if (status.code == CODE_OK)
-      status = publish_bytes(path, shards->tokenizer_json, strlen(shards->tokenizer_json), CODE_DATA);
-    if (status.code == CODE_OK) status = shards_write_manifest(shards);
-    if (status.code != CODE_OK) shards_close(shards);
-  }
-  free(manifest), free(sources), free(json), free(path);
+       *json = tokenizer_to_json(options->tokenizer);
+  const bool begun = access(manifest, F_OK) == 0 && !options->force;
+  Status status = (begun ? go_on : make_folder)(options, sources, json, shards);
+  if (status.code != CODE_OK) shards_close(shards);
+  free(manifest), free(sources), free(json);
   return status;
 }
 

@@ -55,6 +55,15 @@ size_t utf8_decode(const char *text, size_t left, uint32_t *code) {
   return 0;
 }
 
+bool utf8_is(const char *text) {
+  uint32_t code;
+  for (size_t n; *text; text += n) {
+    n = utf8_decode(text, strlen(text), &code);
+    if (n == 0) return false;
+  }
+  return true;
+}
+
 static Piece utf8_encode(uint32_t c) {
   if (c < 0x80) return (Piece){{(char)c}, 1};
   if (c < 0x800) return (Piece){{(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))}, 2};

@@ -8,6 +8,7 @@ enum { N_CODE_POINTS = 0x110000 };
 
 /* Bytes of the character at `text`, of which `left` bytes are there, and its code point; 0 when they are not UTF-8. */
 size_t utf8_decode(const char *text, size_t left, uint32_t *code);
+bool utf8_is(const char *text);
 /* The 256 bytes. */
 Tokenizer *tokenizer_new_byte(void);
 /* The code points with seen[code] != 0, in order; seen has N_CODE_POINTS entries. */

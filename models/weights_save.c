@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "models/aspis.h"
 #include "tensor/publish.h"
@@ -87,11 +88,13 @@ Status weights_save(Model *model, const char *directory, WeightsLayout layout) {
     free(problem);
     return status;
   }
-  if (mkdir(directory, 0777) != 0 && errno != EEXIST)
+  const bool made = mkdir(directory, 0777) == 0;
+  if (!made && errno != EEXIST)
     return status_fail(CODE_CHECKPOINT, "%s: cannot make the folder: %s", directory, strerror(errno));
   char *path = base_format("%s/model.safetensors", directory);
   Status status = tensors_save(model, layout, path);
   free(path);
+  if (status.code != CODE_OK && made) rmdir(directory);
   TRY(status);
   char *text = layout == LAYOUT_HF ? model_config_to_hf(&model->config) : model_config_to_json(&model->config);
   path = base_format("%s/config.json", directory);

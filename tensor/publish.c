@@ -51,8 +51,8 @@ static Status folder_check(const char *folder, const char *path, int64_t expecte
     return status_fail(code, "%s: cannot write into %s: %s", path, folder, strerror(errno));
   double need = 1.1 * (double)expected_bytes, have = (double)disk.f_bavail * (double)disk.f_frsize;
   if (need > have)
-    return status_fail(code, "%s: not enough space: found %.1f MiB free in %s, expected %.1f MiB", path, have / 1048576,
-                       folder, need / 1048576);
+    return status_fail(code, "%s: not enough space: found %.0f bytes free in %s, expected %.0f", path, have, folder,
+                       need);
   return STATUS_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "data/tokenizer.h"
 #include "train/check/selftest.h"
 #include "train/checkpoint.h"
 #include "train/dist/replicas.h"
@@ -190,8 +191,9 @@ static Status write_config(const Run *run) {
   return status;
 }
 
+/* YAML has no words for a folder that is no UTF-8: there paths stay as they are, and lead on from the same folder. */
 static void anchor(char **path, const char *folder) {
-  if (!folder || **path == '/') return;
+  if (!folder || **path == '/' || !utf8_is(folder)) return;
   char *anchored = base_format("%s/%s", folder, *path);
   free(*path);
   *path = anchored;

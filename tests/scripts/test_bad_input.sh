@@ -47,6 +47,15 @@ refused 4 'foreign.h5' "$aspis" eval foreign.h5
 refused 4 'nothing-here: No such file or directory; expected a run directory' "$aspis" eval nothing-here
 refused 4 'another model' "$aspis" train small.yaml --quiet --out run --resume auto --set model.n_layer=3 --set train.steps=50
 
+# Names that are no UTF-8, which neither YAML nor JSON can write.
+odd=$(printf 'caf\xe9')
+mkdir "$odd" && cp text.txt small.yaml "$odd"
+(cd "$odd" && "$aspis" train small.yaml --quiet --out run --set train.steps=5 >../told.txt && "$aspis" eval run >../evaluated.txt) ||
+  fail "a folder whose name is no UTF-8"
+"$aspis" prepare "$odd/text.txt" --out shards --document-end "$(printf '\xff')" >out.txt 2>err.txt || fail "a text whose name is no UTF-8: $(cat err.txt)"
+grep -qF 'caf%E9/text.txt' shards/manifest.json || fail "a text whose name is no UTF-8: $(cat shards/manifest.json)"
+echo "ok: names that are no UTF-8"
+
 # A damaged newest checkpoint is passed over for the one before, and said so.
 cp -r run damaged
 printf '\377' | dd of=damaged/checkpoints/step-00000120.h5 bs=1 seek=9000 conv=notrunc 2>/dev/null

@@ -33,6 +33,14 @@ refused_before_work 3 'file: cannot write: found a file' "$aspis" prepare absent
 refused_before_work 3 'file/run: cannot make' "$aspis" train small.yaml --quiet --out file/run
 [ -z "$(find . -name '*.tmp-*')" ] && [ "$(cat file)" = "a file" ] || fail "something was left: $(find . -name '*.tmp-*')"
 
+# What could not be begun leaves no folder. The limit on file size stands in for a full disk.
+for make in "convert lm weights" "prepare text.txt --out shards"; do
+  code=0
+  (ulimit -f 0 && "$aspis" $make >/dev/null 2>err.txt) || code=$?
+  [ $code = 3 ] || [ $code = 4 ] || fail "$make without room: exit $code: $(cat err.txt)"
+done
+[ ! -e weights ] && [ ! -e shards ] || fail "a folder was left: $(ls -d weights shards)"
+
 # A link stays, and what is behind it is replaced.
 ln -s folder/real.h5 link.h5
 touch folder/real.h5

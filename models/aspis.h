@@ -29,6 +29,7 @@ typedef struct ModelConfig {
   int value_dim;    /* the first value_dim inputs are the series' own columns, the rest known covariates; 0: all are */
   int target_first; /* output j continues input target_first + j */
   WindowStatistic revin;
+  bool revert;       /* of what revin shifted by, each row of the forecast gets a learned part back */
   int cycle;         /* rows of the learned periodic part; 0: none */
   bool linear;       /* a linear map of the window beside the backbone's forecast */
   bool known_future; /* the window goes on over the rows to forecast, whose known columns are read */
@@ -79,7 +80,7 @@ struct Model {
   ParamTable params;
   Block *blocks;
   Tensor *embedding, *norm_f, *lm_head; /* lm_head is the embedding when tied */
-  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias, *cycle, *linear;
+  Tensor *input_proj, *input_proj_bias, *output_proj, *output_proj_bias, *cycle, *linear, *revert;
   uint64_t dropout_seed; /* what the training tape draws by; the run's seed */
 };
 

@@ -76,6 +76,7 @@ static const Field FORECAST_FIELDS[] = {
     MODEL(value_dim, FIELD_OPTIONAL),
     MODEL(target_first, FIELD_OPTIONAL),
     MODEL_CHOICE(revin, "none", "standard", "last", "mean"),
+    MODEL(revert, FIELD_BOOL),
     MODEL(cycle, FIELD_OPTIONAL),
     MODEL(linear, FIELD_BOOL),
     MODEL(known_future, FIELD_BOOL),

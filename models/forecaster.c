@@ -4,6 +4,7 @@
  *          -> plus cycle, times std, plus mean
  * With all options off this is the canonical form: a token is a row, the head reads the last position. The options:
  *   revin, cycle         what is taken off the window and put back on the forecast (WindowNorm in tensor/kernels.h)
+ *   revert               of the mean (or last row) taken off, each row of the forecast gets a learned part back, all at first
  *   linear               output = output_proj(head) + linear(window), the window as it is after that
  *   channel_independent  each output column is a series of its own, beside the known columns, under shared weights
  *   patch_len, stride    a token is patch_len rows, one every stride rows; the last ends at the window's end, and the first
@@ -209,6 +210,7 @@ Tensor *forecaster_predict(Model *model, Tape *tape, const Windows *w) {
                                                .linear = linear,
                                                .phase = w->phase,
                                                .cycle = model->cycle,
+                                               .keep = model->revert,
                                                .mean = norm.mean,
                                                .std = norm.std});
 }

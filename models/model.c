@@ -67,6 +67,8 @@ static char *forecaster_problem(const ModelConfig *c) {
     return base_format("output_dim: found %d from column %d on, expected some of the %d columns of the series (revin, "
                        "cycle, linear and channel_independent continue columns)",
                        c->output_dim, c->target_first, n_values);
+  if (c->revert && c->revin == WINDOW_NONE)
+    return base_strdup("revert: found true, expected false: without revin a window is not shifted");
   if (c->patch_len > c->context)
     return base_format("patch_len: found %d, expected at most context = %d", c->patch_len, c->context);
   if (c->stride > c->patch_len)
@@ -162,6 +164,8 @@ Model *model_new(const ModelConfig *config) {
     const int64_t n_out = forecaster_head_out_width(c);
     model->output_proj = params_add_linear(params, "", "output_proj.weight", n_out, forecaster_head_width(c), 1);
     model->output_proj_bias = params_add_vector(params, "", "output_proj.bias", n_out, INIT_VALUE(0));
+    if (c->revert)
+      model->revert = params_add_real(params, "", "revert", 1, (const int64_t[]){c->horizon}, INIT_VALUE(1));
     if (c->linear) { /* begins as the window's mean */
       const int64_t n_in = forecaster_linear_width(c), dim[] = {forecaster_linear_out_width(c), n_in};
       model->linear = params_add(params, "linear.weight", true, 2, dim, INIT_VALUE(1.0 / (double)n_in), true);

@@ -258,7 +258,7 @@ typedef struct WindowNorm {
 
 /* The way back: output j continues column first + j.
  *   y[s,h,j,q] = (x[s,h,j,q] + linear[s,h,j,q] + cycle[(phase[s] + length + h) mod W, first + j]) * std[s, first+j]
- *                + mean[s, first+j]
+ *                + keep[h] * mean[s, first+j]
  * x and linear are (n_seq, horizon * n_out * n_q), or one row a series: (n_seq * n_out, horizon * n_q). */
 typedef struct WindowDenorm {
   int64_t length; /* rows of the window, up to the forecast's */
@@ -268,9 +268,10 @@ typedef struct WindowDenorm {
   Tensor *linear;     /* real, or NULL: a second forecast, added to x */
   Tensor *phase;      /* as above */
   Tensor *cycle;      /* as above */
+  Tensor *keep;       /* (horizon) real, or NULL: 1 */
   Tensor *mean, *std; /* (n_seq, n_c) real */
   Tensor *y;          /* (n_seq, horizon * n_out * n_q) real */
-  Tensor *dx, *dlinear, *dcycle, *dy;
+  Tensor *dx, *dlinear, *dcycle, *dkeep, *dy;
 } WindowDenorm;
 
 /* Runs of `width` elements, x and y read as rows of that width: y_i = x_{index[i]} or, where index[i] is negative, rest_i.

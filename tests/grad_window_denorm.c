@@ -1,4 +1,4 @@
-/* Gradients of window_denorm: forecast, linear forecast and cycle, both layouts of the forecast, several quantiles, outputs that are some
+/* Gradients of window_denorm: forecast, linear forecast, cycle and what is kept of the mean, both layouts of the forecast, several quantiles, outputs that are some
  * of the columns. */
 #include <stdio.h>
 
@@ -12,7 +12,8 @@ typedef struct Options {
 
 static int build(Tape *tape, Tensor **in, const void *options, Tensor **out) {
   WindowDenorm p = ((const Options *)options)->p;
-  p.x = in[0], p.cycle = in[1], p.linear = in[2], p.phase = in[3], p.mean = in[4], p.std = in[5];
+  p.x = in[0], p.cycle = in[1], p.linear = in[2], p.keep = in[3];
+  p.phase = in[4], p.mean = in[5], p.std = in[6];
   out[0] = op_window_denorm(tape, p);
   return 1;
 }
@@ -36,10 +37,11 @@ void gradcheck_window_denorm(void) {
           Tensor *inputs[] = {gradcheck_randn(2, x, 0, 1, 1),
                               n_w ? gradcheck_randn(2, (int64_t[]){n_w, N_C}, 0, 1, 2) : NULL,
                               n_w == 1 ? NULL : gradcheck_randn(2, x, 0, 1, 5),
+                              n_w == 3 ? NULL : gradcheck_randn(1, (int64_t[]){HORIZON}, 1, 0.5, 6),
                               gradcheck_ints(N_SEQ, phases),
                               gradcheck_randn(2, state, 0, 1, 3),
                               gradcheck_randn(2, state, 2, 0.5, 4)};
-          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 6, .acts = 1, .n_data = 3};
+          GradCase c = {.build = build, .options = &options, .inputs = inputs, .n_inputs = 7, .acts = 1, .n_data = 3};
           snprintf(c.name, sizeof c.name, "window_denorm %s, %d of %d columns, %d quantiles, cycle %d",
                    rows ? "a row a series" : "a row a sequence", n_out, N_C, n_q, n_w);
           gradcheck_run(&c);

@@ -102,6 +102,8 @@ static const struct {
     {"known_future: true, head: rows, patch_len: 5, stride: 5, channel_independent: true, linear: true", 2},
     {"known_future: true, head: flatten, patch_len: 3, stride: 2, linear: true, revin: last, output_dim: 1", 2},
     {"known_future: true, head: rows, loss: quantile, quantiles: [0.2, 0.5]", 1},
+    {"revin: mean, revert: true, channel_independent: true, cycle: 3", 0},
+    {"revin: true, revert: true, loss: quantile, quantiles: [0.3, 0.6], output_dim: 1", 2},
 };
 
 Test(forecaster, has_the_gradients_of_every_option) {
@@ -134,12 +136,16 @@ static Batch moved_batch(const Batch *batch, const double *scale, const double *
   return moved;
 }
 
-static void assert_moves_along(const char *options, const double *scale, const double *shift, double tolerance) {
+/* kept: how much of the shift each row of the forecast moves along by; NULL: all of it */
+static void assert_moves_along(const char *options, const double *scale, const double *shift, const double *kept,
+                               double tolerance) {
   Subject s = subject_open(LAYERS[1], options, 0, F64);
+  for (int h = 0; kept && h < HORIZON; h++) tensor_set(s.model->revert, h, kept[h]);
   Batch batch = batch_random(&s.config.model, N_SEQ, CONTEXT, 5), moved = moved_batch(&batch, scale, shift);
   double *plain = predict(&s, &batch), *along = predict(&s, &moved);
   for (int i = 0; i < N_SEQ * HORIZON * N_IN; i++) {
-    const double expected = scale[i % N_IN] * plain[i] + shift[i % N_IN];
+    const double keep = kept ? kept[i / N_IN % HORIZON] : 1;
+    const double expected = scale[i % N_IN] * plain[i] + keep * shift[i % N_IN];
     cr_assert(fabs(along[i] - expected) < tolerance, "%s: forecast %d is %.10g, expected %.10g", options, i, along[i],
               expected);
   }
@@ -150,9 +156,24 @@ static void assert_moves_along(const char *options, const double *scale, const d
 
 Test(forecaster, with_revin_moves_with_its_window) {
   static const double ONE[N_IN] = {1, 1, 1}, SCALE[N_IN] = {2, 0.5, 3}, SHIFT[N_IN] = {5, -1, 100};
-  assert_moves_along("revin: last", ONE, SHIFT, 1e-4);   /* the windows are floats */
-  assert_moves_along("revin: true", SCALE, SHIFT, 2e-3); /* and the variance has an epsilon */
-  assert_moves_along("revin: true, cycle: 4, channel_independent: true", SCALE, SHIFT, 2e-3);
+  assert_moves_along("revin: last", ONE, SHIFT, NULL, 1e-4);   /* the windows are floats */
+  assert_moves_along("revin: true", SCALE, SHIFT, NULL, 2e-3); /* and the variance has an epsilon */
+  assert_moves_along("revin: true, cycle: 4, channel_independent: true", SCALE, SHIFT, NULL, 2e-3);
+}
+
+Test(forecaster, with_revert_moves_by_the_learned_part_of_the_shift) {
+  static const double ONE[N_IN] = {1, 1, 1}, SHIFT[N_IN] = {5, -1, 100};
+  static const double ALL[HORIZON] = {1, 1, 1, 1, 1}, LESS[HORIZON] = {1, 0.75, 0.5, 0, -0.25};
+  static const char *const SHIFTED[] = {"revin: last, revert: true", "revin: mean, revert: true",
+                                        "revin: true, revert: true, cycle: 4, channel_independent: true"};
+  for (int i = 0; i < N_OF(SHIFTED); i++) {
+    assert_moves_along(SHIFTED[i], ONE, SHIFT, LESS, 2e-3);
+    assert_moves_along(SHIFTED[i], ONE, SHIFT, ALL, 2e-3);
+  }
+  Subject s = subject_open(LAYERS[1], SHIFTED[1], 0, F64);
+  for (int h = 0; h < HORIZON; h++)
+    cr_assert_eq(tensor_get(s.model->revert, h), 1, "row %d does not begin with all of the shift", h);
+  subject_close(&s);
 }
 
 Test(forecaster, with_independent_channels_treats_them_alike) {
@@ -384,14 +405,14 @@ Test(forecaster, keeps_every_option_as_json) {
     cr_assert(status.code == CODE_OK, "%s: %s", OPTIONS[o].options, status.line);
     again = model_config_to_json(&read);
     cr_assert_str_eq(text, again, "%s: another text", OPTIONS[o].options);
-    cr_assert(read.revin == config.model.revin && read.cycle == config.model.cycle &&
-                  read.channel_independent == config.model.channel_independent && read.loss == config.model.loss &&
-                  read.patch_len == config.model.patch_len && read.stride == config.model.stride &&
-                  read.linear == config.model.linear && read.bidirectional == config.model.bidirectional &&
-                  read.head == config.model.head && read.n_quantiles == config.model.n_quantiles &&
-                  read.ablate == config.model.ablate && read.value_dim == config.model.value_dim &&
-                  read.target_first == o % 2 && read.dropout == 0.25 && read.huber_delta == config.model.huber_delta &&
-                  read.quantiles[0] == config.model.quantiles[0],
+    cr_assert(read.revin == config.model.revin && read.revert == config.model.revert &&
+                  read.cycle == config.model.cycle && read.channel_independent == config.model.channel_independent &&
+                  read.loss == config.model.loss && read.patch_len == config.model.patch_len &&
+                  read.stride == config.model.stride && read.linear == config.model.linear &&
+                  read.bidirectional == config.model.bidirectional && read.head == config.model.head &&
+                  read.n_quantiles == config.model.n_quantiles && read.ablate == config.model.ablate &&
+                  read.value_dim == config.model.value_dim && read.target_first == o % 2 && read.dropout == 0.25 &&
+                  read.huber_delta == config.model.huber_delta && read.quantiles[0] == config.model.quantiles[0],
               "%s: another model", OPTIONS[o].options);
     free(text), free(again);
     config_free(&config);
@@ -405,6 +426,7 @@ Test(forecaster, refuses_options_that_do_not_go_together) {
       {"patch_len: 12", "model.patch_len: found 12, expected at most context = 11"},
       {"patch_len: 2, stride: 3", "model.stride: found 3, expected at most patch_len = 2"},
       {"revin: true, output_dim: 4", "model.output_dim: found 4 from column 0 on, expected some of the 3 columns"},
+      {"revert: true", "model.revert: found true, expected false: without revin a window is not shifted"},
       {"loss: quantile, quantiles: [0.5, 0.5]", "model.quantiles: found 0.5 in place 2, expected rising numbers"},
       {"loss: quantile, quantiles: []", "model.quantiles: found 0, expected 1 to 16"},
       {"dropout: 1", "model.dropout: found 1, expected a number, 0 to below 1"},

@@ -1,4 +1,5 @@
-/* window_denorm: builder and backward rule (WindowDenorm in tensor/kernels.h). Saves the windows' standard deviations. */
+/* window_denorm: builder and backward rule (WindowDenorm in tensor/kernels.h). Saves the windows' means and standard
+ * deviations. */
 #include "autograd/ops.h"
 
 static void rule(Tape *tape, void *params) {
@@ -8,6 +9,7 @@ static void rule(Tape *tape, void *params) {
   p->dx = tape_grad(tape, p->x);
   p->dlinear = tape_grad(tape, p->linear);
   p->dcycle = tape_grad(tape, p->cycle);
+  p->dkeep = tape_grad(tape, p->keep);
   window_denorm_bwd(tape->device, p);
 }
 
@@ -24,10 +26,11 @@ Tensor *op_window_denorm(Tape *tape, WindowDenorm p) {
   CHECK(p.first >= 0 && p.first + p.n_out <= n_c, "outputs %d + %d of %lld columns", p.first, p.n_out, (long long)n_c);
   CHECK(!p.cycle || (p.cycle->dim[1] == n_c && p.phase), "cycle %s of %lld columns", tensor_shape_text(p.cycle),
         (long long)n_c);
+  CHECK(!p.keep || tensor_count(p.keep) == p.horizon, "keep %s of horizon %d", tensor_shape_text(p.keep), p.horizon);
   p.y = tape_tensor(tape, tape_real(tape), n_seq, n_all / n_seq);
   window_denorm_fwd(tape->device, &p);
-  const bool needs_grad =
-      tape->recording && (p.x->needs_grad || (p.linear && p.linear->needs_grad) || (p.cycle && p.cycle->needs_grad));
+  const bool needs_grad = tape->recording && (p.x->needs_grad || (p.linear && p.linear->needs_grad) ||
+                                              (p.cycle && p.cycle->needs_grad) || (p.keep && p.keep->needs_grad));
   tape_mark_output(p.y, needs_grad);
   if (needs_grad) TAPE_RECORD(tape, rule, p);
   return p.y;

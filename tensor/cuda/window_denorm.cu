@@ -1,5 +1,5 @@
-/* window_denorm: y = (x + linear + cycle) std + mean (WindowDenorm in tensor/kernels.h);  dx, dlinear += dy std;
- * dcycle[(phase + length + h) mod W, first + j] += dy std, windows in order, a thread an element. */
+/* window_denorm: y = (x + linear + cycle) std + keep mean (WindowDenorm in tensor/kernels.h);  dx, dlinear += dy std;
+ * dcycle[(phase + length + h) mod W, first + j] += dy std, dkeep[h] += dy mean, windows in order, a thread an element. */
 #include "tensor/cuda/cuda.h"
 
 struct Window {
@@ -26,14 +26,14 @@ static __device__ bool forecast_of(Window w, Forecast *f) {
 }
 static __device__ int64_t column_of(Window w, Forecast f) { return (f.h * w.n_out + f.j) * w.n_q + f.q; }
 
-static __global__ void forward(Window w, const int32_t *phase, Rows x, Rows linear, Rows cycle, Rows mean, Rows std,
-                               Rows y) {
+static __global__ void forward(Window w, const int32_t *phase, Rows x, Rows linear, Rows cycle, Rows keep,
+                               Rows mean, Rows std, Rows y) {
   Forecast f;
   if (!forecast_of(w, &f)) return;
   const int64_t c = w.first + f.j;
   float value = x.get(f.row, f.col);
   if (cycle) value += cycle.get((global_load(phase + f.s) + w.length + f.h) % w.n_cycle, c);
-  value = value * std.get(f.s, c) + mean.get(f.s, c);
+  value = value * std.get(f.s, c) + keep.get_or(0, f.h, 1) * mean.get(f.s, c);
   if (linear) value += linear.get(f.row, f.col) * std.get(f.s, c);
   y.put(f.s, column_of(w, f), value);
 }
@@ -61,9 +61,19 @@ static __global__ void backward_cycle(Window w, const int32_t *phase, Rows std, 
   dcycle.put(place, w.first + j, sum);
 }
 
+static __global__ void backward_keep(Window w, Rows mean, Rows dy, Rows dkeep) {
+  const int64_t h = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (h >= w.horizon) return;
+  float sum = 0;
+  for (int64_t s = 0; s < w.n_seq; s++)
+    for (int64_t j = 0; j < w.n_out; j++)
+      for (int64_t q = 0; q < w.n_q; q++) sum += dy.get(s, (h * w.n_out + j) * w.n_q + q) * mean.get(s, w.first + j);
+  dkeep.add(0, h, sum);
+}
+
 KERNEL_FWD(window_denorm, WindowDenorm) {
   LAUNCH(forward, blocks_of(tensor_count(p->y), 128), 128, 0, window_of(p), ints_of(p->phase), rows_of(p->x),
-         rows_of(p->linear), rows_of(p->cycle), rows_of(p->mean), rows_of(p->std), rows_of(p->y));
+         rows_of(p->linear), rows_of(p->cycle), rows_of(p->keep), rows_of(p->mean), rows_of(p->std), rows_of(p->y));
 }
 
 KERNEL_BWD(window_denorm, WindowDenorm) {
@@ -73,4 +83,6 @@ KERNEL_BWD(window_denorm, WindowDenorm) {
   if (p->dcycle)
     LAUNCH(backward_cycle, blocks_of(w.n_cycle * w.n_out, 64), 64, 0, w, ints_of(p->phase), rows_of(p->std),
            rows_of(p->dy), rows_of(p->dcycle));
+  if (p->dkeep)
+    LAUNCH(backward_keep, blocks_of(w.horizon, 64), 64, 0, w, rows_of(p->mean), rows_of(p->dy), rows_of(p->dkeep));
 }

@@ -13,7 +13,7 @@
 #include "train/config/config.h"
 #include "train/gradient.h"
 
-enum { N_SEQ = 2, LENGTH = 70, N_PROMPT = 9, N_DECODED = 3, MAX_SETS = 16 };
+enum { N_SEQ = 2, LENGTH = 70, N_PROMPT = 9, N_DECODED = 3, MAX_SETS = 20 };
 
 typedef struct Case {
   const char *name, *sets[MAX_SETS];
@@ -33,7 +33,7 @@ static const Case CASES[] = {
       "model.attn_cfg.num_heads_kv=2", "model.attn_cfg.rotary_emb_dim=8", "model.d_intermediate=96"},
      false},
     {"forecaster",
-     {SMALL, FORECAST, "model.revin=true", "model.cycle=7", "model.dropout=0.2", "optim.kind=sgd"},
+     {SMALL, FORECAST, "model.revin=true", "model.revert=true", "model.cycle=7", "model.dropout=0.2", "optim.kind=sgd"},
      false},
     {"forecaster of quantiles",
      {SMALL, FORECAST, "model.loss=quantile", "model.linear=true", "model.bidirectional=true"},

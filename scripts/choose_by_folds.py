@@ -2,18 +2,21 @@
 """Chooses a forecaster by rolling folds through time, without sight of a test part (docs/forecasting.md).
 
     choose_by_folds.py ETTh1.csv --aspis build/aspis --out runs/folds [--ablate] [--rows 11520] [--draws 60] [--set KEY=VALUE]
+                       [--settings FILE.json] [--jobs 1]
 
-Fold k trains on the first rows of the file and is scored on the `--window` rows behind them. Settings are drawn from SPACE and
-scored by the mean over folds of MSE / MSE of ridge regression on the same windows:
-    all draws on the second and fourth fold, seed 1; the best third on all folds; the best three with seeds 2 and 3, too.
+Fold k trains on the first rows of the file and is scored on the `--window` rows behind them. Settings are drawn from SPACE, or
+those of a file: [{key: value}, ..]. They are scored by the mean over folds of MSE / MSE of ridge regression on the same windows:
+    all of them on the second and fourth fold, seed 1; the best third on all folds; the best three with seeds 2 and 3, too.
 The lowest mean over folds and seeds is the choice. What was run already is read from OUT/scores.jsonl and not run again, so a
-search that was cut short goes on."""
+search that was cut short goes on; OUT belongs to one list of settings, to whose end more may be added."""
 import argparse
 import json
 import os
 import random
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 FOLDS, FIRST_HALF = 4, (1, 3)
 HORIZON = 96
@@ -42,8 +45,9 @@ def draw(n):
 
 def sets(setting):
     """The setting as keys of the config."""
-    keys = {k: v for k, v in setting.items() if k != "patch"}
-    keys["model.patch_len"], keys["model.stride"] = setting["patch"]
+    keys = {k: v for k, v in setting.items() if k not in ("patch", "passes")}
+    if "patch" in setting:
+        keys["model.patch_len"], keys["model.stride"] = setting["patch"]
     return [f"{k}={v}" for k, v in keys.items()]
 
 
@@ -58,24 +62,25 @@ class Search:
                     self.scores[run["setting"], run["fold"], run["seed"]] = run["score"]
         with open(args.csv) as f:
             self.lines = f.readlines()[: args.rows + 1]
-        self.settings, self.written = draw(args.draws), set()
+        self.settings, self.lock = draw(args.draws), threading.Lock()
+        if args.settings:
+            with open(args.settings) as f:
+                self.settings = json.load(f)
+        for k in range(FOLDS):
+            n_train, path = self.fold(k)
+            with open(path, "w") as f:
+                f.writelines(self.lines[: n_train + args.window + 1])
 
     def fold(self, k):
         """-> rows to train on, and the file with them and those to score."""
-        n_train = self.args.rows - (FOLDS - k) * self.args.window
-        path = os.path.join(self.args.out, f"fold{k}.csv")
-        if k not in self.written:
-            with open(path, "w") as f:
-                f.writelines(self.lines[: n_train + self.args.window + 1])
-            self.written.add(k)
-        return n_train, path
+        return self.args.rows - (FOLDS - k) * self.args.window, os.path.join(self.args.out, f"fold{k}.csv")
 
     def score(self, i, k, seed):
         if (i, k, seed) in self.scores:
             return self.scores[i, k, seed]
         n_train, path = self.fold(k)
         n_all = n_train + self.args.window
-        steps = 3 * (n_train - self.args.context - HORIZON + 1) // 32
+        steps = int(self.settings[i].get("passes", 3) * (n_train - self.args.context - HORIZON + 1) // 32)
         out = os.path.join(self.args.out, f"{i}-{k}-{seed}")
         shutil.rmtree(out, ignore_errors=True)
         keys = sets(self.settings[i]) + [
@@ -91,13 +96,15 @@ class Search:
         told = json.loads(told.stdout.splitlines()[-1])
         shutil.rmtree(out)
         self.scores[i, k, seed] = told["mse"] / told["linear_mse"]
-        with open(self.path, "a") as f:
+        with self.lock, open(self.path, "a") as f:
             run = {"setting": i, "fold": k, "seed": seed, "score": self.scores[i, k, seed], "mse": told["mse"]}
             f.write(json.dumps(run | {"ridge_mse": told["linear_mse"], "keys": sets(self.settings[i])}) + "\n")
         return self.scores[i, k, seed]
 
     def best(self, candidates, folds, seeds, n):
         means = {}
+        with ThreadPoolExecutor(self.args.jobs) as pool:
+            list(pool.map(lambda run: self.score(*run), [(i, k, seed) for i in candidates for seed in seeds for k in folds]))
         for i in candidates:
             runs = [self.score(i, k, seed) for seed in seeds for k in folds]
             means[i] = sum(runs) / len(runs)
@@ -115,11 +122,13 @@ def main():
     parser.add_argument("--window", type=int, default=1440, help="rows that a fold is scored on")
     parser.add_argument("--context", type=int, default=96, help="look-back")
     parser.add_argument("--draws", type=int, default=60)
+    parser.add_argument("--settings", help="a JSON file with a list of settings to try instead of draws")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key that all settings share")
     parser.add_argument("--ablate", action="store_true", help="the identity in the mixers' place")
     search = Search(parser.parse_args())
     everything = range(FOLDS)
-    third = search.best(range(search.args.draws), FIRST_HALF, [1], search.args.draws // 3)
+    third = search.best(range(len(search.settings)), FIRST_HALF, [1], len(search.settings) // 3)
     three = search.best(third, everything, [1], 3)
     choice = search.best(three, everything, [1, 2, 3], 1)[0]
     print("chosen:", " ".join(sets(search.settings[choice])))

@@ -5,12 +5,11 @@
  * reads the state from STATE.h5 if it is there, reads the text, continues it greedily by 40 tokens and saves the state. Time and
  * memory do not depend on how much was read before. (Models without attention; with it, room is what is to be held.)
  * Build: cc streaming_state.c -laspis */
+#include <aspis.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "train/libaspis.h" /* installed: <aspis.h> */
 
 enum { ROOM = 100000, N_NEW = 40 };
 

@@ -174,6 +174,41 @@ Test(library, tells_mistakes_in_a_line_with_a_code) {
   aspis_close(model);
 }
 
+Test(library, refuses_what_was_left_out_and_what_does_not_fit_into_memory) {
+  int32_t tokens[N_TOKENS], *ids;
+  float logits[N_TOKENS * N_LOGITS];
+  char *text;
+  size_t bytes;
+  int64_t n;
+  write_model(3, tokens, logits);
+  AspisModel *model;
+  AspisState *state;
+  expect(aspis_open(NULL, NULL, &model), 2, "path: found NULL");
+  expect(aspis_open("weights", NULL, NULL), 2, "model: found NULL");
+  expect(aspis_open("weights", "f64", &model), 2, "dtype: found \"f64\", expected f32 or bf16");
+  ok(aspis_open("weights", NULL, &model), "open");
+  expect(aspis_state_new(NULL, 1, 5, &state), 2, "model: found NULL");
+  expect(aspis_state_new(model, 1, 5, NULL), 2, "state: found NULL");
+  expect(aspis_state_new(model, 1, INT32_MAX, &state), 7, "weights: needs ");
+  cr_assert_null(state, "a state that was not made");
+  ok(aspis_state_new(model, 1, 5, &state), "state");
+  expect(aspis_read(NULL, 0, tokens, 1, logits), 2, "state: found NULL");
+  expect(aspis_read(state, 0, NULL, 1, logits), 2, "tokens: found NULL");
+  expect(aspis_read_embedded(state, 0, NULL, 1, logits), 2, "vectors: found NULL");
+  expect(aspis_step(NULL, tokens, logits), 2, "state: found NULL");
+  expect(aspis_step(state, NULL, logits), 2, "tokens: found NULL");
+  expect(aspis_state_copy(NULL, 0, state, 0), 2, "state: found NULL");
+  expect(aspis_state_save(NULL, "s.h5"), 2, "state: found NULL");
+  expect(aspis_state_save(state, NULL), 2, "path: found NULL");
+  expect(aspis_state_load(state, NULL), 2, "path: found NULL");
+  expect(aspis_hidden(NULL, tokens, 1, logits), 2, "model: found NULL");
+  expect(aspis_hidden(model, NULL, 1, logits), 2, "tokens: found NULL");
+  expect(aspis_hidden(model, tokens, 1, NULL), 2, "hidden: found NULL");
+  expect(aspis_encode(NULL, "a", 1, &ids, &n), 2, "model: found NULL");
+  expect(aspis_decode(NULL, tokens, 1, &text, &bytes), 2, "model: found NULL");
+  aspis_state_free(state), aspis_close(model);
+}
+
 Test(library, begins_a_prompt_with_what_the_tokenizer_puts_before_a_text) {
   int32_t tokens[N_TOKENS], *ids;
   float logits[N_TOKENS * N_LOGITS];
@@ -190,6 +225,12 @@ Test(library, begins_a_prompt_with_what_the_tokenizer_puts_before_a_text) {
   aspis_free(ids);
   ok(aspis_encode_prompt(model, "ba", 2, &ids, &n), "prompt");
   cr_assert(n == 3 && ids[0] == 2 && ids[1] == 1 && ids[2] == 0, "a prompt: %lld tokens", (long long)n);
+  char *text;
+  size_t bytes;
+  expect(aspis_decode(model, ids, -1, &text, &bytes), 2, "found -1 tokens");
+  expect(aspis_decode(model, ids, 1, NULL, &bytes), 2, "text: found NULL");
+  expect(aspis_encode_prompt(model, NULL, 2, &ids, &n), 2, "text: found NULL");
+  expect(aspis_encode(model, "ba", 2, &ids, NULL), 2, "n: found NULL");
   aspis_free(ids);
   aspis_close(model);
 }

@@ -42,7 +42,15 @@ static int tell(Status status) {
   return code;
 }
 
+/* A foreign function interface makes NULL of whatever its caller forgot. */
+static Status need(const void *argument, const char *name) {
+  return argument ? STATUS_OK : status_fail(CODE_USAGE, "%s: found NULL", name);
+}
+
 static Status open_model(AspisModel *model, const char *path, const char *dtype) {
+  TRY(need(path, "path"));
+  if (dtype && strcmp(dtype, "f32") != 0 && strcmp(dtype, "bf16") != 0)
+    return status_fail(CODE_USAGE, "dtype: found \"%s\", expected f32 or bf16", dtype);
   char *set = dtype ? base_format("dtype=%s", dtype) : NULL;
   const char *sets[] = {set};
   Status status = open_find(&model->open, path, NULL, sets, dtype ? 1 : 0);
@@ -55,6 +63,7 @@ static Status open_model(AspisModel *model, const char *path, const char *dtype)
 }
 
 EXPORT int aspis_open(const char *path, const char *dtype, AspisModel **model) {
+  if (!model) return tell(need(model, "model"));
   *model = NULL;
   AspisModel *opened = base_zalloc(sizeof *opened);
   Status status = open_model(opened, path, dtype);
@@ -86,6 +95,11 @@ static Status open_device(const AspisModel *model, PlanPass *pass, const void *s
   pass(model->open.model, &dry, config->dtype, shape);
   const DeviceSizes sizes = {dry.weights.peak_bytes, dry.step.peak_bytes, dry.scratch.peak_bytes};
   device_close(&dry);
+  const size_t bytes = sizes.weights_bytes + sizes.step_bytes + sizes.scratch_bytes,
+               available = plan_memory_available(config->device);
+  if (bytes > available)
+    return status_fail(CODE_MEMORY, "%s: needs %s, %s are available", model->open.path,
+                       format_bytes((double)bytes).text, format_bytes((double)available).text);
   return device_open(device, config->device, F32, sizes);
 }
 
@@ -99,6 +113,7 @@ static void plan_state(Model *model, Device *dry, Dtype act, const void *shape) 
 }
 
 static Status open_state(AspisState *state, int n_seq, int64_t room) {
+  TRY(need(state->model, "model"));
   Model *model = state->model->open.model;
   const bool grows = model_state_grows(model);
   if (n_seq < 1 || n_seq > MOST_SEQUENCES)
@@ -114,6 +129,7 @@ static Status open_state(AspisState *state, int n_seq, int64_t room) {
 }
 
 EXPORT int aspis_state_new(AspisModel *model, int n_seq, int64_t room, AspisState **state) {
+  if (!state) return tell(need(state, "state"));
   *state = NULL;
   AspisState *opened = base_zalloc(sizeof *opened);
   opened->model = model;
@@ -138,6 +154,7 @@ static int64_t n_read(const AspisState *state, int64_t s) {
 }
 
 static Status check_sequence(const AspisState *state, int s) {
+  TRY(need(state, "state"));
   if (s >= 0 && s < state->decoder.state.n_seq) return STATUS_OK;
   return status_fail(CODE_USAGE, "sequence %d: expected 0 to %lld", s, (long long)state->decoder.state.n_seq - 1);
 }
@@ -150,6 +167,7 @@ static Status check_room(const AspisState *state, int64_t s, int64_t n) {
 }
 
 static Status check_tokens(const AspisModel *model, const int32_t *tokens, int64_t n) {
+  TRY(need(tokens, "tokens"));
   for (int64_t i = 0; i < n; i++)
     if (tokens[i] < 0 || tokens[i] >= aspis_vocab_size(model))
       return status_fail(CODE_DATA, "token %lld: found %d, expected 0 to %d", (long long)i, tokens[i],
@@ -172,6 +190,7 @@ EXPORT int aspis_read(AspisState *state, int s, const int32_t *tokens, int64_t n
 static Status read_vectors(AspisState *state, int s, const float *vectors, int64_t n, float *logits) {
   TRY(check_sequence(state, s));
   TRY(check_room(state, s, n));
+  TRY(need(vectors, "vectors"));
   decoder_read_embedded(&state->decoder, s, vectors, n, logits);
   return STATUS_OK;
 }
@@ -181,6 +200,7 @@ EXPORT int aspis_read_embedded(AspisState *state, int s, const float *vectors, i
 }
 
 static Status step(AspisState *state, const int32_t *tokens, float *logits) {
+  TRY(need(state, "state"));
   const int64_t n_seq = state->decoder.state.n_seq;
   for (int64_t s = 0; s < n_seq; s++) TRY(check_room(state, s, 1));
   TRY(check_tokens(state->model, tokens, n_seq));
@@ -207,12 +227,17 @@ EXPORT int aspis_state_copy(AspisState *to, int s, const AspisState *from, int o
   return tell(copy_sequence(to, s, from, of));
 }
 
-EXPORT int aspis_state_save(const AspisState *state, const char *path) {
-  return tell(
-      state_file_save(path, state->model->open.model, (Device *)(uintptr_t)&state->device, &state->decoder.state));
+static Status save_state(const AspisState *state, const char *path) {
+  TRY(need(state, "state"));
+  TRY(need(path, "path"));
+  return state_file_save(path, state->model->open.model, (Device *)(uintptr_t)&state->device, &state->decoder.state);
 }
 
+EXPORT int aspis_state_save(const AspisState *state, const char *path) { return tell(save_state(state, path)); }
+
 static Status load_state(AspisState *state, const char *path) {
+  TRY(need(state, "state"));
+  TRY(need(path, "path"));
   const Model *model = state->model->open.model;
   const int64_t n_seq = state->decoder.state.n_seq;
   StateBatch batch;
@@ -248,6 +273,8 @@ static void plan_hidden(Model *model, Device *dry, Dtype act, const void *shape)
 }
 
 static Status read_hidden(AspisModel *model, const int32_t *tokens, int64_t n, float *out) {
+  TRY(need(model, "model"));
+  TRY(need(out, "hidden"));
   if (n < 1 || n > INT32_MAX) return status_fail(CODE_USAGE, "found %lld tokens, expected at least 1", (long long)n);
   TRY(check_tokens(model, tokens, n));
   Device device;
@@ -269,12 +296,20 @@ EXPORT int aspis_hidden(AspisModel *model, const int32_t *tokens, int64_t n, flo
 /* ---- text */
 
 static Status need_tokenizer(const AspisModel *model) {
+  TRY(need(model, "model"));
   if (model->tokenizer) return STATUS_OK;
   return status_fail(CODE_USAGE, "%s: has no tokenizer", model->open.path);
 }
 
+static Status need_text(const char *text, int32_t **tokens, const int64_t *n) {
+  TRY(need(text, "text"));
+  TRY(need(tokens, "tokens"));
+  return need(n, "n");
+}
+
 static Status encode(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
   TRY(need_tokenizer(model));
+  TRY(need_text(text, tokens, n));
   return tokenizer_encode(model->tokenizer, "text", text, bytes, tokens, n);
 }
 
@@ -285,6 +320,7 @@ EXPORT int aspis_encode(const AspisModel *model, const char *text, size_t bytes,
 static Status encode_prompt(const AspisModel *model, const char *text, size_t bytes, int32_t **tokens, int64_t *n) {
   int n_before;
   TRY(need_tokenizer(model));
+  TRY(need_text(text, tokens, n));
   if (!model->open.config.data.special_tokens)
     return tokenizer_encode(model->tokenizer, "text", text, bytes, tokens, n);
   return tokenizer_encode_prompt(model->tokenizer, "text", text, bytes, tokens, n, &n_before);
@@ -296,6 +332,10 @@ EXPORT int aspis_encode_prompt(const AspisModel *model, const char *text, size_t
 
 static Status decode(const AspisModel *model, const int32_t *tokens, int64_t n, char **text, size_t *bytes) {
   TRY(need_tokenizer(model));
+  TRY(need(tokens, "tokens"));
+  TRY(need(text, "text"));
+  TRY(need(bytes, "bytes"));
+  if (n < 0) return status_fail(CODE_USAGE, "found %lld tokens, expected 0 or more", (long long)n);
   return tokenizer_decode(model->tokenizer, tokens, n, text, bytes);
 }
 

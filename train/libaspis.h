@@ -8,7 +8,7 @@
  *   for (...) token = ..., aspis_step(state, &token, logits);  one token after the other
  *
  * Every call that can fail returns 0, or one of the program's exit codes (2 wrong argument, 3 data, 4 model, 7 memory), and leaves
- * one line in aspis_error. Nothing exits or prints. Calls on different states may run at the same time, also where the states are
+ * one line in aspis_error; NULL for what is not said to take it is a wrong argument. Nothing exits or prints. Calls on different states may run at the same time, also where the states are
  * of one model; one state is one thread's at a time. A model outlives its states.
  * Work is shared out to OpenMP's threads; a program that wants single steps to be fast sets OMP_WAIT_POLICY=passive and
  * GOMP_SPINCOUNT=8000 before it starts, as aspis does for itself. Signal handlers of a program must run on a stack of their own
@@ -46,7 +46,7 @@ void aspis_state_free(AspisState *state); /* NULL: nothing */
 int aspis_read(AspisState *state, int s, const int32_t *tokens, int64_t n, float *logits);
 /* The same of n vectors (n, d_model) in place of the tokens' embeddings. */
 int aspis_read_embedded(AspisState *state, int s, const float *vectors, int64_t n, float *logits);
-/* Every sequence reads one token: tokens (n_seq) -> logits (n_seq, aspis_n_logits). */
+/* Every sequence reads one token: tokens (n_seq) -> logits (n_seq, aspis_n_logits), or NULL. */
 int aspis_step(AspisState *state, const int32_t *tokens, float *logits);
 /* Sequence s of `to` becomes sequence `of` of `from`, a state of the same model; from NULL: it has read nothing. */
 int aspis_state_copy(AspisState *to, int s, const AspisState *from, int of);

@@ -9,6 +9,7 @@
 #include "train/dist/zero.h"
 #include "train/evaluate.h"
 #include "train/format.h"
+#include "train/sample.h"
 
 /* What a step writes, of passes that write as much as `pass_bytes` each. */
 static size_t step_written(const GradientShape *gradient, int64_t length, size_t pass_bytes) {
@@ -16,6 +17,20 @@ static size_t step_written(const GradientShape *gradient, int64_t length, size_t
   const int64_t n_passes = (int64_t)gradient_n_parts(gradient) * (part_size / gradient->micro_batch_size) *
                            (gradient->segment ? length / gradient->segment : 1);
   return (size_t)n_passes * pass_bytes + GRAPH_WRITE_ALIGN; /* and its StepNumbers */
+}
+
+PlanShape plan_training(const Config *config, const Dataset *dataset) {
+  double chance;
+  return (PlanShape){.train_length = dataset_max_length(dataset, PART_TRAIN),
+                     .eval_length = dataset_max_length(dataset, PART_VAL),
+                     .train_rows = dataset_n_rows(dataset, PART_TRAIN),
+                     .eval_rows = dataset_n_rows(dataset, PART_VAL),
+                     .train_run = dataset_max_run(dataset, PART_TRAIN),
+                     .eval_run = dataset_max_run(dataset, PART_VAL),
+                     .train_pieces = dataset_max_pieces(dataset, PART_TRAIN),
+                     .eval_pieces = dataset_max_pieces(dataset, PART_VAL),
+                     .eval_logits = dataset_scores_last(dataset, &chance),
+                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
 }
 
 /* Few pieces may be cut finer by a kernel, and then take more of its memory than many: every number of them up to this many is

@@ -33,6 +33,8 @@ typedef struct Plan {
   int64_t n_params;
 } Plan;
 
+/* What training on this data asks for: its sequences, rows and pieces, evaluations and samples. Ranks are the caller's. */
+PlanShape plan_training(const Config *config, const Dataset *dataset);
 /* Peaks for a resolved gradient shape. vocab_size is in config->model already. Fails as device_open does. */
 Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan);
 /* Resolves virtual_ranks (length 512-token rule of the config reference) and micro_batch_size: the smallest divisor of a

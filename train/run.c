@@ -19,7 +19,6 @@
 #include "train/format.h"
 #include "train/open.h"
 #include "train/resolve.h"
-#include "train/sample.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -106,20 +105,8 @@ static void forget_forecasts(const Run *run) {
 
 static Status open_model(Run *run) {
   Config *config = run->config;
-  double chance;
-  int64_t train_length = dataset_max_length(run->dataset, PART_TRAIN);
-  PlanShape shape = {.train_length = train_length,
-                     .eval_length = dataset_max_length(run->dataset, PART_VAL),
-                     .train_rows = dataset_n_rows(run->dataset, PART_TRAIN),
-                     .eval_rows = dataset_n_rows(run->dataset, PART_VAL),
-                     .train_run = dataset_max_run(run->dataset, PART_TRAIN),
-                     .eval_run = dataset_max_run(run->dataset, PART_VAL),
-                     .train_pieces = dataset_max_pieces(run->dataset, PART_TRAIN),
-                     .eval_pieces = dataset_max_pieces(run->dataset, PART_VAL),
-                     .eval_logits = dataset_scores_last(run->dataset, &chance),
-                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0,
-                     .n_ranks = run->dist->size,
-                     .rank = run->dist->rank};
+  PlanShape shape = plan_training(config, run->dataset);
+  shape.n_ranks = run->dist->size, shape.rank = run->dist->rank;
   TRY(plan_make(config, &shape, run->memory_bytes, &run->plan));
   TRY(dist_fits(run->dist, run->plan.gradient.virtual_ranks));
   /* The resolved config says what was resolved: a resumed run's must be the same text. */
@@ -133,7 +120,7 @@ static Status open_model(Run *run) {
              config->train.zero);
   params_alloc(&run->model->params, &run->device, config->dtype, true, gradient_n_spare(&run->plan.gradient));
   run->model->dropout_seed = config->seed;
-  run->batch = batch_make(&config->model, config->train.batch_size, train_length, shape.train_pieces);
+  run->batch = batch_make(&config->model, config->train.batch_size, shape.train_length, shape.train_pieces);
   if (shape.train_rows > 0) {
     run->carry = base_alloc(sizeof *run->carry);
     *run->carry = carry_open(run->model, &run->device, shape.train_rows, shape.train_run);

@@ -192,6 +192,24 @@ static bool needs_data(const Config *config) {
 
 /* The vocabulary and lengths come from the data where it is there; a text that is not there yet is planned for by the
  * tokenizer's size. */
+static Status find_shape(Config *config, PlanShape *shape) {
+  Dataset *dataset;
+  Status opened = dataset_open(&config->data, config->seed, NULL, &dataset);
+  if (opened.code == CODE_OK) {
+    TRY_OR(config_fit_data(config, dataset), dataset_close(dataset));
+    *shape = plan_training(config, dataset);
+    dataset_close(dataset);
+    return STATUS_OK;
+  }
+  if (needs_data(config)) return opened;
+  status_clear(&opened);
+  const int64_t length = sequence_length(config);
+  *shape = (PlanShape){.train_length = length,
+                       .eval_length = length,
+                       .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0};
+  return STATUS_OK;
+}
+
 static Status plan_config(Config *config, const Command *command) {
   size_t memory = plan_memory_available(config->device);
   TRY(read_bytes(command, "device-memory", &memory));
@@ -201,31 +219,11 @@ static Status plan_config(Config *config, const Command *command) {
   if (n_ranks & (n_ranks - 1))
     return status_fail(CODE_USAGE, "--ranks: found %lld, expected a power of two", (long long)n_ranks);
   if (command_has(command, "network")) TRY(read_cluster(command, &cluster));
-  const int64_t length = sequence_length(config);
-  PlanShape shape = {.train_length = length,
-                     .eval_length = length,
-                     .sample_length = config->train.sample_every > 0 ? sample_max_length(config) : 0,
-                     .n_ranks = (int)n_ranks};
-  Dataset *dataset = NULL;
-  Status opened = dataset_open(&config->data, config->seed, NULL, &dataset);
-  double chance;
-  if (dataset) {
-    TRY_OR(config_fit_data(config, dataset), dataset_close(dataset));
-    shape.train_length = dataset_max_length(dataset, PART_TRAIN);
-    shape.eval_length = dataset_max_length(dataset, PART_VAL);
-    shape.train_rows = dataset_n_rows(dataset, PART_TRAIN);
-    shape.eval_rows = dataset_n_rows(dataset, PART_VAL);
-    shape.train_run = dataset_max_run(dataset, PART_TRAIN);
-    shape.eval_run = dataset_max_run(dataset, PART_VAL);
-    shape.train_pieces = dataset_max_pieces(dataset, PART_TRAIN);
-    shape.eval_pieces = dataset_max_pieces(dataset, PART_VAL);
-    shape.eval_logits = dataset_scores_last(dataset, &chance);
-  } else if (needs_data(config)) return opened;
-  status_clear(&opened);
+  PlanShape shape;
+  TRY(find_shape(config, &shape));
+  shape.n_ranks = (int)n_ranks;
   Plan plan;
-  Status status = plan_make(config, &shape, memory, &plan);
-  if (dataset) dataset_close(dataset);
-  TRY(status);
+  TRY(plan_make(config, &shape, memory, &plan));
   if (!command_has(command, "network") && plan.gradient.virtual_ranks % n_ranks != 0)
     return status_fail(CODE_USAGE, "--ranks: found %lld, expected a divisor of train.virtual_ranks = %d",
                        (long long)n_ranks, plan.gradient.virtual_ranks);

@@ -1,6 +1,5 @@
 /* arena: see arena.h. Under AddressSanitizer every allocation is followed by a poisoned gap and rewound memory is
  * poisoned, so that an overrun inside the arena is caught like one on the heap. */
-#define _DEFAULT_SOURCE /* MAP_ANONYMOUS, MAP_NORESERVE */
 #include "tensor/arena.h"
 
 #include <errno.h>

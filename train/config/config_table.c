@@ -18,7 +18,6 @@ _Static_assert(offsetof(OptimConfig, beta2) == offsetof(OptimConfig, beta1) + si
 #define TO_INFINITY(a) .low = (a), .high = INFINITY, .infinite = true
 #define ONE_OF(names) .choices = names
 #define OR_FILE(names, glob) .choices = names, .files = glob
-#define BUT_NOT(names, others) .choices = names, .not_built = others
 #define OR(text, ...) .word = text, __VA_ARGS__
 #define COUNTED(field, ...) .count_offset = offsetof(Config, field), __VA_ARGS__
 #define KEY(name, type, field, otherwise, limits, text)                                                                \

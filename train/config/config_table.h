@@ -27,11 +27,10 @@ typedef struct Key {
   const char *help;
   double low, high; /* of numbers, ends included unless open */
   bool low_open, high_open, infinite;
-  const char *choices;   /* "a|b"; NULL: free */
-  const char *files;     /* a glob: besides the choices, names of files */
-  const char *not_built; /* values (globs) that are known but not built */
-  const char *word;      /* stands for 0, or for no text */
-  size_t count_offset;   /* of a list's length */
+  const char *choices; /* "a|b"; NULL: free */
+  const char *files;   /* a glob: besides the choices, names of files */
+  const char *word;    /* stands for 0, or for no text */
+  size_t count_offset; /* of a list's length */
 } Key;
 
 extern const Key config_keys[];

@@ -176,22 +176,9 @@ static ReadField *const readers[] = {
     [KIND_PAIR] = read_pair,     [KIND_BOOL] = read_bool, [KIND_ENUM] = read_enum,
 };
 
-/* True when the node is one of the values that are known but not built. */
-static bool is_not_built(const Key *key, const YamlNode *node) {
-  bool found = false;
-  if (node->kind != YAML_SCALAR || !key->not_built) return false;
-  char *patterns = base_strdup(key->not_built), *rest = NULL;
-  for (char *one = strtok_r(patterns, "|", &rest); one; one = strtok_r(NULL, "|", &rest))
-    found |= !fnmatch(one, node->text, 0);
-  free(patterns);
-  return found;
-}
-
 char *key_read(const Key *key, const YamlNode *node, Config *config) {
   if (readers[key->kind](key, node, config)) return NULL;
-  char *found = yaml_tree_found(node);
-  bool not_built = is_not_built(key, node);
-  char *text = base_format("found %s%s", found, not_built ? ", which is not built in this version" : "");
+  char *found = yaml_tree_found(node), *text = base_format("found %s", found);
   free(found);
   return text;
 }

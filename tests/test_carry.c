@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "optim/optim.h"
 #include "tensor/rng.h"
 #include "tests/support/dataset.h"
 #include "tests/support/subject.h"

@@ -11,7 +11,6 @@
 #include "tests/support/rundir.h"
 #include "train/forecast/forecast_record.h"
 #include "train/report/report.h"
-#include "train/report/svg.h"
 #include "train/report/svg_axis.h"
 
 /* A record of one column and two windows, eight rows of look-back each: the truth of row r is r, the forecast is off by

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/bpe.h"
 #include "data/shards.h"
 #include "data/tokenizer.h"
 #include "tensor/rng.h"

@@ -17,7 +17,6 @@
 #include "train/dist/zero.h"
 #include "train/forecast/forecast_record.h"
 #include "train/format.h"
-#include "train/open.h"
 #include "train/resolve.h"
 
 #ifdef _OPENMP

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/gradient.h"
+#include "train/batch.h"
 #include "train/state_file.h"
 
 typedef struct Tokens {

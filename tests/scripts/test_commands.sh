@@ -80,6 +80,8 @@ done
 cmp narrow-weights/model.safetensors narrow-still-weights/model.safetensors || fail "masters were rounded on the way"
 echo "ok: bf16"
 
+refused 2 'weights: weights say nothing of data: expected --config CONFIG' "$aspis" eval weights
+refused 2 'expected --config CONFIG, or --set data.kind=text' "$aspis" eval weights --set data.path=[text.txt]
 refused 2 '--force' "$aspis" convert run weights
 rm weights/config.json
 refused 2 'model.safetensors' "$aspis" convert run weights

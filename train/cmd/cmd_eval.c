@@ -96,15 +96,27 @@ static Status evaluate_open(OpenModel *open, const Command *command) {
   return status;
 }
 
+/* A run's data is in its config; weights have none, and no other data than what is named will do. */
+static Status check_data(const OpenModel *open, const Command *command, const char *const *sets, int n_sets) {
+  bool named = open->is_checkpoint || command_has(command, "config");
+  for (int i = 0; i < n_sets; i++) named |= strncmp(sets[i], "data.kind=", 10) == 0;
+  if (named) return STATUS_OK;
+  return status_fail(
+      CODE_USAGE,
+      "%s: weights say nothing of data: expected --config CONFIG, or --set data.kind=text --set data.path=[...]",
+      open->path);
+}
+
 static Status cmd_eval(const Command *command) {
   const char **sets;
   int n_sets = command_all(command, "set", &sets);
   OpenModel open;
   Status status = open_find(&open, command->args[0], command_text(command, "config", NULL), sets, n_sets);
-  free(sets);
-  TRY(status);
+  TRY_OR(status, free(sets));
   resolve_warn(open.passed_over);
-  status = evaluate_open(&open, command);
+  status = check_data(&open, command, sets, n_sets);
+  free(sets);
+  if (status.code == CODE_OK) status = evaluate_open(&open, command);
   open_close(&open);
   return status;
 }

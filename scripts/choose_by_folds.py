@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--ablate", action="store_true", help="the identity in the mixers' place")
     search = Search(parser.parse_args())
     everything = range(FOLDS)
-    third = search.best(range(len(search.settings)), FIRST_HALF, [1], len(search.settings) // 3)
+    third = search.best(range(len(search.settings)), FIRST_HALF, [1], max(1, len(search.settings) // 3))
     three = search.best(third, everything, [1], 3)
     choice = search.best(three, everything, [1, 2, 3], 1)[0]
     print("chosen:", " ".join(sets(search.settings[choice])))

@@ -18,7 +18,7 @@ constexpr size_t WORKSPACE_BYTES = (size_t)32 << 20;
 /* What a plan depends on; compared as bytes, so made of what has no gaps. */
 struct Shape {
   int64_t m, n, k, lda, ldb, ldc;
-  uint32_t align_a, align_b, align_c, align_bias, flags, nothing;
+  uint32_t align_a, align_b, align_c, align_bias, flags, nothing; /* align_bias 0: there is none */
 };
 struct Plan {
   Shape shape;
@@ -26,7 +26,7 @@ struct Plan {
   cublasLtMatrixLayout_t a, b, c;
   cublasLtMatmulAlgo_t algorithm;
 };
-constexpr uint32_t FLAG_A_T = 1, FLAG_B_T = 2, FLAG_BF16 = 4, FLAG_C_BF16 = 8, FLAG_ADDS = 16, FLAG_BIAS = 32;
+constexpr uint32_t FLAG_A_T = 1, FLAG_B_T = 2, FLAG_BF16 = 4, FLAG_C_BF16 = 8, FLAG_ADDS = 16;
 constexpr int MOST_PLANS = 256;
 
 static cublasLtHandle_t handle;
@@ -129,7 +129,7 @@ void matmul(int64_t m, int64_t n, int64_t k, Factor a, Factor b, const void *bia
   shape.align_a = alignment(a.data), shape.align_b = alignment(b.data), shape.align_c = alignment(c);
   shape.align_bias = bias ? alignment(bias) : 0;
   shape.flags = (a.transposed ? FLAG_A_T : 0) | (b.transposed ? FLAG_B_T : 0) | (a.is_bf16 ? FLAG_BF16 : 0) |
-                (c_is_bf16 ? FLAG_C_BF16 : 0) | (adds ? FLAG_ADDS : 0) | (bias ? FLAG_BIAS : 0);
+                (c_is_bf16 ? FLAG_C_BF16 : 0) | (adds ? FLAG_ADDS : 0);
   if (cuda_walks((const void *)plan_of, 1, 1, WORKSPACE_BYTES, shape, a.data, b.data, bias, c, scratch)) return;
   const Plan *plan = plan_of(shape, bias);
   const float one = 1, keep = adds ? 1 : 0;

@@ -55,11 +55,21 @@ typedef struct BackendGraphs {
 } BackendGraphs;
 enum { GRAPH_WRITE_ALIGN = 256 }; /* what is written is kept in pieces, each at a multiple of this */
 
+/* Copies set aside in the backend's own memory, as things are once all that was launched so far is done, and fetched from there while
+ * later work goes on. They are taken by the thread that launches; nobody waits. */
+typedef struct BackendAside {
+  void (*take)(void *to, const void *from, size_t bytes); /* on the lane in use, from the backend's memory to it */
+  void (*taken)(void);                                    /* behind the last */
+  /* By one other thread, if wanted, until the next is taken: to the host, from where something was taken to. Waits until it is there. */
+  void (*fetch)(void *to_host, const void *from, size_t bytes);
+} BackendAside;
+
 typedef struct Backend {
   const char *name;
   const BackendMemory *memory; /* NULL: the host's */
   const BackendLanes *lanes;   /* NULL: work is done when a call returns */
   const BackendGraphs *graphs; /* NULL: there is no such thing */
+  const BackendAside *aside;   /* NULL: there is no such thing */
   const char *identity;        /* of a GPU: its name, architecture, processors and driver; else NULL */
   Dtype real;                  /* F32 or F64 */
   bool multiplies_bf16;        /* where not, BF16 is widened for products: float32's speed, less memory */

@@ -165,9 +165,8 @@ Test(config_mistakes, combinations_are_checked_with_the_fix) {
        "c.yaml:1:16: debug.fault: found \"nan_loss@3\", expected none unless debug.allow is true"},
       {"fault unknown", "debug: {allow: true, fault: fire@3}",
        "c.yaml:1:29: debug.fault: found \"fire@3\", expected KIND@STEP[,rank=R][,phase=P][,seconds=S], KIND one of "
-       "nan_loss, nan_grad, "
-       "kill, stop, slow, diverge, P one of start, data, gradient, reduce, update, compare, evaluate, save, wait, "
-       "finish"},
+       "nan_loss, nan_grad, kill, stop, slow, diverge, P one of start, data, gradient, reduce, update, compare, "
+       "evaluate, save, write, wait, finish"},
   };
   for (int i = 0; i < N_OF(cases); i++) assert_message(cases[i].text, NULL, 0, cases[i].message, cases[i].name);
 }

@@ -99,25 +99,28 @@ static Status info_save(H5File *file, const CheckpointInfo *info) {
   return STATUS_OK;
 }
 
-static Status set_save(H5File *file, const TensorSet *set, const ParamTable *params) {
+static Status set_save(H5File *file, int set, const ParamTable *params, const CheckpointSource *source) {
   for (int i = 0; i < params->n_params; i++) {
     char name[PARAM_NAME_BYTES + 16];
-    snprintf(name, sizeof name, "%s/%s", set->prefix, params->params[i]->name);
-    TRY(tensor_save(file, name, set->of(params->params[i])));
+    snprintf(name, sizeof name, "%s/%s", SETS[set].prefix, params->params[i]->name);
+    const Tensor t = source->tensor ? source->tensor(source->user, params, set, i) : *SETS[set].of(params->params[i]);
+    TRY(tensor_save(file, name, &t));
   }
   return STATUS_OK;
 }
 
-static Status kept_save(H5File *file, const CheckpointInfo *info, Device *device) {
+static Status further_save(H5File *file, const CheckpointInfo *info, const ParamTable *params,
+                           const CheckpointSource *source) {
   for (int i = 0; i < info->n_tensors; i++) {
-    const Tensor host = device_pull(device, info->tensors[i].tensor);
-    TRY(tensor_save(file, info->tensors[i].name, &host));
+    const Tensor *own = info->tensors[i].tensor;
+    const Tensor t = source->further ? source->further(source->user, own, i) : device_pull(params->device, own);
+    TRY(tensor_save(file, info->tensors[i].name, &t));
   }
   return STATUS_OK;
 }
 
-Status checkpoint_save_gathered(const char *path, const CheckpointInfo *info, const ParamTable *params,
-                                const CheckpointGather *gather) {
+Status checkpoint_save_from(const char *path, const CheckpointInfo *info, const ParamTable *params,
+                            const CheckpointSource *source) {
   const int n_sets = has_moments(params) ? N_SETS : 1;
   int64_t bytes = bytes_of(params, n_sets) + (1 << 20);
   for (int i = 0; i < info->n_tensors; i++) bytes += (int64_t)tensor_bytes(info->tensors[i].tensor);
@@ -127,17 +130,17 @@ Status checkpoint_save_gathered(const char *path, const CheckpointInfo *info, co
   const bool created = status.code == CODE_OK;
   if (created) status = info_save(file, info);
   for (int s = 0; s < n_sets; s++) {
-    if (gather->gather) gather->gather(gather->user, s);
-    if (status.code == CODE_OK) status = set_save(file, &SETS[s], params);
+    if (source->begin_set) source->begin_set(source->user, s);
+    if (status.code == CODE_OK) status = set_save(file, s, params, source);
   }
-  if (status.code == CODE_OK) status = kept_save(file, info, params->device);
+  if (status.code == CODE_OK) status = further_save(file, info, params, source);
   if (status.code == CODE_OK) return h5_commit(file);
   if (created) h5_close(file);
   return status;
 }
 
 Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params) {
-  return checkpoint_save_gathered(path, info, params, &(CheckpointGather){0});
+  return checkpoint_save_from(path, info, params, &(CheckpointSource){0});
 }
 
 /* ---- reading */

@@ -46,17 +46,21 @@ typedef struct CheckpointInfo {
 /* Frees the texts. */
 void checkpoint_info_free(CheckpointInfo *info);
 
-/* Called before a set of tensors is read of the parameters: 0 the values, 1 and 2 the moments; each once and in order,
- * also after a failure, because other ranks take part (zero.h). */
-typedef struct CheckpointGather {
-  void (*gather)(void *user, int set); /* NULL: everything is there */
+/* Where a checkpoint's tensors come from: set 0 has the values, 1 and 2 the moments. Without a function they are the table's own, and
+ * info's. A tensor is on the host, and good until the next is asked for. */
+typedef struct CheckpointSource {
+  Tensor (*tensor)(void *user, const ParamTable *params, int set, int i); /* of parameter i */
+  Tensor (*further)(void *user, const Tensor *own, int i);                /* info's i-th, shaped as that is */
+  /* Before a set; each once and in order, also after a failure, because other ranks take part (zero.h). NULL: all is there. */
+  void (*begin_set)(void *user, int set);
   void *user;
-} CheckpointGather;
+} CheckpointSource;
 
 /* Writes a checkpoint; the parameters' moments too, where they have them. Atomic: on any failure `path` is as before. */
 Status checkpoint_save(const char *path, const CheckpointInfo *info, const ParamTable *params);
-Status checkpoint_save_gathered(const char *path, const CheckpointInfo *info, const ParamTable *params,
-                                const CheckpointGather *gather);
+/* The same; of the table nothing is read but names and shapes where the source has all of the tensors. */
+Status checkpoint_save_from(const char *path, const CheckpointInfo *info, const ParamTable *params,
+                            const CheckpointSource *source);
 
 /* A file that was verified and is kept open, so that all of it can be taken without verifying it again. */
 typedef struct Checkpoint {

@@ -13,8 +13,8 @@ static const struct {
 } PHASES[N_PHASES] = {
     [PHASE_START] = {"start", false},       [PHASE_DATA] = {"data", false},     [PHASE_GRADIENT] = {"gradient", false},
     [PHASE_REDUCE] = {"reduce", true},      [PHASE_UPDATE] = {"update", false}, [PHASE_COMPARE] = {"compare", true},
-    [PHASE_EVALUATE] = {"evaluate", false}, [PHASE_SAVE] = {"save", false},     [PHASE_WAIT] = {"wait", true},
-    [PHASE_FINISH] = {"finish", false},
+    [PHASE_EVALUATE] = {"evaluate", false}, [PHASE_SAVE] = {"save", false},     [PHASE_WRITE] = {"write", false},
+    [PHASE_WAIT] = {"wait", true},          [PHASE_FINISH] = {"finish", false},
 };
 
 const char *phase_name(Phase phase) { return PHASES[phase].name; }
@@ -28,7 +28,7 @@ static const struct {
 
 const char fault_form[] =
     "KIND@STEP[,rank=R][,phase=P][,seconds=S], KIND one of nan_loss, nan_grad, kill, stop, slow, "
-    "diverge, P one of start, data, gradient, reduce, update, compare, evaluate, save, wait, finish";
+    "diverge, P one of start, data, gradient, reduce, update, compare, evaluate, save, write, wait, finish";
 
 /* "name=value" of `length` bytes, put where it belongs. */
 static bool put(Fault *fault, const char *text, size_t length) {

@@ -15,6 +15,7 @@ typedef enum Phase {
   PHASE_COMPARE,
   PHASE_EVALUATE,
   PHASE_SAVE,
+  PHASE_WRITE, /* of the file, its values being written: beside later steps where there is a snapshot (snapshot.h) */
   PHASE_WAIT,
   PHASE_FINISH,
   N_PHASES

@@ -151,19 +151,6 @@ static bool somebody_looks(const Run *run) {
   return looks;
 }
 
-/* A failed save is told and tried again at the next interval; the third in a row ends the run. */
-static Status save(Run *run, bool best, bool last, int *failures) {
-  Status status = run_save(run, best);
-  if (status.code == CODE_OK) {
-    *failures = 0;
-    return status;
-  }
-  if (++*failures >= 3 || last) return status;
-  runlog_note(run->log, "%s; training goes on, the next save is tried at the next interval", status.line);
-  status_clear(&status);
-  return STATUS_OK;
-}
-
 /* What --verbose shows: after step 2 the high-water marks must not move (a curriculum's lengths excepted), and of the sum over
  * ranks most is to be done when backward is (buckets.h). */
 static void tell_inner_figures(Run *run) {
@@ -184,7 +171,6 @@ Status loop_train(Run *run) {
   const TrainConfig *train = &run->config->train;
   double start = base_seconds(), logged_at = start;
   int64_t logged_tokens = run->tokens;
-  int save_failures = 0;
   Verdict verdict = {0};
   run->settled = run->step;
   while (run->step < train->steps && !run_is_stale(run)) {
@@ -211,11 +197,12 @@ Status loop_train(Run *run) {
         (int)dist_max(run->dist, stop_requested()); /* a signal to one rank stops all after this step */
     if (stopping) TRY(settle(run, &verdict));
     if (best || stopping || due_or_last(run->step, train->save_every, train->steps))
-      TRY(save(run, best, stopping || run->step == train->steps, &save_failures));
+      TRY(run_save(run, best, stopping || run->step == train->steps));
     if (stopping && run->step < train->steps)
       return status_fail(CODE_STOPPED, "%s: stopped after step %lld, saved in %s: continue with --resume auto",
                          stop_name(stopping), (long long)run->step, run->directory);
   }
+  TRY(run_saved(run));
   tell_replays(run);
   if (run_is_stale(run))
     runlog_note(run->log, "stopped early: no new best in %d evaluations, the last at step %lld", train->patience,

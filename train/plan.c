@@ -2,6 +2,7 @@
 #include "train/plan.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -10,6 +11,7 @@
 #include "train/evaluate.h"
 #include "train/format.h"
 #include "train/sample.h"
+#include "train/snapshot.h"
 
 /* What a step writes, of passes that write as much as `pass_bytes` each. */
 static size_t step_written(const GradientShape *gradient, int64_t length, size_t pass_bytes) {
@@ -45,6 +47,24 @@ static bool next_pieces(Batch *batch) {
   return true;
 }
 
+/* Whether rank 0 saves a checkpoint that training could go on behind: any but the last step's. */
+static bool saves_on_the_way(const TrainConfig *train) {
+  const int64_t every[] = {train->save_every, train->eval_every}; /* the best is saved, too */
+  bool saves = false;
+  for (int i = 0; i < 2; i++) saves |= every[i] > 0 && (train->steps == 0 || every[i] < train->steps);
+  return saves;
+}
+
+/* What a copy of a checkpoint takes, for plan_make to find room for. */
+static size_t wanted_snapshot(const Config *config, int rank, const Model *model, const Carry *carry) {
+  if (rank != 0 || config->train.snapshot != SNAPSHOT_AUTO || !saves_on_the_way(&config->train)) return 0;
+  int n = 0;
+  CheckpointTensor *further = carry ? carry_tensors(carry, model, &n) : NULL;
+  const size_t bytes = snapshot_bytes(&model->params, further, n);
+  free(further);
+  return bytes;
+}
+
 Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan) {
   Device device;
   TRY(device_open_dry(&device, config->device, F32));
@@ -75,6 +95,7 @@ Status plan_measure(const Config *config, const PlanShape *shape, const Gradient
     optim_judge(&model->params, &device, &(StepEvidence){.n_losses = 1});
     if (config->train.graph == GRAPH_AUTO)
       plan->graph_bytes = replay_bytes(&device, step_written(gradient, shape->train_length, pass_bytes));
+    plan->snapshot_lacks = wanted_snapshot(config, gradient->rank, model, shape->train_rows > 0 ? &carry : NULL);
   }
   if (shape->eval_length > 0) {
     plan->eval_sequences = shape->eval_sequences;
@@ -122,6 +143,12 @@ static int smallest_full_micro_batch(int part, int64_t length) {
   return part;
 }
 
+/* Shape and arenas are found without it, because they decide about bits. */
+static void fit_snapshot(Plan *plan, size_t memory_bytes) {
+  if (plan_total_bytes(plan) + plan->snapshot_lacks > memory_bytes) return;
+  plan->snapshot_bytes = plan->snapshot_lacks, plan->snapshot_lacks = 0;
+}
+
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan) {
   const TrainConfig *train = &config->train;
   GradientShape gradient = {.batch_size = train->batch_size,
@@ -146,13 +173,16 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
                          "this run needs %s, %s are available: lower train.micro_batch_size, or set "
                          "train.recompute to mixer or block",
                          format_bytes((double)plan_total_bytes(plan)).text, format_bytes((double)memory_bytes).text);
+    fit_snapshot(plan, memory_bytes);
     return STATUS_OK;
   }
   for (int micro = smallest_full_micro_batch(part, pass_length); micro >= 1; micro--) {
     if (part % micro != 0) continue;
     gradient.micro_batch_size = micro;
     TRY(plan_measure(config, shape, &gradient, plan));
-    if (plan_total_bytes(plan) <= memory_bytes) return STATUS_OK;
+    if (plan_total_bytes(plan) > memory_bytes) continue;
+    fit_snapshot(plan, memory_bytes);
+    return STATUS_OK;
   }
   return status_fail(CODE_MEMORY,
                      "this run needs %s even with micro-batches of one sequence, %s are available: "

@@ -27,6 +27,8 @@ typedef struct PlanShape {
 typedef struct Plan {
   DeviceSizes sizes;      /* exact peaks of the three arenas */
   size_t graph_bytes;     /* what steps launched as graphs take at most beside them (replay_bytes) */
+  size_t snapshot_bytes;  /* a checkpoint's copy on the device (snapshot.h), of rank 0; 0: none is wanted, or ... */
+  size_t snapshot_lacks;  /* ... there is no room for one of so many bytes */
   GradientShape gradient; /* resolved */
   int64_t eval_sequences; /* resolved */
   double flops_per_token; /* one training step, forward and backward */
@@ -39,12 +41,13 @@ PlanShape plan_training(const Config *config, const Dataset *dataset);
 Status plan_measure(const Config *config, const PlanShape *shape, const GradientShape *gradient, Plan *plan);
 /* Resolves virtual_ranks (length 512-token rule of the config reference) and micro_batch_size: the smallest divisor of a
  * part that makes 2048 tokens, or the largest below it whose plan fits into memory_bytes. So bits depend on a machine's
- * memory only where it is too small for that. CODE_MEMORY with the figures when not even 1 fits. */
+ * memory only where it is too small for that. CODE_MEMORY with the figures when not even 1 fits. A snapshot gets what is left. */
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan);
 /* Bytes this process may use on the device of a config: of a GPU what is free; of the host what the system calls available,
  * within the control group's and the process's limits. */
 size_t plan_memory_available(const char *device);
 
 static inline size_t plan_total_bytes(const Plan *plan) {
-  return plan->sizes.weights_bytes + plan->sizes.step_bytes + plan->sizes.scratch_bytes + plan->graph_bytes;
+  return plan->sizes.weights_bytes + plan->sizes.step_bytes + plan->sizes.scratch_bytes + plan->graph_bytes +
+         plan->snapshot_bytes;
 }

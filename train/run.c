@@ -18,6 +18,7 @@
 #include "train/forecast/forecast_record.h"
 #include "train/format.h"
 #include "train/resolve.h"
+#include "train/save.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -142,10 +143,9 @@ static Status start_weights(Run *run) {
   return status;
 }
 
-/* What the loop keeps of itself, by name. */
 static const char STALE[] = "n_stale";
 
-static void put_values(const Run *run, CheckpointInfo *info) {
+void run_put_values(const Run *run, CheckpointInfo *info) {
   if (run->config->train.patience == 0) return;
   CheckpointValue *value = &info->values[info->n_values++];
   snprintf(value->name, sizeof value->name, "%s", STALE);
@@ -297,6 +297,7 @@ static Status open_all(Run *run, const RunOptions *options) {
                                 1e6 * train->bucket_mb);
   if (status.code == CODE_OK) status = replicas_compare(dist, &run->model->params, run->step, run->step);
   if (status.code == CODE_OK) status = dist_agree(dist, open_record(run, options, message));
+  if (status.code == CODE_OK) run->saver = saver_open(run);
   free(message);
   return status;
 }
@@ -333,6 +334,7 @@ void run_enter(Run *run, Phase phase) {
 void run_close(Run *run) {
   watch_close(run->watch);
   buckets_close(run->buckets);
+  saver_close(run->saver);
   runlog_close(run->log);
   replay_close(run->replay);
   if (run->model) model_free(run->model);
@@ -360,7 +362,7 @@ Status run_end_with_best(Run *run) {
   if (status.code == CODE_OK) {
     runlog_note(run->log, "the run ends with its best weights, those of step %lld", (long long)info.step);
     run_evaluate(run, 0);
-    status = run_save(run, false);
+    status = run_save(run, false, true);
   }
   checkpoint_info_free(&info);
   free(path);
@@ -375,75 +377,10 @@ void run_evaluate(Run *run, int64_t n_samples) {
   dist_broadcast(run->dist, &run->last, sizeof run->last);
 }
 
-static void gather_set(void *user, int set) {
-  Run *run = user;
-  zero_gather_set(&run->model->params, run->dist, (ZeroSet)set);
-}
-
-/* Rank 0 writes what every rank has its part of; and each takes part in that as often as rank 0 asks. */
-static Status save_file(Run *run, const char *path, const CheckpointInfo *info) {
-  const bool split = params_split(&run->model->params);
-  if (split) dist_broadcast(run->dist, &(int){1}, sizeof(int));
-  return checkpoint_save_gathered(path, info, &run->model->params, &(CheckpointGather){split ? gather_set : NULL, run});
-}
-
-static Status write_checkpoint(Run *run, bool best) {
-  Config kept = *run->config;
-  /* how its state lies on ranks, goes between them and is launched is no part of a run: any number continues it, any way */
-  kept.train.zero = 0, kept.train.graph = GRAPH_AUTO, kept.train.transport = TRANSPORT_AUTO;
-  kept.train.bucket_mb = TRAIN_BUCKET_MB;
-  char *yaml = config_to_yaml(&kept), *json = model_config_to_json(&run->config->model);
-  const char *tokenizer = dataset_tokenizer_json(run->dataset);
-  CheckpointInfo info = {.step = run->step,
-                         .data_cursor = run->cursor,
-                         .tokens = run->tokens,
-                         .seed = run->config->seed,
-                         .micro_batch_size = run->plan.gradient.micro_batch_size,
-                         .virtual_ranks = run->plan.gradient.virtual_ranks,
-                         .best_loss = run->best_loss,
-                         .config_yaml = yaml,
-                         .model_json = json,
-                         .tokenizer_json = tokenizer ? base_strdup(tokenizer) : NULL,
-                         .version = ASPIS_VERSION,
-                         .commit = ASPIS_COMMIT};
-  put_values(run, &info);
-  if (run->carry) info.tensors = carry_tensors(run->carry, run->model, &info.n_tensors);
-  runlog_sync(run->log); /* metrics up to this step are on the disk before the checkpoint that promises them */
-  char *directory = base_format("%s/checkpoints", run->directory),
-       *path = checkpoint_step_path(run->directory, run->step);
-  Status status = make_directory(directory, NULL);
-  if (status.code == CODE_OK) status = save_file(run, path, &info);
-  if (status.code == CODE_OK && best) {
-    char *best_path = checkpoint_best_path(run->directory);
-    status = save_file(run, best_path, &info);
-    free(best_path);
-  }
-  if (status.code == CODE_OK) status = checkpoint_prune(run->directory, run->config->train.keep);
-  free(directory), free(path), free(yaml), free(json), free(info.tokenizer_json), free(info.tensors);
-  return status;
-}
-
 Status run_compare(Run *run) {
   if (run->compared == run->step) return STATUS_OK;
   run_enter(run, PHASE_COMPARE);
   TRY(replicas_compare(run->dist, &run->model->params, run->step, run->compared));
   run->compared = run->step;
   return STATUS_OK;
-}
-
-Status run_save(Run *run, bool best) {
-  TRY(run_compare(run));
-  if (run->carry) carry_gather(run->carry, run->model, &run->device, run->dist);
-  const bool first = dist_is_first(run->dist);
-  run_enter(run, first ? PHASE_SAVE : PHASE_WAIT);
-  Status status = STATUS_OK;
-  int asked = 0;
-  if (first) status = write_checkpoint(run, best);
-  if (params_split(&run->model->params))
-    for (;;) {
-      dist_broadcast(run->dist, &asked, sizeof asked); /* rank 0: no more */
-      if (!asked) break;
-      for (int set = 0; set < N_ZERO_SETS; set++) gather_set(run, set);
-    }
-  return dist_agree(run->dist, status);
 }

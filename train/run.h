@@ -10,6 +10,8 @@
 #include "train/fault.h"
 #include "train/plan.h"
 
+typedef struct Saver Saver; /* train/save.h */
+
 typedef struct Run {
   Config *config;  /* the caller's; vocab_size and the resolved shapes are filled in */
   char *directory; /* the run directory */
@@ -23,6 +25,7 @@ typedef struct Run {
   Dist *dist;          /* the caller's */
   Watch *watch;
   Buckets *buckets; /* NULL: a rank alone */
+  Saver *saver;
   Fault fault;
   int64_t settled;                        /* step up to which the verdicts were read (settle.h) */
   int64_t tokens_before[PARAMS_VERDICTS]; /* tokens seen before each step that was not settled */
@@ -61,8 +64,14 @@ void run_close(Run *run);
 /* Tells the watch what this rank does now, in the step after run->step; planted faults strike here. */
 void run_enter(Run *run, Phase phase);
 /* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers.
- * Only after the ranks' weights were found the same. */
-Status run_save(Run *run, bool best);
+ * Only after the ranks' weights were found the same. What became of the save before is known then; a failure to write is told, and fails
+ * only where it is the third in a row. Of this one it is known at the next save, or by run_saved, where it is written beside training
+ * (train/save.h) and not the last; any failure of the last fails. */
+Status run_save(Run *run, bool best, bool last);
+/* Waits for what is being written: for the last save. */
+Status run_saved(Run *run);
+/* What the loop keeps of itself in a checkpoint, by name. */
+void run_put_values(const Run *run, CheckpointInfo *info);
 
 /* Finds out whether the ranks' weights are the same. */
 Status run_compare(Run *run);

@@ -18,7 +18,7 @@ static Status refuse(Run *run, int64_t step, const Verdict *verdict) {
     run->cursor -= (run->step - step + 1) * run->batch.n_seq;
     run->tokens = run->tokens_before[step % PARAMS_VERDICTS];
     run->step = run->settled = step - 1;
-    Status saved = run->step > 0 ? run_save(run, false) : STATUS_OK;
+    Status saved = run->step > 0 ? run_save(run, false, true) : STATUS_OK;
     status = status_fail(CODE_NONFINITE,
                          "step %lld: %s; stopped before the update, the weights are those of step %lld%s: lower "
                          "optim.lr, or set train.nonfinite: skip",

@@ -35,46 +35,6 @@ static void memory_write(void *to, const void *from, size_t bytes) {
   if (cuda_keeps_write(to, from, bytes)) return;
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_device.stream));
 }
-/* What is large, as a checkpoint's tensors are, goes out in pieces through pinned memory, on a stream of its own: while one is
- * on its way the host takes the one before. */
-constexpr size_t PIECE = (size_t)1 << 20;
-
-static void read_pieces(char *to, const char *from, size_t bytes) {
-  static cudaStream_t out;
-  static cudaEvent_t computed, come[2];
-  static void *pinned[2];
-  if (!out) {
-    CUDA_CHECK(cudaStreamCreateWithFlags(&out, cudaStreamNonBlocking));
-    CUDA_CHECK(cudaEventCreateWithFlags(&computed, cudaEventDisableTiming));
-    for (int i = 0; i < 2; i++) {
-      CUDA_CHECK(cudaHostAlloc(&pinned[i], PIECE, cudaHostAllocDefault));
-      CUDA_CHECK(cudaEventCreateWithFlags(&come[i], cudaEventDisableTiming));
-    }
-  }
-  CUDA_CHECK(cudaEventRecord(computed, cuda_device.stream));
-  CUDA_CHECK(cudaStreamWaitEvent(out, computed, 0));
-  const size_t n = (bytes + PIECE - 1) / PIECE;
-  const auto size = [=](size_t i) { return i + 1 < n ? PIECE : bytes - i * PIECE; };
-  for (size_t i = 0; i <= n; i++) {
-    if (i < n) {
-      CUDA_CHECK(cudaMemcpyAsync(pinned[i % 2], from + i * PIECE, size(i), cudaMemcpyDeviceToHost, out));
-      CUDA_CHECK(cudaEventRecord(come[i % 2], out));
-    }
-    if (i == 0) continue;
-    CUDA_CHECK(cudaEventSynchronize(come[(i - 1) % 2]));
-    memcpy(to + (i - 1) * PIECE, pinned[(i - 1) % 2], size(i - 1));
-  }
-}
-
-void cuda_read(void *to, const void *from, size_t bytes) {
-  if (cuda_walk_ends()) return;
-  if (bytes >= 2 * PIECE) {
-    read_pieces((char *)to, (const char *)from, bytes);
-    return;
-  }
-  CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_device.stream));
-  CUDA_CHECK(cudaStreamSynchronize(cuda_device.stream));
-}
 static const BackendMemory MEMORY = {
 #ifdef __CUDACC__
     true,        false,
@@ -183,6 +143,7 @@ static const Backend *make_backend(const char *identity) {
   backend.memory = &MEMORY;
   backend.lanes = &LANES;
   backend.graphs = &cuda_graphs;
+  backend.aside = &cuda_aside;
 #include "tensor/kernels.def"
   return &backend;
 }

@@ -20,8 +20,9 @@ extern "C" {
 #include "tensor/device.h"
 }
 
-/* Copies to the host what was computed before, and waits for it; not during a capture (backend.cu). */
+/* Copies to the host what was computed before, and waits for it; not during a capture (read.cu). */
 void cuda_read(void *to_host, const void *from, size_t bytes);
+extern const BackendAside cuda_aside;
 /* During a walk: says that the work needs the host, and so is for no graph. False: there is none. During a capture: the end.
  * (graph.cu) */
 bool cuda_walk_ends();

@@ -50,7 +50,7 @@ memory() { # NAME FIFTHS [--set ...]
   taken=$(sed -nE 's/^simt: ([0-9]+) bytes of memory$/\1/p' "$name.txt")
   "$aspis" plan "$name/config.yaml" --json >"$name.json"
   field() { sed -nE "s/.*\"$1\": ([0-9]+).*/\1/p" "$name.json"; }
-  arenas=$(($(field weights_bytes) + $(field step_bytes) + $(field scratch_bytes))) graphs=$(field graph_bytes)
+  arenas=$(($(field weights_bytes) + $(field step_bytes) + $(field scratch_bytes) + $(field snapshot_bytes))) graphs=$(field graph_bytes)
   [ $(((taken - arenas) * 5)) = $((graphs * fifths)) ] && [ "$graphs" -gt 0 ] ||
     fail "$name: $taken bytes taken, $arenas of them planned for arenas, and $graphs for graphs at most"
 }

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <pthread.h>
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -152,10 +153,7 @@ void release_barrier() {
 
 void entry() {
 #ifdef __SANITIZE_ADDRESS__
-  const void *from = nullptr;
-  size_t from_bytes = 0;
-  __sanitizer_finish_switch_fiber(nullptr, &from, &from_bytes);
-  if (!scheduler_stack) scheduler_stack = from, scheduler_stack_bytes = from_bytes; /* which starts the first fiber */
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
   for (;;) { /* a fiber is made once and runs a thread of every block to come */
     block.body();
@@ -165,6 +163,20 @@ void entry() {
     leave();
   }
 }
+
+#ifdef __SANITIZE_ADDRESS__
+/* The scheduler is on the stack of whichever of the host's threads runs the kernel. */
+void find_scheduler() {
+  thread_local void *stack;
+  thread_local size_t bytes;
+  pthread_attr_t attributes;
+  if (!stack && pthread_getattr_np(pthread_self(), &attributes) == 0) {
+    pthread_attr_getstack(&attributes, &stack, &bytes);
+    pthread_attr_destroy(&attributes);
+  }
+  scheduler_stack = stack, scheduler_stack_bytes = bytes;
+}
+#endif
 
 /* Runs threads until none can go on. */
 void run_threads() {
@@ -176,6 +188,7 @@ void run_threads() {
   }
   Thread *first = draw_ready();
 #ifdef __SANITIZE_ADDRESS__
+  find_scheduler();
   __sanitizer_start_switch_fiber(&scheduler_fake, first->stack, STACK_BYTES);
 #endif
   jump_to(first);
@@ -393,6 +406,7 @@ struct SimtStream {
   std::deque<std::function<bool()>> work;
   SimtCapture *capture; /* NULL: what it is given is done */
   size_t place;         /* in it */
+  bool is_last;         /* goes on where no other can and somebody waits */
 };
 struct SimtEvent {
   uint64_t recorded, reached; /* how often */
@@ -440,15 +454,16 @@ bool simt_delays() {
   return delays;
 }
 
-/* One step of some stream; false: none can go on. */
-static bool step_some() {
+/* One step of some stream; false: none can go on. waited: somebody waits for one. */
+static bool step_some(bool waited) {
   const size_t n = streams.size(), first = turn.below((unsigned)n);
-  for (size_t i = 0; i < n; i++) {
-    SimtStream *s = streams[(first + i) % n];
-    if (s->work.empty() || !s->work.front()()) continue;
-    s->work.pop_front();
-    return true;
-  }
+  for (int last = 0; last <= waited; last++)
+    for (size_t i = 0; i < n; i++) {
+      SimtStream *s = streams[(first + i) % n];
+      if (s->is_last != (last == 1) || s->work.empty() || !s->work.front()()) continue;
+      s->work.pop_front();
+      return true;
+    }
   return false;
 }
 
@@ -476,7 +491,7 @@ void simt_enqueue(cudaStream_t stream, std::function<bool()> work) {
   }
   if (!stream) FAULT("work without a stream beside %zu streams", streams.size());
   stream->work.push_back(std::move(work));
-  for (unsigned n = turn.below(3); n > 0 && step_some(); n--) continue;
+  for (unsigned n = turn.below(3); n > 0 && step_some(false); n--) continue;
 }
 
 void simt_launch(const char *kernel, const void *function, dim3 grid, dim3 block_dim, size_t shared_bytes,
@@ -767,7 +782,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (stream->capture) return stream->capture->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   if (!waits.asking) waits.n++;
   waits.asking = true;
-  if (!stream->work.empty()) step_some();
+  if (!stream->work.empty()) step_some(true);
   return stream->work.empty() ? cudaSuccess : cudaErrorNotReady; /* no error, and not kept as one */
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -775,7 +790,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream && stream->capture) return stream->capture->spoiled = true, failed(cudaErrorStreamCaptureUnsupported);
   waits.n++;
   while (stream && !stream->work.empty())
-    if (!step_some()) nap();
+    if (!step_some(true)) nap();
   return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = new SimtEvent{}, cudaSuccess; }
@@ -809,7 +824,8 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
   return capture(stream, {0, nullptr, event, -1, -1}), cudaSuccess;
 }
 /* ASPIS_SIMT_STALE=1: copies from pinned memory bring what its first copy brought; ASPIS_SIMT_UNORDERED=1: no stream waits
- * for an event. For tests of what notices. */
+ * for an event; ASPIS_SIMT_STRAY=1: copies within the device that are of no graph are put into a stream of their own, which goes on
+ * where no other can and somebody waits. For tests of what notices. */
 static bool is_set(const char *name) {
   const char *value = getenv(name);
   return value && *value == '1';
@@ -847,14 +863,14 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (event->captured) return forbidden(), failed(cudaErrorStreamCaptureUnsupported);
-  if (event->reached < event->recorded) step_some();
+  if (event->reached < event->recorded) step_some(true);
   return event->reached < event->recorded ? cudaErrorNotReady : cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   if (event->captured) return forbidden(), failed(cudaErrorStreamCaptureUnsupported);
   while (event->reached < event->recorded)
-    if (!step_some()) nap();
+    if (!step_some(true)) nap();
   return cudaSuccess;
 }
 
@@ -906,7 +922,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   const std::lock_guard<std::recursive_mutex> lock(running);
   for (SimtStream *s : exec->others) {
     while (!s->work.empty())
-      if (!step_some()) nap();
+      if (!step_some(true)) nap();
     streams.erase(std::find(streams.begin(), streams.end(), s));
     delete s;
   }
@@ -966,8 +982,17 @@ struct Taken {
 } taken;
 } /* namespace */
 
+/* ASPIS_SIMT_ROOM=<bytes>: so much memory the device has. Without it, it says that 16 GiB are free, and never runs out. */
+static size_t most_memory() {
+  static const char *const given = getenv("ASPIS_SIMT_ROOM");
+  static const size_t bytes = given && *given ? strtoull(given, nullptr, 10) : SIZE_MAX;
+  return bytes;
+}
+
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
   if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (bytes > most_memory() - taken.now) return failed(cudaErrorMemoryAllocation);
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, access = PROT_READ | PROT_WRITE;
   void *own = mmap(nullptr, bytes, access, flags, -1, 0);
   void *granules = mmap(nullptr, bytes / 2 * sizeof(Granule), access, flags, -1, 0);
@@ -979,6 +1004,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
   return *memory = own, cudaSuccess;
 }
 cudaError_t cudaFree(void *memory) {
+  const std::lock_guard<std::recursive_mutex> lock(running);
   if (forbidden()) return failed(cudaErrorStreamCaptureUnsupported);
   for (size_t i = 0; i < regions.size(); i++)
     if (regions[i].begin == memory) {
@@ -991,7 +1017,9 @@ cudaError_t cudaFree(void *memory) {
   return failed(cudaErrorInvalidValue);
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
-  return *free_bytes = *all_bytes = (size_t)16 << 30, cudaSuccess;
+  const size_t most = most_memory();
+  *all_bytes = most < SIZE_MAX ? most : (size_t)16 << 30;
+  return *free_bytes = most < SIZE_MAX ? most - taken.now : *all_bytes, cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(running);
@@ -1004,6 +1032,12 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   if (stale && kind == cudaMemcpyHostToDevice && waits) {
     static const std::vector<char> first((const char *)from, (const char *)from + bytes);
     if (first.size() == bytes) from = first.data();
+  }
+  static const bool strays = is_set("ASPIS_SIMT_STRAY") && simt_delays();
+  if (strays && kind == cudaMemcpyDeviceToDevice && !stream->capture) {
+    static SimtStream *stray;
+    if (!stray) streams.push_back(stray = new SimtStream{}), stray->is_last = true;
+    stream = stray;
   }
   simt_enqueue(stream, [=] {
     protect(true);

@@ -87,6 +87,12 @@ static void print_table(const Config *config, const Plan *plan, const PartCount 
   if (plan->graph_bytes > 0)
     printf("  %-10s %14.1f MiB   what steps launched as CUDA graphs find written\n", "graphs",
            (double)plan->graph_bytes / mib);
+  if (plan->snapshot_bytes > 0)
+    printf("  %-10s %14.1f MiB   a copy of a checkpoint, so that training goes on while it is written\n", "checkpoint",
+           (double)plan->snapshot_bytes / mib);
+  if (plan->snapshot_lacks > 0)
+    printf("  %-10s %14s       no room for a copy of %.1f MiB: training waits while one is written\n", "checkpoint",
+           "-", (double)plan->snapshot_lacks / mib);
   const StateBytes state = state_bytes(config);
   printf("state        %14.3f MiB a sequence", (double)state.fixed / mib);
   if (state.per_token) printf(", and %.3f KiB a token", (double)state.per_token / 1024);
@@ -105,12 +111,13 @@ static void print_json(const Config *config, const Plan *plan, const PartCount *
   printf("{\"parameters\": %lld, \"by_part\": {", (long long)plan->n_params);
   for (int i = 0; i < n; i++) printf("%s\"%s\": %lld", i ? ", " : "", counts[i].part, (long long)counts[i].n);
   printf("}, \"weights_bytes\": %zu, \"step_bytes\": %zu, \"scratch_bytes\": %zu, \"graph_bytes\": %zu, "
-         "\"flops_per_token\": %.0f, "
+         "\"snapshot_bytes\": %zu, \"snapshot_lacks_bytes\": %zu, \"flops_per_token\": %.0f, "
          "\"state_bytes\": %lld, \"state_bytes_per_token\": %lld, \"batch_size\": %d, \"virtual_ranks\": %d, "
          "\"micro_batch_size\": %d",
          plan->sizes.weights_bytes, plan->sizes.step_bytes, plan->sizes.scratch_bytes, plan->graph_bytes,
-         plan->flops_per_token, (long long)state.fixed, (long long)state.per_token, plan->gradient.batch_size,
-         plan->gradient.virtual_ranks, plan->gradient.micro_batch_size);
+         plan->snapshot_bytes, plan->snapshot_lacks, plan->flops_per_token, (long long)state.fixed,
+         (long long)state.per_token, plan->gradient.batch_size, plan->gradient.virtual_ranks,
+         plan->gradient.micro_batch_size);
 }
 
 /* "400G", or bits a second; without `name`, `otherwise`. */

@@ -13,6 +13,8 @@ typedef enum NonfinitePolicy { NONFINITE_STOP, NONFINITE_SKIP } NonfinitePolicy;
 
 typedef enum GraphPolicy { GRAPH_AUTO, GRAPH_OFF } GraphPolicy;
 
+typedef enum SnapshotPolicy { SNAPSHOT_AUTO, SNAPSHOT_OFF } SnapshotPolicy;
+
 #define TRAIN_BUCKET_MB 1.0 /* the default, which checkpoints name */
 
 typedef struct TrainConfig {
@@ -28,10 +30,11 @@ typedef struct TrainConfig {
   int threads;            /* 0: all */
   double watchdog, stall; /* seconds; 0: never (train/dist/watch.h) */
   int64_t compare_every;
-  GraphPolicy graph;   /* of a GPU (tensor/replay.h) */
-  int zero;            /* 1: the optimiser's state is split over ranks (train/dist/zero.h) */
-  Transport transport; /* of several ranks with GPUs (train/dist/dist_gpu.h) */
-  double bucket_mb;    /* of several ranks (train/dist/buckets.h); 0: no buckets */
+  GraphPolicy graph;       /* of a GPU (tensor/replay.h) */
+  SnapshotPolicy snapshot; /* of a GPU (train/snapshot.h) */
+  int zero;                /* 1: the optimiser's state is split over ranks (train/dist/zero.h) */
+  Transport transport;     /* of several ranks with GPUs (train/dist/dist_gpu.h) */
+  double bucket_mb;        /* of several ranks (train/dist/buckets.h); 0: no buckets */
 } TrainConfig;
 
 typedef struct Config {

@@ -71,7 +71,8 @@ typedef enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMinor = 76
 } cudaDeviceAttr;
 enum { cudaEventRecordDefault = 0, cudaEventRecordExternal = 1 };
-enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
+enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0 };
+enum { cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
 struct cudaDeviceProp {
   char name[256];
 };

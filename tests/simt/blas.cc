@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "tests/simt/stream.h"
+#include "tests/simt/inside.h"
 
 struct SimtProduct {
   cublasOperation_t a, b;

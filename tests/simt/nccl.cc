@@ -18,10 +18,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include "tests/simt/stream.h"
-
-extern "C" void check_failed(const char *file, int line, const char *condition, const char *format, ...);
-#define FAULT(...) check_failed(__FILE__, __LINE__, "simt", __VA_ARGS__)
+#include "tests/simt/inside.h"
 
 struct ncclComm {
   int rank, size, listener;

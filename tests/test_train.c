@@ -359,6 +359,24 @@ Test(plan, takes_the_smallest_micro_batch_of_2048_tokens_that_fits) {
   }
 }
 
+Test(plan, refuses_passes_of_more_tokens_than_kernels_count_and_plans_few_evaluations_of_many) {
+  Config config;
+  const char *sets[] = {"train.micro_batch_size=1048576", "train.virtual_ranks=1", "train.batch_size=1048576"};
+  Status status = config_parse(SMALL_YAML, "small.yaml", sets, 3, &config);
+  cr_assert_eq(status.code, CODE_OK, "%s", status.line);
+  config.model.vocab_size = 256;
+  Plan plan;
+  status = plan_make(&config, &(PlanShape){.train_length = 2048, .eval_length = 50}, SIZE_MAX, &plan);
+  cr_assert(status.code == CODE_USAGE && strstr(status.line, "found 1048576 sequences of 2048 tokens, expected at most "
+                                                             "2147483647 tokens at once"),
+            "code %d: %s", status.code, status.line);
+  status_clear(&status);
+  status = plan_make(&config, &(PlanShape){.train_length = 2047, .eval_length = 1}, SIZE_MAX, &plan);
+  cr_assert(status.code == CODE_OK && plan.eval_sequences == 4096, "%lld sequences: %s", (long long)plan.eval_sequences,
+            status.line);
+  config_free(&config);
+}
+
 Test(evaluate, covers_every_target_once_and_equals_a_computation_by_hand) {
   Run run;
   Config config;

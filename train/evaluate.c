@@ -90,8 +90,11 @@ void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch,
   tape_reset(&tape, mark);
 }
 
+/* More than these at once gain nothing, and the plan tries every number of them. */
+enum { MOST_EVAL_SEQUENCES = 4096 };
+
 int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batch_size) {
-  return max_i64(1, train_length * micro_batch_size / eval_length);
+  return min_i64(MOST_EVAL_SEQUENCES, max_i64(1, train_length * micro_batch_size / eval_length));
 }
 
 int64_t evaluate_n_rows(const Dataset *dataset, DataPart part, int64_t otherwise) {

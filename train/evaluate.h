@@ -34,7 +34,7 @@ typedef struct Evaluation {
 void evaluate_batch(Model *model, Device *device, Dtype act, const Batch *batch, bool with_logits, Carry *carry,
                     EvalSums *sums);
 
-/* Sequences of one evaluation forward: as many tokens as a micro-batch has. */
+/* Sequences of one evaluation forward: as many tokens as a micro-batch has, and a few thousand sequences at most. */
 int64_t evaluate_n_seq(int64_t train_length, int64_t eval_length, int micro_batch_size);
 
 /* Sequences of one evaluation forward over a part: its rows where they go on from batch to batch, else `otherwise`. */

@@ -149,6 +149,15 @@ static void fit_snapshot(Plan *plan, size_t memory_bytes) {
   plan->snapshot_bytes = plan->snapshot_lacks, plan->snapshot_lacks = 0;
 }
 
+/* Kernels count the tokens of a pass in 32 bits. A forecaster may have a row for each column, and both directions. */
+static Status check_pass(const ModelConfig *model, int micro, int64_t length) {
+  const int64_t rows = model->task == TASK_FORECAST ? 2 * (int64_t)max_i64(model->input_dim, 1) : 1;
+  if (micro * length <= INT32_MAX / rows) return STATUS_OK;
+  return status_fail(CODE_USAGE,
+                     "train.micro_batch_size: found %d sequences of %lld tokens, expected at most %lld tokens at once",
+                     micro, (long long)length, (long long)(INT32_MAX / rows));
+}
+
 Status plan_make(const Config *config, const PlanShape *shape, size_t memory_bytes, Plan *plan) {
   const TrainConfig *train = &config->train;
   GradientShape gradient = {.batch_size = train->batch_size,
@@ -167,6 +176,7 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
                          "train.micro_batch_size: found %d, expected a divisor of %d (train.batch_size %d / "
                          "train.virtual_ranks %d)",
                          gradient.micro_batch_size, part, gradient.batch_size, gradient.virtual_ranks);
+    TRY(check_pass(&config->model, gradient.micro_batch_size, pass_length));
     TRY(plan_measure(config, shape, &gradient, plan));
     if (plan_total_bytes(plan) > memory_bytes)
       return status_fail(CODE_MEMORY,
@@ -179,6 +189,7 @@ Status plan_make(const Config *config, const PlanShape *shape, size_t memory_byt
   for (int micro = smallest_full_micro_batch(part, pass_length); micro >= 1; micro--) {
     if (part % micro != 0) continue;
     gradient.micro_batch_size = micro;
+    TRY(check_pass(&config->model, micro, pass_length));
     TRY(plan_measure(config, shape, &gradient, plan));
     if (plan_total_bytes(plan) > memory_bytes) continue;
     fit_snapshot(plan, memory_bytes);

@@ -57,7 +57,11 @@ sed 's/"post_processor":{[^}]*}/"post_processor":{"type":"TemplateProcessing","s
 cp begins.json weights/tokenizer.json
 ids=$("$aspis" generate weights --prompt-tokens 0 --state-out s.h5 --max-tokens 0 --json && greedy weights --state-in s.h5 --prompt "static Status" --json)
 with=$(greedy weights --prompt "static Status") without=$(greedy weights --prompt "static Status" --special-tokens no)
-[ "$with" != "$without" ] && [ "$without" = "$(greedy whole --prompt "static Status")" ] || fail "special tokens: '$with' and '$without'"
+[ "$without" = "$(greedy whole --prompt "static Status")" ] || fail "special tokens: '$with' and '$without'"
+# What was read differs, whatever a model of a few steps makes of it.
+"$aspis" generate weights --prompt "static Status" --max-tokens 0 --state-out with.h5 >/dev/null
+"$aspis" generate weights --prompt "static Status" --max-tokens 0 --state-out without.h5 --special-tokens no >/dev/null
+cmp -s with.h5 without.h5 && fail "special tokens: the same state with and without"
 [[ $with == "static Status"* ]] || fail "special tokens are told: $with"
 [[ $ids == *"$(greedy weights --prompt "static Status" --json)" ]] || fail "special tokens: $ids, expected those behind the state of token 0"
 [ "$(greedy weights --prompt "static Status" --state-in s.h5 --special-tokens no)" = "$(greedy weights --prompt "static Status" --state-in s.h5)" ] ||

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tensor/rng.h"
+#include "train/format.h"
 
 enum { N_TOKENS = 64, SEED = 1 };
 
@@ -46,9 +47,28 @@ static void by_steps(Model *model, Device *device, const int32_t *token, double 
   arena_rewind(&device->weights, mark);
 }
 
+/* A device with the memory that the definition takes: twice the weights', of any size. */
+static Status open_exact(const ModelConfig *config, Device *device) {
+  Device dry;
+  TRY(device_open_dry(&dry, "cpu", F64));
+  Model *model = model_new(config);
+  params_alloc(&model->params, &dry, F64, false, 0);
+  Tape tape = tape_make(&dry, F64, false);
+  logits_of(model, &tape, NULL);
+  const DeviceSizes sizes = {dry.weights.peak_bytes, dry.step.peak_bytes, dry.scratch.peak_bytes};
+  model_free(model);
+  device_close(&dry);
+  const size_t bytes = sizes.weights_bytes + sizes.step_bytes + sizes.scratch_bytes,
+               available = plan_memory_available("cpu");
+  if (bytes > available)
+    return status_fail(CODE_MEMORY, "--verify: the definition needs %s, %s are available",
+                       format_bytes((double)bytes).text, format_bytes((double)available).text);
+  return device_open(device, "cpu", F64, sizes);
+}
+
 static Status by_definition(const Model *model, const int32_t *token, double *logits) {
   Device device;
-  TRY(device_open(&device, "cpu", F64, DEVICE_SIZES_ROOMY));
+  TRY(open_exact(&model->config, &device));
   Model *exact = model_new(&model->config);
   params_alloc(&exact->params, &device, F64, false, 0);
   for (int i = 0; i < exact->params.n_params; i++)

@@ -116,7 +116,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv")
     parser.add_argument("--aspis", default="build/aspis")
-    parser.add_argument("--config", default="configs/etth1_96_linear.yaml", help="what the drawn keys are set in")
+    parser.add_argument("--config", default="configs/etth1_96.yaml", help="what the drawn keys are set in")
     parser.add_argument("--out", default="runs/folds")
     parser.add_argument("--rows", type=int, default=11520, help="rows of the file that may be seen (ETT: 16 months)")
     parser.add_argument("--window", type=int, default=1440, help="rows that a fold is scored on")

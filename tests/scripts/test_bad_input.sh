@@ -31,6 +31,8 @@ refused 3 'zero.txt: byte offset 0: character' "$aspis" generate run --prompt-fi
 refused 2 '--prompt: found an empty prompt' "$aspis" generate run --prompt ''
 refused 2 'generate: --dtype: found "f16", expected one of f32, bf16' "$aspis" generate run --dtype f16
 refused 2 'bench: --device: found "tpu", expected one of auto, cpu, cuda' "$aspis" bench gemm --device tpu
+refused 7 'bench: needs ' "$aspis" bench norm --seconds 0 --set data.seq_len=16777216 --set model.d_model=65536
+refused 2 'bench: found 1024 sequences of 16777216 tokens, expected at most' "$aspis" bench norm --seconds 0 --set data.seq_len=16777216 --set train.batch_size=1024
 refused 2 'launch: -n: found "0", expected an integer' "$aspis" launch -n 0 -- train small.yaml
 refused 2 'eval: found an empty argument, expected MODEL' "$aspis" eval ''
 for size in 1e40 nanG infG 9999999999T -1G 0 80GB; do

@@ -5,6 +5,8 @@
 
 #include "tensor/rng.h"
 #include "train/bench/bench.h"
+#include "train/format.h"
+#include "train/plan.h"
 
 enum { MAX_INPUTS = 32, MAX_OUTPUTS = 4 };
 
@@ -48,9 +50,11 @@ typedef struct BenchOp {
 static Tensor *random_tensor(Trial *t, Dtype dtype, Dtype grad, int n_dim, const int64_t *dim, double low,
                              double high) {
   Tensor *x = tensor_new(&t->device.weights, dtype, n_dim, dim);
-  Tensor host = device_mirror(&t->device, x);
   Rng rng = rng_make(1, RNG_TEST, 0, t->n_tensors++);
-  for (int64_t i = 0; i < tensor_count(x); i++) tensor_set(&host, i, low + (high - low) * rng_uniform(&rng));
+  if (!t->device.dry) {
+    Tensor host = device_mirror(&t->device, x);
+    for (int64_t i = 0; i < tensor_count(x); i++) tensor_set(&host, i, low + (high - low) * rng_uniform(&rng));
+  }
   device_push(&t->device, x);
   x->needs_grad = true;
   x->grad = tensor_new(&t->device.weights, grad, n_dim, dim);
@@ -251,8 +255,10 @@ static void setup_cross_entropy(Trial *t) {
   reads(t, activation(t, t->model->d_model));
   weight(t, DIM(n_rows, t->model->d_model));
   t->target = tensor_new1(&t->device.weights, I32, t->n_t);
-  int32_t *target = device_mirror(&t->device, t->target).data;
-  for (int64_t i = 0; i < t->n_t; i++) target[i] = (int32_t)(i % t->model->vocab_size);
+  if (!t->device.dry) {
+    int32_t *target = device_mirror(&t->device, t->target).data;
+    for (int64_t i = 0; i < t->n_t; i++) target[i] = (int32_t)(i % t->model->vocab_size);
+  }
   device_push(&t->device, t->target);
   t->what = base_format("width %d, %d classes", t->model->d_model, t->model->vocab_size);
 }
@@ -268,7 +274,7 @@ static void setup_mixer(Trial *t) {
   if (c->layer == LAYER_MAMBA2) mamba2_init(&t->mixer.mamba2, &t->params, "mixer.", c, 1);
   else mamba3_init(&t->mixer.mamba3, &t->params, "mixer.", c, 1);
   params_alloc(&t->params, &t->device, t->act, true, 0);
-  params_init(&t->params, 1);
+  if (!t->device.dry) params_init(&t->params, 1);
   params_zero_grads(&t->params);
   reads(t, activation(t, c->d_model));
   for (int i = 0; i < t->params.n_params; i++) reads(t, &t->params.params[i]->value);
@@ -281,28 +287,28 @@ static void forward_mixer(Trial *t) {
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static Status trial_open(Trial *t, const Bench *bench, const BenchOp *op) {
-  *t = (Trial){.bench = bench,
-               .model = &bench->config->model,
-               .ssm = bench->config->model.ssm_cfg,
-               .act = bench->config->dtype,
-               .n_t = bench->n_seq * bench->length};
-  t->ssm.layer = op->layer, t->ssm.is_mimo = op->mimo;
-  if (op->own_layer) t->ssm = t->model->ssm_cfg;
-  t->ssm.d_model = t->model->d_model;
-  char *problem = mixer_config_problem(&t->ssm);
-  if (problem) {
-    Status status = status_fail(CODE_USAGE, "bench: model.%s", problem);
-    free(problem);
-    return status;
-  }
-  TRY(device_open(&t->device, bench->config->device, F32, DEVICE_SIZES_ROOMY));
+static Trial trial_of(const Bench *bench, const BenchOp *op) {
+  Trial t = (Trial){.bench = bench,
+                    .model = &bench->config->model,
+                    .ssm = bench->config->model.ssm_cfg,
+                    .act = bench->config->dtype,
+                    .n_t = bench->n_seq * bench->length};
+  t.ssm.layer = op->layer, t.ssm.is_mimo = op->mimo;
+  if (op->own_layer) t.ssm = t.model->ssm_cfg;
+  t.ssm.d_model = t.model->d_model;
+  return t;
+}
+
+/* What it reads, on the device that is open. */
+static void trial_make(Trial *t, const BenchOp *op) {
+  const Bench *bench = t->bench;
   t->cu_seqlens = tensor_new1(&t->device.weights, I32, bench->n_seq + 1);
-  int32_t *starts = device_mirror(&t->device, t->cu_seqlens).data;
-  for (int64_t i = 0; i <= bench->n_seq; i++) starts[i] = (int32_t)(i * bench->length);
+  if (!t->device.dry) {
+    int32_t *starts = device_mirror(&t->device, t->cu_seqlens).data;
+    for (int64_t i = 0; i <= bench->n_seq; i++) starts[i] = (int32_t)(i * bench->length);
+  }
   device_push(&t->device, t->cu_seqlens);
   op->setup(t);
-  return STATUS_OK;
 }
 
 static void trial_close(Trial *t) {
@@ -314,7 +320,9 @@ static void trial_close(Trial *t) {
 /* What backward begins with: the outputs' gradients, small numbers. */
 static void seed_outputs(Trial *t) {
   for (int i = 0; i < t->n_outputs; i++) {
-    Tensor *dy = tape_grad(&t->tape, t->output[i]), host = device_mirror(&t->device, dy);
+    Tensor *dy = tape_grad(&t->tape, t->output[i]);
+    if (t->device.dry) continue;
+    Tensor host = device_mirror(&t->device, dy);
     if (dy->dtype == F32)
       for (int64_t k = 0; k < tensor_count(dy); k++) ((float *)host.data)[k] = 1e-3f;
     else
@@ -354,6 +362,41 @@ static void trial_run(Trial *t, const BenchOp *op, double seconds[2], double flo
   seconds[1] = base_seconds() - start;
   flops[1] = t->device.flops - flops[0];
   tape_reset(&t->tape, mark);
+}
+
+/* The memory that a trial takes: a pass of it, made dry. */
+static Status measure(const Bench *bench, const BenchOp *op, DeviceSizes *sizes) {
+  Trial t = trial_of(bench, op);
+  double seconds[2], flops[2], bytes[2];
+  TRY(device_open_dry(&t.device, bench->config->device, F32));
+  trial_make(&t, op);
+  trial_run(&t, op, seconds, flops, bytes);
+  *sizes = (DeviceSizes){t.device.weights.peak_bytes, t.device.step.peak_bytes, t.device.scratch.peak_bytes};
+  trial_close(&t);
+  return STATUS_OK;
+}
+
+static Status trial_open(Trial *t, const Bench *bench, const BenchOp *op) {
+  *t = trial_of(bench, op);
+  char *problem = mixer_config_problem(&t->ssm);
+  if (problem) {
+    Status status = status_fail(CODE_USAGE, "bench: model.%s", problem);
+    free(problem);
+    return status;
+  }
+  if (t->n_t > INT32_MAX)
+    return status_fail(CODE_USAGE, "bench: found %lld sequences of %lld tokens, expected at most %d tokens",
+                       (long long)bench->n_seq, (long long)bench->length, INT32_MAX);
+  DeviceSizes sizes;
+  TRY(measure(bench, op, &sizes));
+  const size_t bytes = sizes.weights_bytes + sizes.step_bytes + sizes.scratch_bytes,
+               available = plan_memory_available(bench->config->device);
+  if (bytes > available)
+    return status_fail(CODE_MEMORY, "bench: needs %s, %s are available: lower data.seq_len or the model's size",
+                       format_bytes((double)bytes).text, format_bytes((double)available).text);
+  TRY(device_open(&t->device, bench->config->device, F32, sizes));
+  trial_make(t, op);
+  return STATUS_OK;
 }
 
 static Status bench_op(const Bench *bench, const BenchCase *self) {

@@ -63,12 +63,12 @@ Status run_open(Run *run, Config *config, const RunOptions *options);
 void run_close(Run *run);
 /* Tells the watch what this rank does now, in the step after run->step; planted faults strike here. */
 void run_enter(Run *run, Phase phase);
-/* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers.
- * Only after the ranks' weights were found the same. What became of the save before is known then; a failure to write is told, and fails
- * only where it is the third in a row. Of this one it is known at the next save, or by run_saved, where it is written beside training
- * (train/save.h) and not the last; any failure of the last fails. */
+/* Saves checkpoints/step-%08d.h5 (and best.h5 when `best`), verifies it, removes what train.keep no longer covers. Only after
+ * the ranks' weights were found the same: CODE_PEER. A file that could not be written is told, and fails when it is the third
+ * in a row or was to be the last. Where files are written beside training (train/save.h) that is known at the next save, or by
+ * run_saved; for the last one it waits. */
 Status run_save(Run *run, bool best, bool last);
-/* Waits for what is being written: for the last save. */
+/* Waits for what is being written; no other save follows. */
 Status run_saved(Run *run);
 /* What the loop keeps of itself in a checkpoint, by name. */
 void run_put_values(const Run *run, CheckpointInfo *info);

@@ -8,9 +8,7 @@
 
 #include "train/run.h"
 
-typedef struct Saver Saver;
-
-/* Rank 0's, once its model and log are there; what is not as it should be is told. NULL on the others. */
+/* Collective, once model and log are there. Rank 0 takes the memory for a snapshot; that there is none is told. */
 Saver *saver_open(Run *run);
 /* Waits for what is being written. NULL: nothing to do. Before the device is closed. */
 void saver_close(Saver *saver);

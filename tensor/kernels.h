@@ -135,7 +135,7 @@ typedef struct SsdScan {
   Tensor *v_in;                                /* (n_seq, H, P): x of the token before */
   Tensor *y;                                   /* (T, R*H*P) act */
   Tensor *ssm_out, *angle_out, *k_out, *v_out; /* as the _in ones, or NULL */
-  Tensor *chunk_states; /* (ssd_scan_n_chunks, H, P, N) real: saved for backward, or NULL; what is zero may stay unwritten */
+  Tensor *chunk_states; /* (ssd_scan_n_chunks, H, P, N) real or NULL: saved for backward; no zeros are written */
   Tensor *dx, *dB, *dC, *ddt, *da, *dlambda, *dD, *dB_norm, *dC_norm, *dB_bias, *dC_bias, *dangle, *dmimo_x;
   Tensor *dssm_in, *dangle_in, *dk_in, *dv_in;
   Tensor *dy, *dssm_out, *dangle_out, *dk_out, *dv_out;

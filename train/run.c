@@ -232,6 +232,15 @@ static Status open_state(Run *run) {
   return STATUS_OK;
 }
 
+/* What the config names, as one with another data.kind may, and nobody reads. */
+static void tell_unread(const Run *run) {
+  const DataConfig *data = &run->config->data;
+  if (data->n_paths > 0 && (data->kind == DATA_SYNTHETIC || data->kind == DATA_SHARDS))
+    runlog_note(run->log, "data.path is not read: data.kind is %s", data->kind == DATA_SHARDS ? "shards" : "synthetic");
+  if (data->n_shards > 0 && data->kind != DATA_SHARDS)
+    runlog_note(run->log, "data.shards is not read: data.kind is not shards");
+}
+
 /* Rank 0's: what the run tells. */
 static Status open_record(Run *run, const RunOptions *options, const char *message) {
   if (!dist_is_first(run->dist)) return STATUS_OK;
@@ -250,6 +259,7 @@ static Status open_record(Run *run, const RunOptions *options, const char *messa
   if (message) runlog_note(run->log, "%s", message);
   if (run->resumed_from && run->carry && run->carry->lost)
     runlog_note(run->log, "%s holds no states of rows (data.tbptt): they start anew", run->resumed_from);
+  tell_unread(run);
   if (config->dtype == BF16 && !run->device.backend->multiplies_bf16)
     runlog_note(run->log, "bf16 products run as float32 on this processor: bf16 saves memory here, f32 is no slower");
   return STATUS_OK;

@@ -74,6 +74,10 @@ done
 "$aspis" generate begins-run --prompt "static" --max-tokens 0 --state-out unsaid.h5 >/dev/null
 cmp -s unsaid.h5 yes.h5 || fail "a run of texts with special tokens"
 cmp -s unsaid.h5 no.h5 && fail "--special-tokens no"
+told=$("$aspis" train c.yaml --out named --set data.path=[code.txt] --set train.steps=1 2>&1)
+[[ $told == *"data.path is not read: data.kind is shards"* ]] || fail "a text beside shards is passed over without a word: $told"
+told=$("$aspis" train c.yaml --out named-too --set data.kind=text --set data.path=[code.txt] --set data.weights=[] --set train.steps=1 2>&1)
+[[ $told == *"data.shards is not read: data.kind is not shards"* && $told != *"data.path is not read"* ]] || fail "shards beside a text: $told"
 refused 3 "begins: was prepared with --special-tokens" "$aspis" train c.yaml --out y --set data.shards=[begins] --set data.weights=[]
 refused 2 "expected a tokenizer.json" "$aspis" plan c.yaml --set data.kind=text --set data.path=[code.txt] --set data.special_tokens=true
 refused 2 "--special-tokens: found \"maybe\"" "$aspis" generate weights --special-tokens maybe

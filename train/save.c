@@ -2,8 +2,6 @@
 #include "train/save.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +14,7 @@
 #include "train/dist/zero.h"
 #include "train/format.h"
 #include "train/snapshot.h"
+#include "train/thread.h"
 
 enum { MOST_FAILURES = 3 }; /* in a row */
 
@@ -142,13 +141,7 @@ static void begin(Saver *s, bool best) {
   const bool split = params_split(&run->model->params);
   if (split) ask_ranks(s);
   snapshot_take(s->snapshot, &run->model->params, s->info.tensors, s->info.n_tensors, split ? gather_set : NULL, s);
-  /* signals are the main thread's */
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  const int failed = pthread_create(&s->thread, NULL, write_files_aside, s);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  CHECK(!failed, "no thread to write a checkpoint: %s", strerror(failed));
+  s->thread = thread_start(write_files_aside, s, "a checkpoint's file");
   s->has_thread = true;
 }
 

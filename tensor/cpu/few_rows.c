@@ -1,6 +1,8 @@
 /* few_rows: see few_rows.h. */
 #include "tensor/cpu/few_rows.h"
 
+#include "tensor/cpu/matvec.h"
+
 #ifndef ASPIS_REAL_F64
 
 /* Rows of w that a thread takes at a time, and columns of x that it transposes at a time. */
@@ -41,13 +43,7 @@ static void product_block(const Linear *p, int64_t first, int64_t n) {
     tile_product(n, n_padded, n_in, tile_a((const float *)p->w->data + first * p->w->ld, p->w->ld), p->scratch,
                  n_padded, NULL, y_t, n_padded);
   tile_transpose(n, n_t, y_t, n_padded, y, BLOCK);
-  const Tensor bias_at = p->bias ? cols_from(p->bias, first) : (Tensor){0};
-  const float *bias = p->bias ? row_load(&bias_at, 0, n, biases) : NULL;
-  Tensor out = cols_from(p->y, first);
-  for (int64_t t = 0; t < n_t; t++) {
-    for (int64_t i = 0; bias && i < n; i++) y[t * BLOCK + i] += bias[i];
-    row_store(&out, t, n, y + t * BLOCK);
-  }
+  linear_store(p, first, n, y, BLOCK, biases);
 }
 
 void few_rows(const Linear *p) {

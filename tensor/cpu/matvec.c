@@ -90,13 +90,7 @@ void matvec(const Linear *p) {
     real y[MATVEC_MOST][ROWS], biases[ROWS];
     for (int64_t i = 0; i < n; i++)
       for (int64_t t = 0; t < n_t; t++) y[t][i] = row_dot(p, first + i, t, x + t * x_ld);
-    const Tensor bias_at = p->bias ? cols_from(p->bias, first) : (Tensor){0};
-    const real *bias = p->bias ? row_load(&bias_at, 0, n, biases) : NULL;
-    Tensor y_at = cols_from(p->y, first);
-    for (int64_t t = 0; t < n_t; t++) {
-      for (int64_t i = 0; i < n && bias; i++) y[t][i] += bias[i];
-      row_store(&y_at, t, n, y[t]);
-    }
+    linear_store(p, first, n, (real *)y, ROWS, biases);
   }
 }
 

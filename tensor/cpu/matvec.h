@@ -12,5 +12,16 @@
  * does not depend on how many stand beside it. */
 enum { MATVEC_MOST = 8 };
 
+/* Columns [first, first + n) of y from sums, a row every `ld`, to which the bias is added in place; buffer: n reals. */
+static inline void linear_store(const Linear *p, int64_t first, int64_t n, real *sums, int64_t ld, real *buffer) {
+  const Tensor bias_at = p->bias ? cols_from(p->bias, first) : (Tensor){0};
+  const real *bias = p->bias ? row_load(&bias_at, 0, n, buffer) : NULL;
+  Tensor y = cols_from(p->y, first);
+  for (int64_t t = 0; t < tensor_rows(p->x); t++, sums += ld) {
+    for (int64_t i = 0; bias && i < n; i++) sums[i] += bias[i];
+    row_store(&y, t, n, sums);
+  }
+}
+
 void matvec(const Linear *p);
 size_t matvec_scratch(const Linear *p);

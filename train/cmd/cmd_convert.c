@@ -22,8 +22,7 @@ static bool holds(const char *directory, const char *name) {
 }
 
 static Status refuse_h5(const char *out, bool force) {
-  const size_t n = strlen(out);
-  if (n < 4 || strcmp(out + n - 3, ".h5") != 0)
+  if (strlen(out) < 4 || !base_ends_with(out, ".h5"))
     return status_fail(CODE_USAGE, "%s: expected a name that ends in .h5 beside --to h5", out);
   if (access(out, F_OK) == 0 && !force)
     return status_fail(CODE_USAGE, "%s: is there already: give another name, or --force to replace it", out);

@@ -5,8 +5,6 @@
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +14,7 @@
 #include <unistd.h>
 
 #include "train/dist/net.h"
+#include "train/thread.h"
 
 typedef enum Word { WORD_HELLO, WORD_BEAT, WORD_BYE, WORD_END } Word;
 
@@ -244,13 +243,7 @@ Status watch_open(Dist *dist, double watchdog_seconds, double stall_seconds, Wat
                          dist->hosts[0], ntohs(meeting.place.port), strerror(errno));
   status = dist_agree(dist, status);
   TRY_OR(status, watch_free(w));
-  /* signals are the main thread's */
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  const int failed = pthread_create(&w->thread, NULL, watch_thread, w);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  CHECK(!failed, "no thread for the watch: %s", strerror(failed));
+  w->thread = thread_start(watch_thread, w, "the watch");
   dist->watched = true;
   *watch = w;
   return STATUS_OK;
